@@ -1,0 +1,80 @@
+"""One small network in four costumes, with the same weights, and the real one."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+
+SIDE, CLASSES = 17, 5
+KINDS = ["functional", "nested", "sequential", "subclassed"]
+
+
+def parts():
+    return [
+        keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="conv1"),
+        keras.layers.Conv2D(6, 3, padding="same", name="conv2"),
+        keras.layers.ReLU(name="relu2"),
+        keras.layers.GlobalAveragePooling2D(name="pool"),
+        keras.layers.Dense(CLASSES, activation="softmax", name="scores"),
+    ]
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.relu2, self.pool, self.scores = parts()
+
+    def call(self, images):
+        return self.scores(self.pool(self.relu2(self.conv2(self.conv1(images)))))
+
+
+def chain(x, layers):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def build(kind):
+    """Build the network as `kind`, with weights that depend on nothing."""
+    images = keras.Input((SIDE, SIDE, 3))
+    if kind == "functional":
+        model = keras.Model(images, chain(images, parts()))
+    elif kind == "nested":
+        *features, pool, scores = parts()
+        inner = keras.Model(images, chain(images, features), name="inner")
+        outer = keras.Input((SIDE, SIDE, 3))
+        model = keras.Model(outer, chain(outer, [inner, pool, scores]))
+    elif kind == "sequential":
+        model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *parts()])
+    else:
+        model = Subclassed()
+        model(np.zeros((1, SIDE, SIDE, 3), "float32"))
+    random = np.random.default_rng(7)
+    model.set_weights([random.normal(scale=0.5, size=w.shape).astype("float32") for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture(params=KINDS)
+def model(request):
+    return build(request.param)
+
+
+@pytest.fixture
+def functional():
+    return build("functional")
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Three images `(3, 17, 17, 3)`, float32."""
+    return np.random.default_rng(1).normal(size=(3, SIDE, SIDE, 3)).astype("float32")
+
+
+@pytest.fixture(scope="session")
+def lite0():
+    from tf_gradcam import pretrained
+
+    return pretrained.efficientnet_lite0()
