@@ -1,0 +1,615 @@
+"""The explainer: right, compiled once, harmless to the model, and clear about what it can't do."""
+
+import concurrent.futures
+import gc
+import os
+import warnings
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import CLASSES, SIDE, build, chain, parts
+from oracle import Oracle
+
+from tf_gradcam import GradCAM, layers, make_gradcam_heatmap, methods, pretrained, targets
+
+
+def small(*end, images=(SIDE, SIDE, 3), first=()):
+    """The small network with another end, and perhaps another beginning."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input(images)
+    return keras.Model(x, chain(x, [*first, *parts()[:-1], *end]))
+
+
+# Right
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "relu2"])
+@pytest.mark.parametrize("target", [None, [4, 0, 2]])
+def test_maps_equal_the_oracle(model, images, layer, method, target):
+    oracle = Oracle(model.get_weights(), images, target)
+    explanation = GradCAM(model, layer, method=method)(images, target)
+    expected = oracle.map(layer, method)
+    np.testing.assert_allclose(explanation.map, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(explanation.score, oracle.scores, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(explanation.target, oracle.classes)
+    np.testing.assert_allclose(explanation.outputs, model(images), atol=1e-6)
+
+
+def by_forward_mode(model, layer, images, index):
+    """Grad-CAM without backpropagation: `L_ij` is the derivative of the logit along `A_ij / Z` everywhere.
+
+    `sum_k alpha_k A_ijk = sum_pqk g_pqk A_ijk / Z`, a directional derivative that forward-mode
+    differentiation gives for each place (i, j) by itself.
+    """
+    inputs = model.inputs[0]
+    head = keras.Model(inputs, layer.output)
+    tail = keras.Model(layer.output, model.get_layer("avg_pool").output)
+    kernel, bias = model.get_layer("predictions").weights
+    activations = head(images)[0]
+    height, width, channels = activations.shape
+    places = tf.reshape(activations, [-1, 1, 1, channels]) / (height * width)
+    primal = tf.broadcast_to(activations, [height * width, *activations.shape])
+    with tf.autodiff.ForwardAccumulator(primal, tf.broadcast_to(places, primal.shape)) as accumulator:
+        logit = (tail(primal) @ kernel + bias)[:, index]
+    return tf.reshape(accumulator.jvp(logit), [height, width]).numpy()
+
+
+@pytest.fixture(scope="module")
+def cat():
+    import cv2
+    import skimage.data
+
+    photograph = cv2.resize(skimage.data.chelsea(), (224, 224), interpolation=cv2.INTER_AREA)
+    return pretrained.preprocess(photograph[None]).numpy()
+
+
+@pytest.mark.parametrize("layer", ["top_activation", "block7a_project_bn", "block6d_add"])
+def test_maps_of_the_real_model_equal_forward_mode_differentiation(lite0, cat, layer):
+    explanation = GradCAM(lite0, layer)(cat, 285)
+    expected = by_forward_mode(lite0, lite0.get_layer(layer), cat, 285)
+    np.testing.assert_allclose(explanation.map[0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_at_the_end_of_the_real_model_gradcam_is_cam(lite0, cat):
+    """Global average pooling and one dense layer: alpha is W[:, c] / 49 (Zhou 2016)."""
+    kernel, bias = lite0.get_layer("predictions").get_weights()
+    read = layers.forward(lite0, lite0.get_layer("top_activation"), tf.constant(cat))
+    activations = read.activations[0].numpy().astype("float64")
+    maps = {name: GradCAM(lite0, method=name)(cat, 285) for name in ["gradcam", "hirescam"]}
+    expected = activations @ kernel[:, 285].astype("float64") / 49
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(maps["gradcam"].map[0], expected, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(maps["hirescam"].map[0], expected, rtol=0, atol=1e-5 * scale)
+    total = tf.reduce_sum(maps["hirescam"].map[0]) + bias[285]
+    np.testing.assert_allclose(total, maps["hirescam"].score[0], rtol=1e-5)
+
+
+def test_the_heatmap_of_the_cat_lies_on_the_cat(lite0, cat):
+    heatmap = make_gradcam_heatmap(lite0, cat)
+    row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    assert heatmap.shape == (224, 224)
+    assert 20 < row < 200  # the face fills the middle of the picture
+    assert 40 < column < 180
+
+
+def test_a_batch_gives_what_each_image_gives_alone(model, images):
+    cam = GradCAM(model)
+    together = cam(images, [0, 1, 2])
+    for i in range(3):
+        alone = cam(images[i], [i])
+        np.testing.assert_allclose(together.map[i], alone.map[0], atol=1e-6)
+        np.testing.assert_allclose(together.heatmap[i], alone.heatmap[0], atol=1e-5)
+
+
+def test_heatmaps_are_relu_then_resized_then_divided_by_their_maximum(model, images):
+    explanation = GradCAM(model)(images, size=(40, 30))
+    expected = tf.image.resize(tf.nn.relu(explanation.map)[..., None], (40, 30))[..., 0].numpy()
+    expected /= expected.max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(explanation.heatmap, expected, atol=1e-6)
+    assert explanation.heatmap.dtype == tf.float32
+
+
+def test_a_saturated_softmax_is_explained_all_the_same(functional, images):
+    kernel, bias = functional.get_layer("scores").get_weights()
+    oracle = Oracle(functional.get_weights(), images)
+    functional.get_layer("scores").set_weights([kernel * 1e4, bias * 1e4])
+    assert np.max(functional(images)) == 1.0
+    explanation = GradCAM(functional, "conv2")(images)
+    np.testing.assert_allclose(explanation.map, 1e4 * oracle.map("conv2"), rtol=1e-3, atol=1e-1)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_sigmoid_unit_is_explained_for_either_side(images, side):
+    model = small(keras.layers.Dense(1, activation="sigmoid"))
+    logit = small(keras.layers.Dense(1))
+    logit.set_weights(model.get_weights())
+    predicted = GradCAM(model)(images)
+    np.testing.assert_array_equal(predicted.target, (model(images)[:, 0] > 0.5).numpy().astype(int))
+    expected = GradCAM(logit)(images, targets.Value()).map * (1 if side else -1)
+    np.testing.assert_allclose(GradCAM(model)(images, side).map, expected, atol=1e-7)
+
+
+def test_the_sigmoids_probability_and_logit_give_one_heatmap(images):
+    model = small(keras.layers.Dense(1, activation="sigmoid"))
+    cam = GradCAM(model)
+    np.testing.assert_allclose(cam(images, 1).heatmap, cam(images, targets.Value()).heatmap, atol=1e-5)
+
+
+def test_a_callable_target_explains_what_it_returns(functional, images):
+    def margin(outputs):
+        return outputs[:, 1] - outputs[:, 3]
+
+    cam = GradCAM(functional)
+    difference = cam(images, targets.Value(1)).map - cam(images, targets.Value(3)).map
+    explanation = cam(images, margin)
+    np.testing.assert_allclose(explanation.map, difference, atol=1e-7)
+    np.testing.assert_allclose(explanation.score, margin(functional(images)), atol=1e-6)
+    assert explanation.target is None
+
+
+def test_dropout_batch_norm_and_noise_are_in_inference_mode(images):
+    extra = [keras.layers.GaussianNoise(1.0), keras.layers.BatchNormalization()]
+    model = small(keras.layers.Dropout(0.9), keras.layers.Dense(3), first=extra)
+    cam = GradCAM(model)
+    np.testing.assert_array_equal(cam(images).map, cam(images).map)
+    np.testing.assert_allclose(cam(images).outputs, model(images, training=False), atol=1e-6)
+
+
+def test_a_branch_that_goes_round_the_layer_is_not_explained(images):
+    """Dropout returns its input unchanged: what bypasses it must not count as going through it."""
+    x = keras.Input((SIDE, SIDE, 3))
+    conv = keras.layers.Conv2D(4, 3)(x)
+    dropped = keras.layers.Dropout(0.5, name="dropped")(conv)
+    scores = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([dropped, 10 * conv]))
+    model = keras.Model(x, scores)
+    explanation = GradCAM(model, "dropped")(images, 2)
+    activations = keras.Model(x, conv)(images)
+    np.testing.assert_allclose(explanation.map, activations[..., 2] / 15**2, atol=1e-7)
+
+
+# In and out
+
+
+def test_one_image_gives_one_heatmap_and_a_batch_gives_a_batch(model, images):
+    assert make_gradcam_heatmap(model, images[0]).shape == (SIDE, SIDE)
+    assert make_gradcam_heatmap(model, images[:1]).shape == (SIDE, SIDE)
+    assert make_gradcam_heatmap(model, images).shape == (3, SIDE, SIDE)
+    assert make_gradcam_heatmap(model, images).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float16", "float32", "float64"])
+@pytest.mark.parametrize("kind", [np.asarray, tf.constant, list])
+def test_any_real_array_or_tensor_is_an_image(functional, images, dtype, kind):
+    numbers = np.abs(images * 40).astype(dtype)
+    expected = make_gradcam_heatmap(functional, numbers.astype("float32"))
+    np.testing.assert_array_equal(make_gradcam_heatmap(functional, kind(numbers)), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [("input", (3, SIDE, SIDE)), (None, (3, 8, 8)), ((5, 9), (3, 5, 9)), ([30, 4], (3, 30, 4))],
+)
+def test_heatmaps_have_the_size_asked_for(model, images, size, shape):
+    assert make_gradcam_heatmap(model, images, size=size).shape == shape
+
+
+@pytest.mark.parametrize(
+    "interpolation",
+    ["area", "bicubic", "bilinear", "gaussian", "lanczos3", "lanczos5", "mitchellcubic", "nearest"],
+)
+def test_heatmaps_stay_between_0_and_1_by_every_kernel(functional, images, interpolation):
+    heatmap = make_gradcam_heatmap(functional, images, size=(50, 50), interpolation=interpolation)
+    assert heatmap.min() >= 0
+    np.testing.assert_allclose(heatmap.max(axis=(1, 2)), 1, atol=1e-6)
+
+
+def test_every_argument_changes_the_heatmap(functional, images):
+    def negative_gradcam(activations, gradients):
+        return -methods.gradcam(activations, gradients)
+
+    plain = make_gradcam_heatmap(functional, images, "conv2", 1)
+    others = [
+        make_gradcam_heatmap(build("functional"), images + 1, "conv2", 1),
+        make_gradcam_heatmap(functional, images, "conv1", 1),
+        make_gradcam_heatmap(functional, images, "conv2", 2),
+        make_gradcam_heatmap(functional, images, "conv2", 1, method="hirescam"),
+        make_gradcam_heatmap(functional, images, "conv2", 1, method=negative_gradcam),
+        make_gradcam_heatmap(functional, images, "conv2", 1, interpolation="bicubic"),
+    ]
+    assert all(not np.allclose(plain, other, atol=1e-3) for other in others)
+    assert make_gradcam_heatmap(functional, images, "conv2", 1, size=(9, 9)).shape == (3, 9, 9)
+
+
+def test_preprocess_is_traced_into_the_function(functional, images):
+    photographs = (images * 30 + 128).clip(0, 255).astype("uint8")
+    cam = GradCAM(functional, preprocess=lambda raw: (tf.cast(raw, tf.float32) - 127) / 64)
+    expected = GradCAM(functional)((photographs.astype("float32") - 127) / 64)
+    np.testing.assert_allclose(cam(photographs).map, expected.map, atol=1e-6)
+
+
+def test_preprocess_may_resize_and_the_heatmap_is_the_photographs_size(functional):
+    photographs = np.random.default_rng(0).integers(0, 255, (2, 40, 60, 3), dtype="uint8")
+    cam = GradCAM(functional, preprocess=lambda raw: tf.image.resize(raw, (SIDE, SIDE)))
+    assert cam(photographs).heatmap.shape == (2, 40, 60)
+    assert cam(photographs[:, :30]).heatmap.shape == (2, 30, 60)
+
+
+def test_an_explainer_works_inside_a_tf_function(functional, images):
+    cam = GradCAM(functional)
+    traced = tf.function(lambda x, c: cam(x, c).heatmap)
+    np.testing.assert_allclose(
+        traced(tf.constant(images), tf.constant([1, 2, 3])), cam(images, [1, 2, 3]).heatmap, atol=1e-6
+    )
+
+
+def test_a_model_of_any_input_size_is_explained_at_every_size():
+    model = small(keras.layers.Dense(3), images=(None, None, 3))
+    for side in (17, 33):
+        image = np.random.default_rng(0).normal(size=(side, side + 4, 3))
+        assert make_gradcam_heatmap(model, image).shape == (side, side + 4)
+
+
+def test_outputs_in_a_dict_are_explained_by_a_callable(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    features = chain(x, parts()[:-1])
+    model = keras.Model(x, {"a": keras.layers.Dense(2)(features), "b": keras.layers.Dense(3)(features)})
+    explanation = GradCAM(model)(images, lambda outputs: outputs["b"][:, 1])
+    np.testing.assert_allclose(explanation.score, model(images)["b"][:, 1], atol=1e-6)
+    with pytest.raises(ValueError, match="callable.*for a model that returns dict"):
+        GradCAM(model)(images)
+
+
+def test_explanations_name_the_layer(model):
+    assert GradCAM(model).layer is layers.find_layer(model, "relu2")
+    assert GradCAM(model, "conv1").layer is layers.find_layer(model, "conv1")
+
+
+# Never called before
+
+
+@pytest.mark.parametrize("layer", [None, "conv2"])
+@pytest.mark.parametrize("own", [False, True])
+def test_the_first_image_builds_a_model_that_was_never_called(images, layer, own):
+    class Unbuilt(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.all = parts()
+
+        def call(self, x):
+            return chain(x, self.all)
+
+    model = Unbuilt() if own else keras.Sequential(parts())
+    cam = GradCAM(model, layer)
+    assert cam.layer is None
+    explanation = cam(images)
+    oracle = Oracle(model.get_weights(), images)
+    assert cam.layer.name == layer or "relu2"
+    np.testing.assert_allclose(explanation.map, oracle.map(layer or "relu2"), atol=1e-6)
+    np.testing.assert_allclose(make_gradcam_heatmap(model, images, layer), explanation.heatmap, atol=1e-5)
+
+
+# Compiled once
+
+
+def counted(kind):
+    """A model that notes each time its Python is run."""
+    model, runs = build(kind), []
+    layer = layers.find_layer(model, "pool")
+    call = layer.call
+    object.__setattr__(layer, "call", lambda *args, **kwargs: (runs.append(1), call(*args, **kwargs))[1])
+    return model, runs
+
+
+@pytest.mark.parametrize("kind", ["functional", "nested", "sequential"])
+def test_20_calls_of_every_kind_are_one_trace(kind):
+    model, runs = counted(kind)
+    random = np.random.default_rng(0)
+    conv2 = layers.find_layer(model, "conv2")
+    for i in range(20):
+        batch = random.normal(size=(1 + i % 4, SIDE, SIDE, 3)).astype(["float32", "float64", "uint8"][i % 3])
+        target = [None, i % CLASSES, [i % CLASSES] * len(batch), np.int64(2)][i % 4]
+        layer = ["conv2", conv2, conv2.name][i % 3]
+        size = ["input", None, (9, 9 + i)][i % 3]
+        kernel = ["bilinear", "bicubic"][i % 2]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a blank map among 20 is no matter here
+            make_gradcam_heatmap(model, batch, layer, target, size=size, interpolation=kernel)
+    assert len(runs) == 1
+
+
+def test_the_default_layer_shares_its_trace_with_its_name():
+    model, runs = counted("functional")
+    image = np.random.default_rng(0).normal(size=(SIDE, SIDE, 3))
+    for layer in [None, "relu2", model.get_layer("relu2")]:
+        make_gradcam_heatmap(model, image, layer)
+    make_gradcam_heatmap(model, image, method=methods.gradcam)
+    assert len(runs) == 1
+
+
+def test_a_callable_is_traced_once(images):
+    model, runs = counted("functional")
+    cam = GradCAM(model)
+
+    def first(outputs):
+        return outputs[:, 0]
+
+    for _ in range(3):
+        cam(images, first)
+    assert len(runs) == 1
+
+
+def test_new_weights_give_a_new_map_without_a_new_trace(images):
+    model, runs = counted("functional")
+    before = make_gradcam_heatmap(model, images, "conv2")
+    random = np.random.default_rng(5)
+    model.set_weights([random.normal(size=w.shape) for w in model.get_weights()])
+    after = make_gradcam_heatmap(model, images, "conv2", size=None)
+    expected = np.maximum(Oracle(model.get_weights(), images).map("conv2"), 0)
+    assert not np.allclose(before, make_gradcam_heatmap(model, images, "conv2"))
+    np.testing.assert_allclose(after, expected / expected.max(axis=(1, 2), keepdims=True), atol=1e-5)
+    assert len(runs) == 1
+
+
+def test_a_sequential_model_that_changed_is_explained_as_it_is_now(images):
+    model = build("sequential")
+    make_gradcam_heatmap(model, images, target=4)
+    model.pop()
+    model.add(keras.layers.Dense(2))
+    assert make_gradcam_heatmap(model, images, target=1).shape == (3, SIDE, SIDE)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        make_gradcam_heatmap(model, images, target=4)
+
+
+# Harmless
+
+
+@pytest.mark.parametrize("keep", ["nothing", "a GradCAM"])
+def test_30_models_are_all_collected(images, keep):
+    alive = []
+    for i in range(30):
+        model = build(["functional", "nested", "sequential", "subclassed"][i % 4])
+        make_gradcam_heatmap(model, images, None if i % 2 else "conv2", target=1)
+        if keep == "a GradCAM":
+            GradCAM(model, preprocess=lambda x: x)(images)
+        alive.append(weakref.ref(model))
+        del model
+    gc.collect()
+    gc.collect()
+    assert [ref for ref in alive if ref() is not None] == []
+
+
+def test_a_gradcam_keeps_its_model(images):
+    cam = GradCAM(build("functional"))
+    gc.collect()
+    assert cam(images).map.shape == (3, 8, 8)
+
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads memory from /proc")
+def test_500_calls_leave_memory_flat(functional, images):
+    def explain(times):
+        for i in range(times):
+            make_gradcam_heatmap(functional, images, "conv2", target=[i % 5] * 3)
+        gc.collect()
+
+    explain(200)
+    before = resident()
+    explain(500)
+    assert resident() - before < 4 * 2**20
+
+
+def snapshot(model):
+    every = [layer for _, layer in layers.walk(model)]
+    return (
+        [w.tobytes() for w in model.get_weights()],
+        [getattr(layer, "activation", None) for layer in every],
+        [
+            {k: id(v) for k, v in vars(layer).items() if k in ("call", "_layers", "_inbound_nodes")}
+            for layer in every
+        ],
+        [len(layer._inbound_nodes) + len(layer._outbound_nodes) for layer in every],
+        [layer.trainable for layer in every],
+        [len(layer._losses) for layer in every],
+        None if type(model).__name__ == "Subclassed" else model.to_json(),
+    )
+
+
+def test_the_model_is_untouched(model, images):
+    before, predicted = snapshot(model), model.predict(images, verbose=0)
+    make_gradcam_heatmap(model, images)
+    GradCAM(model, "conv2", method="layercam")(images, targets.Value(2))
+    layers.build_submodel(model, "conv1")
+    assert snapshot(model) == before
+    np.testing.assert_array_equal(model.predict(images, verbose=0), predicted)
+
+
+def test_the_model_is_untouched_when_explaining_fails(model, images):
+    before, predicted = snapshot(model), model.predict(images, verbose=0)
+
+    def broken(outputs):
+        raise RuntimeError("broken")
+
+    for layer, target in [("conv2", broken), ("scores", None), ("pool", None), ("conv2", 99)]:
+        with pytest.raises((RuntimeError, ValueError)):
+            make_gradcam_heatmap(model, images, layer, target)
+    assert snapshot(model) == before
+    np.testing.assert_array_equal(model.predict(images, verbose=0), predicted)
+
+
+def test_state_and_losses_of_the_layers_are_untouched(images):
+    class Counter(keras.layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.count.assign(self.count + 1)
+            return x
+
+    model = small(keras.layers.Dense(3, activity_regularizer="l2"), first=[Counter(name="counter")])
+    model(images)
+    before = model.get_layer("counter").count.numpy()
+    make_gradcam_heatmap(model, images)
+    assert model.get_layer("counter").count.numpy() == before
+    assert model.losses == []  # Keras forgets the last call's; none of the trace's may take their place
+
+
+def test_8_threads_on_two_models_give_the_answers_of_one(images):
+    models = [build("nested"), build("subclassed")]
+    models[1].set_weights([w[::-1].copy() for w in models[1].get_weights()])
+    jobs = [(models[i % 2], ["conv1", "conv2"][i // 2 % 2], i % CLASSES) for i in range(32)]
+
+    def explain(job):
+        model, layer, target = job
+        return make_gradcam_heatmap(model, images, layer, target)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            threaded = list(pool.map(explain, jobs))
+        fresh = {id(model): build("functional") for model in models}
+        for model in models:
+            fresh[id(model)].set_weights(model.get_weights())
+        for (model, layer, target), heatmap in zip(jobs, threaded, strict=True):
+            alone = make_gradcam_heatmap(fresh[id(model)], images, layer, target)
+            np.testing.assert_allclose(heatmap, alone, atol=1e-5)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"layer": "conv_2"}, ValueError, "`layer` must be a layer.*Did you mean 'conv2'"),
+        ({"layer": "scores"}, ValueError, r"`layer` must return a map.*returns \(None, 5\)"),
+        ({"layer": "pool"}, ValueError, "`layer` must return a map"),
+        ({"layer": 7}, TypeError, "`layer` must be a name"),
+        ({"target": 5}, ValueError, "`target` must be a class from 0 to 4. Received: target=5"),
+        ({"target": [0, 1, 99]}, ValueError, "from 0 to 4. Received: target=99"),
+        ({"target": -1}, ValueError, "`target` must not be negative"),
+        ({"target": [1, 2]}, ValueError, "one class for each of the 3 images. Received: 2"),
+        ({"target": "cat"}, TypeError, "`target` must be None, a class"),
+        ({"img": np.zeros((SIDE, 3))}, ValueError, r"`img` must be an image \(H, W, C\)"),
+        ({"img": np.zeros((1, 1, SIDE, SIDE, 3))}, ValueError, r"`img` must be an image \(H, W, C\)"),
+        (
+            {"img": np.zeros((20, 20, 3))},
+            ValueError,
+            r"shape that the model takes.*Received: \(1, 20, 20, 3\)",
+        ),
+        ({"img": np.zeros((SIDE, SIDE, 1))}, ValueError, "`img` must have the shape"),
+        ({"img": np.zeros((0, SIDE, SIDE, 3))}, ValueError, "`img` must not be empty"),
+        ({"img": []}, ValueError, "`img` must be an image"),
+        ({"img": np.full((SIDE, SIDE, 3), np.nan)}, ValueError, "`img` must be finite"),
+        ({"img": tf.fill((SIDE, SIDE, 3), np.inf)}, ValueError, "`img` must be finite"),
+        ({"img": "cat.png"}, TypeError, "`img` must hold real numbers"),
+        ({"img": None}, TypeError, "`img` must hold real numbers"),
+        ({"img": np.zeros((SIDE, SIDE, 3), complex)}, TypeError, "`img` must hold real numbers"),
+        ({"img": [np.zeros((2, 2, 3)), np.zeros((3, 3, 3))]}, ValueError, "`img` must be one array"),
+        ({"method": "grad"}, ValueError, "`method` must be one of"),
+        ({"method": 3}, TypeError, "`method` must be a name or a callable"),
+        ({"method": lambda a, g: a}, ValueError, r"`method` must return a map"),
+        ({"size": "same"}, ValueError, "`size` must be"),
+        ({"size": (3,)}, ValueError, "`size` must be"),
+        ({"size": (0, 3)}, ValueError, "`size` must be"),
+        ({"size": (2.5, 3)}, ValueError, "`size` must be"),
+        ({"interpolation": "cubic"}, ValueError, "`interpolation` must be one of"),
+        ({"model": "resnet"}, TypeError, "`model` must be a keras.Model. Received an object of type str"),
+        ({"model": keras.layers.Conv2D(3, 3)}, TypeError, "`model` must be a keras.Model"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(functional, images, arguments, error, message):
+    with pytest.raises(error, match=message):
+        make_gradcam_heatmap(**{"model": functional, "img": images, **arguments})
+
+
+def test_swapped_arguments_are_recognized(functional, images):
+    with pytest.raises(TypeError, match="Received them swapped"):
+        make_gradcam_heatmap(images, functional)
+    with pytest.raises(TypeError, match="`img` must be an image. Received a model"):
+        make_gradcam_heatmap(functional, functional)
+
+
+def test_models_that_can_not_be_explained_are_refused(images):
+    two = [keras.Input((SIDE, SIDE, 3)), keras.Input((3,))]
+    with pytest.raises(ValueError, match="`model` must have one input.*2 inputs"):
+        GradCAM(keras.Model(two, chain(two[0], parts())))
+    turned = keras.Sequential(
+        [keras.Input((3, 8, 8)), keras.layers.Conv2D(2, 3, data_format="channels_first")]
+    )
+    with pytest.raises(ValueError, match="`model` must be channels_last"):
+        GradCAM(turned)
+
+
+def test_a_preprocess_that_can_not_be_called_is_refused(functional):
+    with pytest.raises(TypeError, match="`preprocess` must be a callable"):
+        GradCAM(functional, preprocess="resnet")
+
+
+def test_a_score_that_does_not_depend_on_the_layer_is_refused(functional, images):
+    with pytest.raises(ValueError, match="`layer` must be on the way to the score"):
+        make_gradcam_heatmap(functional, images, target=lambda outputs: tf.zeros(tf.shape(outputs)[0]))
+
+
+def test_a_layer_that_runs_twice_is_refused(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    shared = keras.layers.Conv2D(3, 3, padding="same", name="shared")
+    model = keras.Model(x, keras.layers.GlobalAveragePooling2D()(shared(shared(x))))
+    with pytest.raises(ValueError, match="`layer` must run once.*ran 2 times"):
+        make_gradcam_heatmap(model, images, "shared")
+
+
+def test_a_layer_inside_a_tf_function_of_the_models_own_is_refused(images):
+    class Decorated(type(build("subclassed"))):
+        @tf.function
+        def call(self, images):
+            return super().call(images)
+
+    model = Decorated()
+    model(images)
+    with pytest.raises(ValueError, match="`layer` must run in the open"):
+        make_gradcam_heatmap(model, images, "conv2")
+
+
+def test_weights_of_nan_are_said(functional, images):
+    functional.set_weights([np.full_like(w, np.nan) for w in functional.get_weights()])
+    with pytest.raises(ValueError, match="`model` answers NaN"):
+        make_gradcam_heatmap(functional, images)
+
+
+def test_another_backend_is_refused(functional, images, monkeypatch):
+    # No other backend is installed with this library; Keras is made to say that it runs on one.
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="needs Keras's TensorFlow backend.*'jax'.*KERAS_BACKEND=tensorflow"):
+        make_gradcam_heatmap(functional, images)
+
+
+# Blank maps
+
+
+def test_a_blank_map_is_zeros_and_says_why_once(functional, images):
+    kernel, bias = functional.get_layer("scores").get_weights()
+    kernel[:, 3] = -1
+    functional.get_layer("scores").set_weights([kernel, bias])
+    with pytest.warns(
+        UserWarning, match="layer 'relu2' nothing speaks for class 3: all of it speaks against"
+    ) as said:
+        heatmap = make_gradcam_heatmap(functional, images, target=3)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    np.testing.assert_array_equal(heatmap, np.zeros((3, SIDE, SIDE)))
+
+
+def test_a_map_without_gradients_says_so(functional, images):
+    kernel, bias = functional.get_layer("scores").get_weights()
+    functional.get_layer("scores").set_weights([kernel * 0, bias])
+    with pytest.warns(UserWarning, match="its gradients or activations are 0"):
+        heatmap = make_gradcam_heatmap(functional, images[0], target=targets.Value(1), size=None)
+    np.testing.assert_array_equal(heatmap, np.zeros((8, 8)))
