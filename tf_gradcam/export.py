@@ -1,0 +1,71 @@
+"""Save a model together with its Grad-CAM, for TensorFlow Serving."""
+
+import os
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from tf_gradcam import layers
+from tf_gradcam.cam import GradCAM
+from tf_gradcam.methods import Method
+
+
+def export_gradcam(
+    model: keras.Model,
+    path: str | os.PathLike,
+    layer: str | keras.Layer | None = None,
+    *,
+    method: str | Method = "gradcam",
+    preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    size: str | tuple[int, int] | None = "input",
+    interpolation: str = "bilinear",
+) -> None:
+    """Write a SavedModel that answers scores and heatmap. It can be loaded without this library.
+
+    It has two endpoints, both with an open batch. `serving_default` answers what `model` answers, so that
+    existing clients notice nothing. `gradcam` answers a dict: `scores`, what the model returns; `heatmap`,
+    `(N, H, W)` float32 in `[0, 1]`, for each image's predicted class; and `class`, that class, `(N,)` int32
+    (absent where the model has no classes, but a single unit without sigmoid).
+
+    Args:
+        model: a built `keras.Model` with one input, as `GradCAM` takes it.
+        path: the folder to write. TensorFlow Serving looks for a number below the model's name:
+            `"models/cat/1"`.
+        layer: the layer to explain; see `GradCAM`.
+        method: the formula; see `GradCAM`.
+        preprocess: called in the graph before the model; the images of both endpoints are then raw uint8
+            `(N, H, W, C)` of any height and width that `preprocess` takes. Without it they are what the
+            model takes.
+        size: the heatmap's size; see `GradCAM`.
+        interpolation: how it is resized; see `GradCAM`.
+
+    Raises:
+        TypeError, ValueError: as `GradCAM` does, or if `model` isn't built.
+
+    Example:
+
+    ```python
+    tf_gradcam.export_gradcam(model, "models/cat/1")
+    answer = tf.saved_model.load("models/cat/1").signatures["gradcam"](images=images)
+    ```
+    """
+    cam = GradCAM(model, layer, method=method, preprocess=preprocess)
+    spec = layers.input_spec(model)
+    if preprocess is not None:
+        spec = tf.TensorSpec([None, None, None, spec.shape[-1]], tf.uint8)
+
+    def predict(images):
+        return layers.call_model(model, images if preprocess is None else preprocess(images))
+
+    def explain(images):
+        explanation = cam(images, size=size, interpolation=interpolation)
+        answer = {"scores": explanation.outputs, "heatmap": explanation.heatmap}
+        return answer if explanation.target is None else {**answer, "class": explanation.target}
+
+    # Keras's own archive: a tf.Module around a Keras 3 model loads in Python, but nowhere else.
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serving_default", predict, [tf.TensorSpec(spec.shape, spec.dtype, "images")])
+    archive.add_endpoint("gradcam", explain, [tf.TensorSpec(spec.shape, spec.dtype, "images")])
+    archive.write_out(os.fspath(path), verbose=False)
