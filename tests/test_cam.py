@@ -238,6 +238,23 @@ def test_preprocess_may_resize_and_the_heatmap_is_the_photographs_size(functiona
     assert cam(photographs[:, :30]).heatmap.shape == (2, 30, 60)
 
 
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet"])
+def test_preprocess_of_keras_applications_is_right_on_raw_photographs(functional, name):
+    """On an integer tensor Keras's function fails, or silently wraps round."""
+    preprocess = getattr(keras.applications, name).preprocess_input
+    photographs = np.random.default_rng(0).integers(0, 255, (2, SIDE, SIDE, 3), dtype="uint8")
+    expected = GradCAM(functional)(preprocess(photographs.astype("float32")))
+    explanation = GradCAM(functional, preprocess=preprocess)(photographs)
+    np.testing.assert_allclose(explanation.score, expected.score, rtol=1e-4)
+    np.testing.assert_allclose(explanation.map, expected.map, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [lambda raw: raw, lambda raw: tf.image.resize(raw, (9, 9))])
+def test_a_preprocess_that_returns_the_wrong_size_is_refused(functional, wrong):
+    with pytest.raises(ValueError, match=r"\D17\D"):
+        GradCAM(functional, preprocess=wrong)(np.zeros((1, 30, 30, 3), "uint8"))
+
+
 def test_an_explainer_works_inside_a_tf_function(functional, images):
     cam = GradCAM(functional)
     traced = tf.function(lambda x, c: cam(x, c).heatmap)

@@ -41,8 +41,9 @@ class GradCAM:
             for the last one that still has a map (the end of the convolutions, before any pooling).
         method: `"gradcam"`, `"hirescam"`, `"layercam"`, or a callable
             `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`.
-        preprocess: traced into the compiled function and called on the images first, so that raw uint8
-            photographs can go in: `images -> what the model takes`.
+        preprocess: `images -> what the model takes`, traced into the compiled function, so that raw uint8
+            photographs can go in. It gets them as float32, with their values as they are (0.0 to 255.0):
+            what `keras.applications` calls `preprocess_input` is wrong on integer tensors.
 
     Raises:
         TypeError: if `model` is no `keras.Model`, or `layer` or `method` is of the wrong type.
@@ -128,7 +129,7 @@ class GradCAM:
     def _explain(self, name, images, target, size, interpolation) -> Explanation:
         images = _batch(name, images)
         if self._compiled is None:
-            layers.build(self._weak_model(), self._preprocess(images) if self._preprocess else images)
+            layers.build(self._weak_model(), _preprocessed(self._preprocess, images))
             self._compile()
         spec = self._spec(images)
         if not spec.shape.is_compatible_with(images.shape):
@@ -142,7 +143,12 @@ class GradCAM:
         compiled = self._compiled.get_concrete_function(spec, *map(_open_batch, arguments[1:]))
         answer = compiled.structured_outputs
         targets.check_range(target, answer.target, answer.outputs)
-        return compiled(*arguments)
+        try:
+            return compiled(*arguments)
+        except tf.errors.InvalidArgumentError as error:
+            if self._preprocess is None:
+                raise
+            raise ValueError(f"`preprocess` must return what the model takes. Received: {error}") from error
 
     def _spec(self, images) -> tf.TensorSpec:
         """Return the shape and dtype to trace for: the model's own, or as open as `preprocess` needs."""
@@ -160,10 +166,9 @@ def _compiled(weak_model, weak_layer, formula, preprocess):
     @tf.function(autograph=False)
     def explain_map(images, target):
         model, layer = weak_model(), weak_layer()
-        if preprocess is not None:
-            images = preprocess(images)
-            spec = layers.input_spec(model, images)
-            images = tf.ensure_shape(tf.cast(images, spec.dtype), spec.shape)
+        images = _preprocessed(preprocess, images)
+        spec = layers.input_spec(model, images)
+        images = tf.ensure_shape(tf.cast(images, spec.dtype), spec.shape)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             read = layers.forward(model, layer, images, tape.watch)
             layers.check_map(layer, read.activations)
@@ -183,6 +188,12 @@ def _compiled(weak_model, weak_layer, formula, preprocess):
         return Explanation(_heatmap(signed_map, size, interpolation), signed_map, score, index, outputs)
 
     return explain
+
+
+def _preprocessed(preprocess, images):
+    if preprocess is None:
+        return images
+    return preprocess(images if images.dtype.is_floating else tf.cast(images, tf.float32))
 
 
 def _signed_map(formula, activations, gradients):
