@@ -18,7 +18,7 @@ def _pad(x):
 
 
 class Oracle:
-    """Every activation and every gradient of the network, for one batch and one class per image."""
+    """Every activation and every gradient of the network, for one batch and one class, or one for each image."""
 
     def __init__(self, weights, images, classes=None):
         kernel1, bias1, kernel2, bias2, kernel, bias = (w.astype("float64") for w in weights)
@@ -26,7 +26,7 @@ class Oracle:
         conv2 = _convolve(_pad(conv1), kernel2, bias2)
         relu2 = np.maximum(conv2, 0)
         self.logits = relu2.mean(axis=(1, 2)) @ kernel + bias
-        self.classes = self.logits.argmax(-1) if classes is None else np.asarray(classes)
+        self.classes = self.logits.argmax(-1) if classes is None else np.broadcast_to(classes, len(images))
         self.scores = self.logits[np.arange(len(images)), self.classes]
         self.activations = {"conv1": conv1, "conv2": conv2, "relu2": relu2}
         # Backwards: each place of relu2 has its share of the mean; a convolution's transpose is the

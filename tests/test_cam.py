@@ -276,8 +276,37 @@ def test_outputs_in_a_dict_are_explained_by_a_callable(images):
     model = keras.Model(x, {"a": keras.layers.Dense(2)(features), "b": keras.layers.Dense(3)(features)})
     explanation = GradCAM(model)(images, lambda outputs: outputs["b"][:, 1])
     np.testing.assert_allclose(explanation.score, model(images)["b"][:, 1], atol=1e-6)
-    with pytest.raises(ValueError, match="callable.*for a model that returns dict"):
+    with pytest.raises(ValueError, match="callable.*for a model with 2 outputs"):
         GradCAM(model)(images)
+
+
+def test_a_model_with_its_input_and_output_in_lists_is_explained_without_a_warning(images):
+    """Old files load as such, and Keras warns when such a model gets a bare tensor."""
+    x = keras.Input((SIDE, SIDE, 3))
+    model = keras.Model([x], [chain(x, parts())])
+    with pytest.warns(UserWarning, match="structure of `inputs`"):
+        model(images)
+    oracle = Oracle(model.get_weights(), images, [1, 2, 3])
+    np.testing.assert_allclose(GradCAM(model)(images, [1, 2, 3]).map, oracle.map("relu2"), atol=1e-6)
+    with pytest.raises(ValueError, match="from 0 to 4"):
+        GradCAM(model)(images, 5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "dtype"), [("mixed_float16", "float32"), ("mixed_bfloat16", "float32"), ("float64", "float64")]
+)
+def test_other_precisions_are_explained(images, policy, dtype):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = build("functional")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    oracle = Oracle(model.get_weights(), images, 2)
+    explanation = GradCAM(model, "conv2")(images, 2)
+    expected = oracle.map("conv2")
+    precision = {"mixed_float16": 1e-2, "mixed_bfloat16": 5e-2, "float64": 1e-12}[policy]
+    np.testing.assert_allclose(explanation.map, expected, rtol=0, atol=precision * np.abs(expected).max())
+    assert (explanation.map.dtype, explanation.heatmap.dtype) == (dtype, "float32")
 
 
 def test_explanations_name_the_layer(model):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CLASSES, SIDE, build, chain, parts
+from conftest import CLASSES, SIDE, Subclassed, build, chain, parts
 from oracle import Oracle
 
 from tf_gradcam import build_submodel, layers, list_layers
@@ -83,6 +83,7 @@ def head(*after, activation=None):
         [keras.layers.Activation("log_softmax")],
         [keras.layers.Softmax(), keras.layers.Identity()],
         [keras.layers.Softmax(), keras.layers.Reshape((3, 1)), keras.layers.Reshape((3,))],
+        [keras.layers.Reshape((3, 1)), keras.layers.Softmax(axis=1), keras.layers.Reshape((3,))],
         [keras.layers.Reshape((1, 3)), keras.layers.Softmax(), keras.layers.Flatten()],
         [keras.layers.Softmax(), keras.layers.Activation("linear", dtype="float64")],
         [keras.layers.Lambda(lambda x: tf.nn.softmax(x))],
@@ -182,6 +183,12 @@ def test_a_model_in_a_subclassed_model_is_listed_in_order_of_execution(images):
     model(images)
     assert [info.layer.name for info in list_layers(model)] == ["first", "last"]
     assert layers.default_layer(model) is model.last
+
+
+def test_a_layer_that_refers_to_what_holds_it_is_walked_once():
+    model = Subclassed()
+    model.conv2.holder = model
+    assert [path for path, _ in layers.walk(model)] == ["conv1", "conv2", "relu2", "pool", "scores"]
 
 
 def test_the_default_layer_is_the_last_with_a_map(model):

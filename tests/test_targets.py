@@ -11,7 +11,7 @@ OUTPUTS = tf.nn.softmax(LOGITS)
 
 
 def score(target, outputs=OUTPUTS, logits=LOGITS):
-    return targets.score(targets.per_image(target, len(outputs)), outputs, logits)
+    return targets.score(targets.per_image(target, 2), outputs, logits)
 
 
 def test_no_target_is_each_images_own_predicted_class():
@@ -124,8 +124,13 @@ def test_several_units_are_not_binary():
 
 @pytest.mark.parametrize("target", [None, 1])
 def test_several_outputs_need_a_callable(target):
-    with pytest.raises(ValueError, match="for a model that returns dict"):
-        targets.score(targets.per_image(target, 2), {"a": OUTPUTS}, {"a": LOGITS})
+    with pytest.raises(ValueError, match="callable.*for a model with 2 outputs"):
+        score(target, (OUTPUTS, OUTPUTS), (LOGITS, LOGITS))
+
+
+def test_an_output_alone_in_a_list_is_no_matter():
+    value, index = score(targets.Class(2), {"only": OUTPUTS, "not": []}, [LOGITS])
+    assert (value.numpy().tolist(), index.numpy().tolist()) == ([2.0, 0.0], [2, 2])
 
 
 @pytest.mark.parametrize("result", [OUTPUTS, tf.reduce_sum(OUTPUTS), 3.0])

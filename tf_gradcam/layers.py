@@ -112,13 +112,21 @@ def _logits(output: tf.Tensor) -> tf.Tensor:
     """Return what a final softmax or sigmoid was given, or `output` itself where there is none."""
     if tf.executing_eagerly():  # There is no graph to read; Keras leaves a note on its own activations.
         return getattr(output, "_keras_logits", output)
+    logits = _behind_squashing(output)
+    return output if logits is None else logits
+
+
+def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
     operation = output.op
-    while operation.type in ("Identity", "Cast", "Reshape"):
-        operation = operation.inputs[0].op
-    if operation.type not in ("Softmax", "LogSoftmax", "Sigmoid"):
-        return output
-    logits = operation.inputs[0]
-    return logits if output.shape.rank == logits.shape.rank else tf.reshape(logits, tf.shape(output))
+    if operation.type in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return operation.inputs[0]
+    if operation.type not in ("Identity", "Cast", "Reshape", "Transpose"):
+        return None
+    logits = _behind_squashing(operation.inputs[0])
+    if logits is None or operation.type in ("Identity", "Cast"):
+        return logits
+    rearrange = {"Reshape": tf.reshape, "Transpose": tf.transpose}[operation.type]
+    return rearrange(logits, operation.inputs[1])
 
 
 def _is_hidden(output: tf.Tensor) -> bool:
@@ -275,11 +283,14 @@ class LayerInfo(NamedTuple):
     shape: tuple[int | None, ...]
 
 
-def walk(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
+def walk(model: keras.Layer, above: tuple[keras.Layer, ...] = ()) -> Iterator[tuple[str, keras.Layer]]:
     """Yield every layer below `model` with its path, inner layers before the one that holds them."""
+    above = (*above, model)
     for layer in _children(model):
-        path = f"{prefix}{layer.name}"
-        yield from walk(layer, f"{path}/")
+        if any(layer is each for each in above):
+            continue  # A layer that refers to what holds it has that among its own layers.
+        path = "/".join(each.name for each in (*above[1:], layer))
+        yield from walk(layer, above)
         yield path, layer
 
 

@@ -140,21 +140,27 @@ def _rows(field, count):
 
 def score(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Return the score `(N,)` of `target`, and the class index `(N,)` it belongs to or `None`."""
-    if not hasattr(target, "score"):
-        value, index = target(outputs), None
-    elif tf.is_tensor(outputs):
-        value, index = target.score(outputs, logits)
+    if hasattr(target, "score"):
+        value, index = target.score(_only(outputs), _only(logits))
     else:
-        raise ValueError(
-            f"`target` must be a callable outputs -> (N,) for a model that returns {type(outputs).__name__}. "
-            "Pick the output to explain: target=lambda outputs: outputs[0][:, 3]"
-        )
+        value, index = target(outputs), None
     if not tf.is_tensor(value) or value.shape.rank != 1:
         raise ValueError(
             "`target` must return one number per image, a tensor (N,). "
             f"Received: {getattr(value, 'shape', type(value).__name__)}"
         )
     return value, index
+
+
+def _only(outputs):
+    """Return the one output of a model that may pack it in a list."""
+    flat = tf.nest.flatten(outputs)
+    if len(flat) != 1:
+        raise ValueError(
+            f"`target` must be a callable outputs -> (N,) for a model with {len(flat)} outputs. "
+            "Pick what to explain: target=lambda outputs: outputs[0][:, 3]"
+        )
+    return flat[0]
 
 
 def check_range(target: Any, index: Any, outputs: Any) -> None:
@@ -175,7 +181,7 @@ def check_range(target: Any, index: Any, outputs: Any) -> None:
             f"Received: target={given[0]}. Say targets.Value() for what the unit returns, "
             "targets.Binary(1) or targets.Binary(0) for a yes or no."
         )
-    limit = target.limit(outputs)
+    limit = target.limit(_only(outputs))
     wrong = given[(given >= limit) | (given < PREDICTED)]
     if len(wrong):
         raise ValueError(f"`target` must be a class from 0 to {limit - 1}. Received: target={wrong[0]}")
