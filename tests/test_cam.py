@@ -333,7 +333,7 @@ def test_the_first_image_builds_a_model_that_was_never_called(images, layer, own
     assert cam.layer is None
     explanation = cam(images)
     oracle = Oracle(model.get_weights(), images)
-    assert cam.layer.name == layer or "relu2"
+    assert cam.layer.name == (layer or "relu2")
     np.testing.assert_allclose(explanation.map, oracle.map(layer or "relu2"), atol=1e-6)
     np.testing.assert_allclose(make_gradcam_heatmap(model, images, layer), explanation.heatmap, atol=1e-5)
 

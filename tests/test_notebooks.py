@@ -25,7 +25,9 @@ def test_the_notebook_runs_from_top_to_bottom(path):
     text = "".join(output.get("text", "") for output in outputs)
     assert len(pictures) == 4
     assert "Egyptian cat" in text
-    assert not [output for output in outputs if output.get("name") == "stderr" and "Warning" in output["text"]]
+    assert not [
+        output for output in outputs if output.get("name") == "stderr" and "Warning" in output["text"]
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

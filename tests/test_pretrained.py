@@ -205,9 +205,7 @@ def checkpoint(shape=(2, 3), strides=(3, 1), offset=0, size=6):
     return b"".join([*head, state.encode(), pickle.dumps(["7"]), struct.pack("<q6f", 6, *range(6))])
 
 
-def test_a_file_with_another_sha256_is_refused_before_it_is_unpickled(
-    no_cache, monkeypatch, tmp_path
-):
+def test_a_file_with_another_sha256_is_refused_before_it_is_unpickled(no_cache, monkeypatch, tmp_path):
     marker, path = tmp_path / "marker", tmp_path / "weights.pth"
     path.write_bytes(pickle.dumps(Attack(marker)))
     monkeypatch.setattr(pretrained, "_checkpoint_path", lambda: path)
@@ -294,7 +292,5 @@ def test_a_checkpoint_of_another_network_is_refused():
     tensors = {name: None for group in pretrained._tensor_names().values() for name in group}
     del tensors["_fc.bias"]
     tensors["_blocks.0._se_reduce.weight"] = tensors["_bn0.num_batches_tracked"] = None
-    with pytest.raises(
-        ValueError, match=r"Missing: \['_fc.bias'\].*\['_blocks.0._se_reduce.weight"
-    ):
+    with pytest.raises(ValueError, match=r"Missing: \['_fc.bias'\].*\['_blocks.0._se_reduce.weight"):
         pretrained._weights_by_layer(tensors)

@@ -187,10 +187,7 @@ def _weights_by_layer(tensors):
             "The checkpoint must hold exactly the weights of EfficientNet-Lite0. "
             f"Missing: {sorted(wanted - found)}. Unexpected: {sorted(found - wanted)}."
         )
-    return {
-        layer: [_keras_layout(layer, tensors[name]) for name in group]
-        for layer, group in names.items()
-    }
+    return {layer: [_keras_layout(layer, tensors[name]) for name in group] for layer, group in names.items()}
 
 
 def _tensor_names():
