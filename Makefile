@@ -1,0 +1,48 @@
+# Every target does its own set-up: a virtual environment, and the package with what the target needs in it.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test test-fast test-minimum lint notebooks bench clean
+.NOTPARALLEL:  # two pips in one environment would step on each other
+
+help:  ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/demo.stamp  ## explain real photographs; the pictures are in build/demo
+	$(BIN)/tf-gradcam demo --out build/demo
+
+test: lint $(VENV)/test.stamp  ## run lint and every test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/test.stamp  ## run the tests that take no patience
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# Old releases warn of newer ones beside them: there, warnings are no errors.
+test-minimum:  ## run the fast tests with the oldest versions that are supported
+	$(MAKE) test-fast VENV=.venv-minimum CONSTRAINTS=tests/minimum.txt PYTEST_ARGS="-W default"
+
+lint: $(VENV)/test.stamp  ## check style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+notebooks: $(VENV)/test.stamp  ## run the notebooks from top to bottom
+	$(BIN)/python -m pytest tests/test_notebooks.py
+
+bench: $(VENV)/test.stamp  ## time Grad-CAM beside a forward pass
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+clean:  ## remove everything that was made
+	rm -rf .venv .venv-minimum build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The stem is the extra to install. The version, which pip writes down, is in __init__.py.
+$(VENV)/%.stamp: pyproject.toml setup.cfg tf_gradcam/__init__.py $(CONSTRAINTS) | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(addprefix --constraint ,$(CONSTRAINTS)) --editable ".[$*]"
+	@touch $@
+
+# bin/pip, not bin/python: where ensurepip is missing, venv fails and leaves the latter behind.
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
