@@ -27,10 +27,12 @@ ARROWS = {
     "targets": set(),
     "layers": set(),
     "image": set(),
-    "pretrained": set(),
+    "checkpoint": set(),
+    "pretrained": {"checkpoint"},
     "visualize": {"image"},
     "cam": {"layers", "methods", "targets"},
     "export": {"cam", "layers", "methods"},
+    "classifier": {"pretrained"},
     "cli": {*MODULES} - {"__main__", "cli"},
     "__main__": {"cli"},
 }

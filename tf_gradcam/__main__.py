@@ -1,0 +1,8 @@
+"""`python -m tf_gradcam` is `tf-gradcam`."""
+
+import sys
+
+from tf_gradcam.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
