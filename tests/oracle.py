@@ -18,7 +18,7 @@ def _pad(x):
 
 
 class Oracle:
-    """Every activation and every gradient of the network, for one batch and one class, or one for each image."""
+    """Every activation and every gradient of the network, for a batch and one class, or one for each."""
 
     def __init__(self, weights, images, classes=None):
         kernel1, bias1, kernel2, bias2, kernel, bias = (w.astype("float64") for w in weights)

@@ -421,6 +421,7 @@ def test_30_models_are_all_collected(images, keep):
         make_gradcam_heatmap(model, images, None if i % 2 else "conv2", target=1)
         if keep == "a GradCAM":
             GradCAM(model, preprocess=lambda x: x)(images)
+        make_gradcam_heatmap(model, images, target=lambda outputs, model=model: outputs[:, 0])
         alive.append(weakref.ref(model))
         del model
     gc.collect()
@@ -567,6 +568,7 @@ def test_8_threads_on_two_models_give_the_answers_of_one(images):
         ({"size": (0, 3)}, ValueError, "`size` must be"),
         ({"size": (2.5, 3)}, ValueError, "`size` must be"),
         ({"interpolation": "cubic"}, ValueError, "`interpolation` must be one of"),
+        ({"interpolation": ["bicubic"]}, ValueError, "`interpolation` must be one of"),
         ({"model": "resnet"}, TypeError, "`model` must be a keras.Model. Received an object of type str"),
         ({"model": keras.layers.Conv2D(3, 3)}, TypeError, "`model` must be a keras.Model"),
     ],

@@ -13,6 +13,9 @@ from tf_gradcam import layers, methods, targets
 from tf_gradcam.methods import Method
 
 
+_INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
+
+
 class Explanation(NamedTuple):
     """What a `GradCAM` answers: tensors, on the model's device.
 
@@ -37,7 +40,7 @@ class GradCAM:
     Args:
         model: a `keras.Model` with one input: functional, Sequential, nested or subclassed. Its weights are
             read at every call, so after further training the next map is new.
-        layer: the layer whose map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or `None`
+        layer: the layer goal map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or `None`
             for the last one that still has a map (the end of the convolutions, before any pooling).
         method: `"gradcam"`, `"hirescam"`, `"layercam"`, or a callable
             `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`.
@@ -76,19 +79,20 @@ class GradCAM:
         self._requested_layer = layer
         self._formula = methods.get(method)
         self._preprocess = preprocess
-        self._compiled = None
+        self._explain_map = None
+        self._traces = {}
         if layers.is_built(model):
             self._compile()
 
     def _compile(self) -> None:
         model = self._weak_model()
         self._weak_layer = weakref.ref(layers.resolve_layer(model, self._requested_layer))
-        self._compiled = _compiled(self._weak_model, self._weak_layer, self._formula, self._preprocess)
+        self._explain_map = _compiled(self._weak_model, self._weak_layer, self._formula, self._preprocess)
 
     @property
     def layer(self) -> keras.Layer | None:
         """The layer that is explained; `None` while a model that was never called awaits its first image."""
-        return self._weak_layer() if self._compiled else None
+        return self._weak_layer() if self._explain_map else None
 
     def __call__(
         self,
@@ -128,7 +132,34 @@ class GradCAM:
 
     def _explain(self, name, images, target, size, interpolation) -> Explanation:
         images = _batch(name, images)
-        if self._compiled is None:
+        size = _checked_size(size)
+        if interpolation not in _INTERPOLATIONS:
+            raise ValueError(
+                f"`interpolation` must be one of {_INTERPOLATIONS}. Received: interpolation={interpolation!r}"
+            )
+        if target is not None:
+            target = targets.per_image(target, images.shape[0] or tf.shape(images)[0])
+        key = images.dtype, tuple(images.shape[1:]), _kind(target), _kind(size), interpolation
+        if key not in self._traces:
+            self._traces[key] = self._trace(name, images, target, size, interpolation)
+        explain = self._traces[key]
+        if target is not None:
+            answer = explain.structured_outputs
+            targets.check_range(target, answer.target, answer.outputs)
+        try:
+            return explain(images, *_data(target), *_data(size))
+        except tf.errors.InvalidArgumentError as error:
+            if self._preprocess is None:
+                raise
+            raise ValueError(f"`preprocess` must return what the model takes. Received: {error}") from error
+
+    def _trace(self, name, images, target, size, interpolation):
+        """Return the function for arguments of this kind, traced with an open batch.
+
+        It takes the images, then the numbers in `target` and `size`, if any, all flat: to bind structures
+        would take TensorFlow half a millisecond at every call.
+        """
+        if self._explain_map is None:
             layers.build(self._weak_model(), _preprocessed(self._preprocess, images))
             self._compile()
         spec = self._spec(images)
@@ -137,28 +168,30 @@ class GradCAM:
                 f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {images.shape}. "
                 "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
             )
-        target = targets.per_image(target, images.shape[0] or tf.shape(images)[0])
-        arguments = tf.cast(images, spec.dtype), target, _size(size, images), _known(interpolation)
-        # Traced for an open batch, whatever the batch at hand.
-        compiled = self._compiled.get_concrete_function(spec, *map(_open_batch, arguments[1:]))
-        answer = compiled.structured_outputs
-        targets.check_range(target, answer.target, answer.outputs)
-        try:
-            return compiled(*arguments)
-        except tf.errors.InvalidArgumentError as error:
-            if self._preprocess is None:
-                raise
-            raise ValueError(f"`preprocess` must return what the model takes. Received: {error}") from error
+        explain_map, fields = self._explain_map, len(_data(target))
+
+        # Around the function that runs the model, which another size then doesn't trace again.
+        @tf.function(autograph=False)
+        def explain(images, *data):
+            goal = tf.nest.pack_sequence_as(target, data[:fields]) if fields else target
+            goal = targets.per_image(goal, tf.shape(images)[0])
+            signed_map, score, index, outputs = explain_map(tf.cast(images, spec.dtype), goal)
+            to = data[-1] if _data(size) else size and tf.shape(images)[1:3]
+            heatmap = _heatmap(signed_map, to, interpolation)
+            return Explanation(heatmap, signed_map, score, index, outputs)
+
+        data = [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in _data(target) + _data(size)]
+        return explain.get_concrete_function(tf.TensorSpec(spec.shape, images.dtype), *data)
 
     def _spec(self, images) -> tf.TensorSpec:
-        """Return the shape and dtype to trace for: the model's own, or as open as `preprocess` needs."""
+        """Return the shape and dtype to trace the model for: its own, or as open as `preprocess` needs."""
         if self._preprocess:
             return tf.TensorSpec([None, None, None, images.shape[-1]], images.dtype)
         return layers.input_spec(self._weak_model(), images)
 
 
 def _compiled(weak_model, weak_layer, formula, preprocess):
-    """Compile (images, target, size, interpolation) -> Explanation.
+    """Compile (images, target) -> (map, score, class index, outputs).
 
     Only weak references are closed over: what is compiled keeps neither the model nor the layer alive.
     """
@@ -181,13 +214,7 @@ def _compiled(weak_model, weak_layer, formula, preprocess):
             )
         return _signed_map(formula, read.activations, gradients), score, index, read.outputs
 
-    # A function of its own, so that another size or interpolation doesn't trace the model again.
-    @tf.function(autograph=False)
-    def explain(images, target, size, interpolation):
-        signed_map, score, index, outputs = explain_map(images, target)
-        return Explanation(_heatmap(signed_map, size, interpolation), signed_map, score, index, outputs)
-
-    return explain
+    return explain_map
 
 
 def _preprocessed(preprocess, images):
@@ -241,13 +268,10 @@ def _batch(name, images) -> tf.Tensor:
     return images if images.shape.rank == 4 else images[None]
 
 
-def _size(size, images) -> tf.Tensor | None:
-    """Return the heatmap's height and width as data, so that another size never traces anew."""
-    if size is None:
-        return None
-    if isinstance(size, str) and size == "input":
-        known = None not in images.shape[1:3]
-        return np.array(images.shape[1:3], np.int32) if known else tf.shape(images)[1:3]
+def _checked_size(size):
+    """Return `"input"`, `None`, or height and width as an array: data, so that another never traces anew."""
+    if size is None or (isinstance(size, str) and size == "input"):
+        return size
     if np.shape(size) != (2,) or np.asarray(size).dtype.kind not in "iu" or np.min(size) < 1:
         raise ValueError(
             f'`size` must be "input", None or (height, width) in pixels. Received: size={size!r}'
@@ -255,21 +279,17 @@ def _size(size, images) -> tf.Tensor | None:
     return np.array(size, np.int32)
 
 
-def _known(interpolation) -> str:
-    known = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
-    if interpolation not in known:
-        raise ValueError(f"`interpolation` must be one of {known}. Received: {interpolation!r}")
-    return interpolation
+def _data(argument) -> list:
+    """Return the numbers in an argument, which may change from call to call, as a flat list of arrays."""
+    return [each for each in tf.nest.flatten(argument) if isinstance(each, np.ndarray) or tf.is_tensor(each)]
 
 
-def _open_batch(argument):
-    """Return what to trace for: arrays and tensors with their first axis open, anything else as it is."""
-
-    def spec(each):
-        data = isinstance(each, np.ndarray) or tf.is_tensor(each)
-        return tf.TensorSpec([None, *each.shape[1:]], each.dtype) if data else each
-
-    return tf.nest.map_structure(spec, argument)
+def _kind(argument):
+    """Return what makes an argument trace anew: all of it but the numbers."""
+    if callable(argument):
+        return weakref.ref(argument)  # What was made on the spot must be free to go.
+    data = _data(argument)
+    return (type(argument), *((each.dtype, tuple(each.shape[1:])) for each in data)) if data else argument
 
 
 # model -> {(its layers, layer, method): explainer without a model}, so that nothing keeps a model alive.

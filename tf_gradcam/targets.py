@@ -35,7 +35,7 @@ class Class(NamedTuple):
             return Binary(self.index).score(outputs, logits) if has_sigmoid else (logits[:, 0], None)
         best = tf.argmax(logits, axis=-1, output_type=tf.int32)
         index = tf.where(self.index == PREDICTED, best, self.index)
-        return tf.gather(logits, index, batch_dims=1), index
+        return _pick(logits, index), index
 
     def limit(self, outputs) -> int | None:
         return 2 if outputs.shape[-1] == 1 else outputs.shape[-1]
@@ -79,10 +79,15 @@ class Value(NamedTuple):
                 "Value as `target` needs a model that returns (N, units). Received: outputs of shape "
                 f"{tuple(outputs.shape)}. Give a callable outputs -> (N,) that says what to explain."
             )
-        return tf.gather(outputs, self.index, batch_dims=1), None
+        return _pick(outputs, self.index), None
 
     def limit(self, outputs) -> int | None:
         return outputs.shape[-1]
+
+
+def _pick(values, index):
+    """Return `values[i, index[i]]` for each image i; unlike a one-hot product, it refuses what is out of range."""
+    return tf.gather_nd(values, tf.stack([tf.range(tf.shape(values)[0]), index], axis=-1))
 
 
 def per_image(target: Any, count: Any) -> Any:
@@ -100,7 +105,7 @@ def per_image(target: Any, count: Any) -> Any:
         return target
     if target is None:
         target = Class()
-    elif not hasattr(target, "score"):
+    if not hasattr(target, "score"):
         target = Class(_classes(target))
     return type(target)(*(_rows(field, count) for field in target))
 
