@@ -12,7 +12,6 @@ import tensorflow as tf
 from tf_gradcam import layers, methods, targets
 from tf_gradcam.methods import Method
 
-
 _INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
 
 
