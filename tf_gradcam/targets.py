@@ -86,7 +86,7 @@ class Value(NamedTuple):
 
 
 def _pick(values, index):
-    """Return `values[i, index[i]]` for each image i, and refuse, as a one-hot product does not, a wrong index."""
+    """Return `values[i, index[i]]` for each image i. A one-hot product would hide an index out of range."""
     return tf.gather_nd(values, tf.stack([tf.range(tf.shape(values)[0]), index], axis=-1))
 
 
