@@ -79,11 +79,13 @@ def test_at_the_end_of_the_real_model_gradcam_is_cam(lite0, cat):
     kernel, bias = lite0.get_layer("predictions").get_weights()
     read = layers.forward(lite0, lite0.get_layer("top_activation"), tf.constant(cat))
     activations = read.activations[0].numpy().astype("float64")
-    maps = {name: GradCAM(lite0, method=name)(cat, 285) for name in ["gradcam", "hirescam"]}
+    maps = {name: GradCAM(lite0, method=name)(cat, 285) for name in methods.METHODS}
     expected = activations @ kernel[:, 285].astype("float64") / 49
     scale = np.abs(expected).max()
     np.testing.assert_allclose(maps["gradcam"].map[0], expected, rtol=0, atol=1e-5 * scale)
     np.testing.assert_allclose(maps["hirescam"].map[0], expected, rtol=0, atol=1e-5 * scale)
+    positive = activations @ np.maximum(kernel[:, 285].astype("float64"), 0) / 49
+    np.testing.assert_allclose(maps["layercam"].map[0], positive, rtol=0, atol=1e-5 * positive.max())
     total = tf.reduce_sum(maps["hirescam"].map[0]) + bias[285]
     np.testing.assert_allclose(total, maps["hirescam"].score[0], rtol=1e-5)
 
@@ -137,6 +139,19 @@ def test_the_sigmoids_probability_and_logit_give_one_heatmap(images):
     model = small(keras.layers.Dense(1, activation="sigmoid"))
     cam = GradCAM(model)
     np.testing.assert_allclose(cam(images, 1).heatmap, cam(images, targets.Value()).heatmap, atol=1e-5)
+
+
+def test_the_softmaxs_probability_and_logit_give_different_heatmaps(functional, images):
+    cam = GradCAM(functional, "conv2")
+    assert not np.allclose(cam(images, 1).heatmap, cam(images, targets.Value(1)).heatmap, atol=1e-2)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "relu2"])
+def test_hirescam_sums_to_the_logit_of_a_head_of_relus_without_biases(functional, images, layer):
+    weights = functional.get_weights()
+    functional.set_weights([w * 0 if i in (3, 5) else w for i, w in enumerate(weights)])
+    explanation = GradCAM(functional, layer, method="hirescam")(images)
+    np.testing.assert_allclose(tf.reduce_sum(explanation.map, axis=(1, 2)), explanation.score, rtol=1e-5)
 
 
 def test_a_callable_target_explains_what_it_returns(functional, images):
