@@ -378,8 +378,8 @@ def _warn_if_blank(signed_map, target, layer) -> None:
     target = "the target" if target is None else f"class {target.numpy()[first]}"
     reason = "all of it speaks against" if signed_map[first].any() else "its gradients or activations are 0"
     warnings.warn(
-        f"Blank heatmap for {len(blank)} of {len(signed_map)} images: in image {first}, at layer {layer.name!r}, "
-        f"nothing speaks for {target}: {reason}. Try another layer, target or method; the signed map is "
-        "GradCAM(model, layer)(images).map.",
+        f"Blank heatmap for {len(blank)} of {len(signed_map)} images: in image {first}, nothing at layer "
+        f"{layer.name!r} speaks for {target}: {reason}. Try another layer, target or method; the signed map "
+        "is GradCAM(model, layer)(images).map.",
         stacklevel=3,
     )
