@@ -1,7 +1,9 @@
 """The explainer: right, compiled once, harmless to the model, and clear about what it can't do."""
 
 import concurrent.futures
+import functools
 import gc
+import operator
 import os
 import warnings
 import weakref
@@ -14,6 +16,7 @@ from conftest import CLASSES, SIDE, build, chain, parts
 from oracle import Oracle
 
 from tf_gradcam import GradCAM, layers, make_gradcam_heatmap, methods, pretrained, targets
+from tf_gradcam import cam as cam_module
 
 
 def small(*end, images=(SIDE, SIDE, 3), first=()):
@@ -196,10 +199,10 @@ def test_one_image_gives_one_heatmap_and_a_batch_gives_a_batch(model, images):
     assert make_gradcam_heatmap(model, images).dtype == np.float32
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float16", "float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("kind", [np.asarray, tf.constant, list])
 def test_any_real_array_or_tensor_is_an_image(functional, images, dtype, kind):
-    numbers = np.abs(images * 40).astype(dtype)
+    numbers = np.abs(images * 40).astype(tf.as_dtype(dtype).as_numpy_dtype)
     expected = make_gradcam_heatmap(functional, numbers.astype("float32"))
     np.testing.assert_array_equal(make_gradcam_heatmap(functional, kind(numbers)), expected)
 
@@ -324,6 +327,26 @@ def test_other_precisions_are_explained(images, policy, dtype):
     assert (explanation.map.dtype, explanation.heatmap.dtype) == (dtype, "float32")
 
 
+def test_small_gradients_do_not_vanish_in_float16():
+    def network():
+        keras.utils.set_random_seed(1)
+        x = keras.Input((128, 128, 3))
+        return keras.Model(x, chain(x, [*parts()[:-1], keras.layers.Dense(3, activation="softmax")]))
+
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    full = network()
+    full.set_weights([*full.get_weights()[:-2], full.get_weights()[-2] * 0.01, full.get_weights()[-1]])
+    half.set_weights(full.get_weights())
+    image = np.random.default_rng(0).normal(size=(1, 128, 128, 3))
+    expected = GradCAM(full)(image, 1).map
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(GradCAM(half)(image, 1).map, expected, rtol=0, atol=1e-2 * largest)
+
+
 def test_explanations_name_the_layer(model):
     assert GradCAM(model).layer is layers.find_layer(model, "relu2")
     assert GradCAM(model, "conv1").layer is layers.find_layer(model, "conv1")
@@ -403,6 +426,43 @@ def test_a_callable_is_traced_once(images):
     assert len(runs) == 1
 
 
+class Scores:
+    def first(self, outputs):
+        return outputs[:, 0]
+
+    def __call__(self, outputs):
+        return outputs[:, 0]
+
+
+@pytest.mark.parametrize("target", [Scores().first, Scores(), operator.itemgetter((..., 0))])
+def test_any_callable_is_a_target_and_is_traced_once(images, target):
+    model, runs = counted("functional")
+    cam = GradCAM(model)
+    for _ in range(3):
+        explanation = cam(images, target.__self__.first if hasattr(target, "__self__") else target)
+    np.testing.assert_allclose(explanation.map, cam(images, targets.Value(0)).map, atol=1e-7)
+    assert len(runs) == 2
+
+
+def test_callables_and_methods_made_on_the_spot_do_not_pile_up(functional, images):
+    cam = GradCAM(functional)
+    for _ in range(5):
+        cam(images, lambda outputs: outputs[:, 0])
+    assert len(cam._explainer._traces) <= 2
+    small = functools.partial(make_gradcam_heatmap, functional, images, "conv2")
+    for _ in range(100):
+        with pytest.raises(ValueError, match="`method` must return a map"):
+            small(method=lambda activations, gradients: activations)
+    assert len(cam_module._SHARED[functional]) == 64
+
+
+def test_photographs_of_many_sizes_are_one_trace(functional):
+    cam = GradCAM(functional, preprocess=lambda raw: tf.image.resize(raw, (SIDE, SIDE)))
+    for side in range(20, 26):
+        assert cam(np.ones((1, side, 30, 3), "uint8")).heatmap.shape == (1, side, 30)
+    assert len(cam._explainer._traces) == 1
+
+
 def test_new_weights_give_a_new_map_without_a_new_trace(images):
     model, runs = counted("functional")
     before = make_gradcam_heatmap(model, images, "conv2")
@@ -423,6 +483,15 @@ def test_a_sequential_model_that_changed_is_explained_as_it_is_now(images):
     assert make_gradcam_heatmap(model, images, target=1).shape == (3, SIDE, SIDE)
     with pytest.raises(ValueError, match="from 0 to 1"):
         make_gradcam_heatmap(model, images, target=4)
+
+
+def test_a_gradcam_notices_that_its_model_changed(images):
+    model = build("sequential")
+    cam = GradCAM(model)
+    cam(images)
+    model.pop()
+    model.add(keras.layers.Dense(2))
+    np.testing.assert_allclose(cam(images).outputs, model(images), atol=1e-6)
 
 
 # Harmless
@@ -602,13 +671,79 @@ def test_swapped_arguments_are_recognized(functional, images):
 
 def test_models_that_can_not_be_explained_are_refused(images):
     two = [keras.Input((SIDE, SIDE, 3)), keras.Input((3,))]
-    with pytest.raises(ValueError, match="`model` must have one input.*2 inputs"):
+    with pytest.raises(ValueError, match="`model` must have one input.*takes several"):
         GradCAM(keras.Model(two, chain(two[0], parts())))
     turned = keras.Sequential(
         [keras.Input((3, 8, 8)), keras.layers.Conv2D(2, 3, data_format="channels_first")]
     )
     with pytest.raises(ValueError, match="`model` must be channels_last"):
         GradCAM(turned)
+
+
+class TakesDict(keras.Model):
+    def call(self, inputs):
+        return inputs["x"]
+
+
+class TakesList(keras.Model):
+    def call(self, inputs):
+        return inputs[0] + inputs[1]
+
+
+class TakesTwo(keras.Model):
+    def call(self, first, second):
+        return first + second
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [(TakesDict, lambda x: [{"x": x}]), (TakesList, lambda x: [[x, x]]), (TakesTwo, lambda x: [x, x])],
+)
+def test_a_subclassed_model_that_takes_several_inputs_is_refused(images, model, arguments):
+    model = model()
+    model(*arguments(images))
+    with pytest.raises(ValueError, match="`model` must have one input.*takes several"):
+        make_gradcam_heatmap(model, images)
+
+
+def test_a_head_inside_a_tf_function_of_the_models_own_is_refused_for_classes_only(images):
+    class Decorated(keras.Model):
+        def __init__(self):
+            super().__init__()
+            *self.features, self.scores = parts()
+
+        @tf.function
+        def head(self, x):
+            return self.scores(x)
+
+        def call(self, x):
+            return self.head(chain(x, self.features))
+
+    model = Decorated()
+    model(images)
+    with pytest.raises(ValueError, match="`model` must show its logits"):
+        GradCAM(model)(images)
+    assert GradCAM(model)(images, lambda outputs: outputs[:, 1]).map.shape == (3, 8, 8)
+
+
+def test_fractions_are_refused_where_the_model_takes_whole_numbers():
+    x = keras.Input((SIDE, SIDE, 3), dtype="uint8")
+    model = keras.Model(x, chain(keras.layers.Rescaling(1 / 255)(x), parts()))
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype="uint8")
+    expected = make_gradcam_heatmap(model, pixels)
+    np.testing.assert_array_equal(make_gradcam_heatmap(model, pixels.astype("float32")), expected)
+    with pytest.raises(ValueError, match="`img` must hold whole numbers, as the model takes uint8"):
+        make_gradcam_heatmap(model, pixels / 255)
+
+
+def test_an_image_with_the_wrong_channels_is_told_so(functional):
+    with pytest.raises(ValueError, match="It must have 3 channels, and they come last"):
+        make_gradcam_heatmap(functional, np.zeros((3, SIDE, SIDE)))
+
+
+def test_make_gradcam_heatmap_says_what_to_use_in_a_tf_function(functional, images):
+    with pytest.raises(ValueError, match="use GradCAM in a tf.function"):
+        tf.function(lambda x: make_gradcam_heatmap(functional, x))(tf.constant(images))
 
 
 def test_a_preprocess_that_can_not_be_called_is_refused(functional):

@@ -61,7 +61,12 @@ def test_other_threads_do_not_see_the_tap(functional, images):
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "relu2"])
 def test_forward_reads_activations_and_logits(model, images, layer):
     oracle = Oracle(model.get_weights(), images)
-    read = tf.function(lambda x: tuple(layers.forward(model, layers.find_layer(model, layer), x)))
+
+    @tf.function
+    def read(x):
+        activations, outputs = layers.forward(model, layers.find_layer(model, layer), x)
+        return activations, outputs, layers.find_logits(outputs)
+
     activations, outputs, logits = read(images)
     np.testing.assert_allclose(activations, oracle.activations[layer], atol=1e-5)
     np.testing.assert_allclose(logits, oracle.logits, atol=1e-5)
@@ -193,6 +198,50 @@ def test_a_layer_that_refers_to_what_holds_it_is_walked_once():
     assert [path for path, _ in layers.walk(model)] == ["conv1", "conv2", "relu2", "pool", "scores"]
 
 
+class Reused(keras.Model):
+    """The usual style: one ReLU for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.relu, self.pool, self.scores = parts()
+
+    def call(self, images):
+        return self.scores(self.pool(self.relu(self.conv2(self.relu(self.conv1(images))))))
+
+
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+def test_a_layer_that_runs_twice_is_neither_listed_nor_the_default(images, kind):
+    model = Reused()
+    model(images)
+    if kind == "functional":
+        inputs = keras.Input((SIDE, SIDE, 3))
+        model = keras.Model(inputs, model.call(inputs))
+    assert [info.layer.name for info in list_layers(model)] == ["conv1", "conv2"]
+    assert layers.default_layer(model).name == "conv2"
+
+
+def test_an_inner_model_on_another_size_is_listed_with_the_maps_it_has_there(images):
+    inputs = keras.Input((None, None, 3))
+    inner = keras.Model(inputs, chain(inputs, [*parts()[:3], keras.layers.Conv2D(4, 8, name="one_place")]))
+    outer = keras.Input((SIDE, SIDE, 3))
+    model = keras.Model(outer, chain(inner(outer), parts()[3:]))
+    assert [info.shape for info in list_layers(model)] == [(8, 8, 8), (8, 8, 6), (8, 8, 6)]
+    assert layers.default_layer(model).name == "relu2"
+
+
+def test_layers_of_another_model_are_listed_with_the_maps_they_have_here():
+    build("functional")
+    old = [layer for layer in build("functional").layers if not isinstance(layer, keras.layers.InputLayer)]
+    inputs = keras.Input((33, 33, 3))
+    model = keras.Model(inputs, chain(inputs, old))
+    assert [info.shape for info in list_layers(model)] == [(16, 16, 8), (16, 16, 6), (16, 16, 6)]
+
+
+def test_only_models_have_layers_to_list():
+    with pytest.raises(TypeError, match="`model` must be a keras.Model"):
+        list_layers("model")
+
+
 def test_the_default_layer_is_the_last_with_a_map(model):
     assert layers.default_layer(model).name == "relu2"
 
@@ -203,10 +252,12 @@ def test_the_default_layer_is_the_last_with_a_map(model):
         [keras.layers.GlobalAveragePooling2D(keepdims=True), keras.layers.Flatten()],
         [keras.layers.AveragePooling2D(8), keras.layers.Conv2D(4, 1), keras.layers.Flatten()],
         [keras.layers.MaxPooling2D(), keras.layers.Flatten()],
+        [keras.layers.MaxPooling2D(), keras.layers.Dropout(0.1), keras.layers.Flatten()],
+        [keras.layers.SpatialDropout2D(0.1), keras.layers.Flatten()],
         [keras.layers.AveragePooling2D(2), keras.layers.Flatten()],
     ],
 )
-def test_the_default_layer_is_never_a_pooling_nor_a_single_place(after):
+def test_the_default_layer_is_never_a_pooling_nor_a_dropout_nor_a_single_place(after):
     images = keras.Input((SIDE, SIDE, 3))
     model = keras.Model(images, chain(images, [*parts()[:3], *after, keras.layers.Dense(2)]))
     assert layers.default_layer(model).name == "relu2"

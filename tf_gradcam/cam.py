@@ -1,5 +1,6 @@
 """The explainer: images to heatmaps, in one compiled function."""
 
+import inspect
 import warnings
 import weakref
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tf_gradcam import layers, methods, targets
 from tf_gradcam.methods import Method
 
 _INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
+_LARGEST_SIDE = 2**15
 
 
 class Explanation(NamedTuple):
@@ -20,7 +22,7 @@ class Explanation(NamedTuple):
 
     Attributes:
         heatmap: `(N, H, W)` float32 in `[0, 1]`: ReLU of the map, resized, divided by its maximum.
-        map: `(N, h, w)` float32, signed and unscaled, on the layer's own grid.
+        map: `(N, h, w)` float32 (float64 where the model is), signed and unscaled, on the layer's own grid.
         score: `(N,)`, the score that was explained; for a class, its logit.
         target: `(N,)` int32, the class that was explained, or `None` where the target is no class.
         outputs: what the model returned.
@@ -69,29 +71,13 @@ class GradCAM:
         method: str | Method = "gradcam",
         preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ):
-        layers.check_model(model)
-        if preprocess is not None and not callable(preprocess):
-            raise TypeError(f"`preprocess` must be a callable. Received: preprocess={preprocess!r}")
         self.model = model
-        self.method = method
-        self._weak_model = weakref.ref(model)
-        self._requested_layer = layer
-        self._formula = methods.get(method)
-        self._preprocess = preprocess
-        self._explain_map = None
-        self._traces = {}
-        if layers.is_built(model):
-            self._compile()
-
-    def _compile(self) -> None:
-        model = self._weak_model()
-        self._weak_layer = weakref.ref(layers.resolve_layer(model, self._requested_layer))
-        self._explain_map = _compiled(self._weak_model, self._weak_layer, self._formula, self._preprocess)
+        self._explainer = _Explainer(model, layer, method, preprocess)
 
     @property
     def layer(self) -> keras.Layer | None:
         """The layer that is explained; `None` while a model that was never called awaits its first image."""
-        return self._weak_layer() if self._explain_map else None
+        return self._explainer.layer
 
     def __call__(
         self,
@@ -116,7 +102,7 @@ class GradCAM:
             interpolation: a method of `tf.image.resize`. The papers use `"bilinear"`. The kernel matters on
                 small objects: in a trial the peak of a 7x7 map fell on the object in 52 % of scenes with
                 `"bilinear"`, 59 % `"bicubic"`, 64 % `"mitchellcubic"`, 69 % `"gaussian"`. What overshoots
-                below 0 is cut off.
+                below 0 is cut off. To a size smaller than the layer's grid, only `"area"` overlooks nothing.
 
         Returns:
             An `Explanation` of tensors.
@@ -127,9 +113,38 @@ class GradCAM:
                 range, or isn't one for each image; if `size` or `interpolation` is unknown; if the score
                 doesn't depend on the layer.
         """
-        return self._explain("images", images, target, size, interpolation)
+        return self._explainer.explain("images", images, target, size, interpolation)
 
-    def _explain(self, name, images, target, size, interpolation) -> Explanation:
+
+class _Explainer:
+    """What both doors share. It keeps neither the model nor the layer alive."""
+
+    def __init__(self, model, layer, method, preprocess=None):
+        layers.check_model(model)
+        layers.check_layer_type(layer)
+        if preprocess is not None and not callable(preprocess):
+            raise TypeError(f"`preprocess` must be a callable. Received: preprocess={preprocess!r}")
+        self._model = weakref.ref(model)
+        self._requested_layer = weakref.ref(layer) if isinstance(layer, keras.Layer) else lambda: layer
+        self._formula = methods.get(method)
+        self._preprocess = preprocess
+        self._parts = None
+        if layers.is_built(model):
+            self._compile()
+
+    @property
+    def layer(self):
+        return None if self._parts is None else self._layer()
+
+    def _compile(self):
+        model = self._model()
+        self._parts = layers.parts(model)
+        self._layer = weakref.ref(layers.resolve_layer(model, self._requested_layer()))
+        self._explain_map = _explain_map(self._model, self._layer, self._formula, self._preprocess)
+        self._compiled_map = tf.function(self._explain_map, autograph=False)
+        self._traces = {}
+
+    def explain(self, name, images, target, size, interpolation) -> Explanation:
         images = _batch(name, images)
         size = _checked_size(size)
         if interpolation not in _INTERPOLATIONS:
@@ -138,40 +153,46 @@ class GradCAM:
             )
         if target is not None:
             target = targets.per_image(target, images.shape[0] or tf.shape(images)[0])
-        key = images.dtype, tuple(images.shape[1:]), _kind(target), _kind(size), interpolation
+        if self._parts is None:
+            layers.build(self._model(), _preprocessed(self._preprocess, images))
+        if self._parts != layers.parts(self._model()):  # as when a Sequential model gained a layer
+            self._compile()
+        spec = self._spec(images)
+        _check_images(name, images, spec)
+        key = spec.shape, images.dtype, _kind(target), _kind(size), interpolation
         if key not in self._traces:
-            self._traces[key] = self._trace(name, images, target, size, interpolation)
-        explain = self._traces[key]
+            self._traces = {key: each for key, each in self._traces.items() if not _is_gone(key[2])}
+            self._traces[key] = self._trace(spec, images.dtype, target, size, interpolation)
+        compiled = self._traces[key]
         if target is not None:
-            answer = explain.structured_outputs
+            answer = compiled.structured_outputs
             targets.check_range(target, answer.target, answer.outputs)
         try:
-            return explain(images, *_data(target), *_data(size))
+            return compiled(images, *_data(target), *_data(size))
         except tf.errors.InvalidArgumentError as error:
             if self._preprocess is None:
                 raise
             raise ValueError(f"`preprocess` must return what the model takes. Received: {error}") from error
 
-    def _trace(self, name, images, target, size, interpolation):
+    def _spec(self, images) -> tf.TensorSpec:
+        """Return the shape and dtype to trace for: the model's own, or as open as `preprocess` needs."""
+        if self._preprocess is not None:
+            return tf.TensorSpec([None, None, None, images.shape[-1]], tf.float32)
+        return layers.input_spec(self._model(), images)
+
+    def _trace(self, spec, dtype, target, size, interpolation):
         """Return the function for arguments of this kind, traced with an open batch.
 
         It takes the images, then the numbers in `target` and `size`, if any, all flat: to bind structures
         would take TensorFlow half a millisecond at every call.
         """
-        if self._explain_map is None:
-            layers.build(self._weak_model(), _preprocessed(self._preprocess, images))
-            self._compile()
-        spec = self._spec(images)
-        if not spec.shape.is_compatible_with(images.shape):
-            raise ValueError(
-                f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {images.shape}. "
-                "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
-            )
-        explain_map, fields = self._explain_map, len(_data(target))
+        fields = len(_data(target))
+        # Whatever the size or the images' dtype, the model is traced once for each kind of target. A callable
+        # is no kind: it may have been made on the spot, and must then be free to go, trace and all.
+        explain_map = self._explain_map if callable(target) else self._compiled_map
 
-        # Around the function that runs the model, which another size then doesn't trace again.
         @tf.function(autograph=False)
-        def explain(images, *data):
+        def compiled(images, *data):
             goal = tf.nest.pack_sequence_as(target, data[:fields]) if fields else target
             goal = targets.per_image(goal, tf.shape(images)[0])
             signed_map, score, index, outputs = explain_map(tf.cast(images, spec.dtype), goal)
@@ -180,22 +201,12 @@ class GradCAM:
             return Explanation(heatmap, signed_map, score, index, outputs)
 
         data = [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in _data(target) + _data(size)]
-        return explain.get_concrete_function(tf.TensorSpec(spec.shape, images.dtype), *data)
-
-    def _spec(self, images) -> tf.TensorSpec:
-        """Return the shape and dtype to trace the model for: its own, or as open as `preprocess` needs."""
-        if self._preprocess:
-            return tf.TensorSpec([None, None, None, images.shape[-1]], images.dtype)
-        return layers.input_spec(self._weak_model(), images)
+        return compiled.get_concrete_function(tf.TensorSpec(spec.shape, dtype), *data)
 
 
-def _compiled(weak_model, weak_layer, formula, preprocess):
-    """Compile (images, target) -> (map, score, class index, outputs).
+def _explain_map(weak_model, weak_layer, formula, preprocess):
+    """Return the function (images, target) -> (map, score, class index, outputs)."""
 
-    Only weak references are closed over: what is compiled keeps neither the model nor the layer alive.
-    """
-
-    @tf.function(autograph=False)
     def explain_map(images, target):
         model, layer = weak_model(), weak_layer()
         images = _preprocessed(preprocess, images)
@@ -204,33 +215,34 @@ def _compiled(weak_model, weak_layer, formula, preprocess):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             read = layers.forward(model, layer, images, tape.watch)
             layers.check_map(layer, read.activations)
-            score, index = targets.score(target, read.outputs, read.logits)
-        gradients = tape.gradient(score, read.activations)
+            logits = None if callable(target) else layers.find_logits(read.outputs)
+            score, index = targets.score(target, read.outputs, logits)
+        # In float16 a gradient that is spread over many places would vanish.
+        scale = 1024.0 if read.activations.dtype == tf.float16 else 1.0
+        gradients = tape.gradient(score, read.activations, output_gradients=scale * tf.ones_like(score))
         if gradients is None:
             raise ValueError(
                 f"`layer` must be on the way to the score. Received: layer={layer.name!r}, on which the "
                 "target's score doesn't depend. Choose a layer before the output that is explained."
             )
-        return _signed_map(formula, read.activations, gradients), score, index, read.outputs
+        dtype = tf.float64 if gradients.dtype == tf.float64 else tf.float32
+        signed_map = formula(tf.cast(read.activations, dtype), tf.cast(gradients, dtype) / scale)
+        _check_map_shape(signed_map, read.activations)
+        return signed_map, score, index, read.outputs
 
     return explain_map
 
 
-def _preprocessed(preprocess, images):
-    if preprocess is None:
-        return images
-    return preprocess(images if images.dtype.is_floating else tf.cast(images, tf.float32))
-
-
-def _signed_map(formula, activations, gradients):
-    dtype = tf.float64 if activations.dtype == tf.float64 else tf.float32
-    signed_map = formula(tf.cast(activations, dtype), tf.cast(gradients, dtype))
+def _check_map_shape(signed_map, activations):
     if signed_map.shape.rank != 3:
         raise ValueError(
             "`method` must return a map (N, h, w) from activations and gradients (N, h, w, K). "
             f"Received: {signed_map.shape} from {activations.shape}"
         )
-    return signed_map
+
+
+def _preprocessed(preprocess, images):
+    return images if preprocess is None else preprocess(tf.cast(images, tf.float32))
 
 
 def _heatmap(signed_map, size, interpolation):
@@ -251,6 +263,8 @@ def _batch(name, images) -> tf.Tensor:
             images = np.asarray(images)
         except ValueError as error:
             raise ValueError(f"`{name}` must be one array: images of one shape. Received: {error}") from error
+        if images.dtype.name == "bfloat16":  # NumPy takes it for raw bytes
+            images = images.astype(np.float32)
         if images.dtype.kind not in "fiub":
             raise TypeError(f"`{name}` must hold real numbers. Received: dtype {images.dtype}")
         if not np.isfinite(images).all():
@@ -265,6 +279,24 @@ def _batch(name, images) -> tf.Tensor:
     if 0 in images.shape.as_list():
         raise ValueError(f"`{name}` must not be empty. Received: shape {images.shape}")
     return images if images.shape.rank == 4 else images[None]
+
+
+def _check_images(name, images, spec) -> None:
+    """Raise a `ValueError` unless the model, traced for `spec`, takes `images`."""
+    if not spec.shape.is_compatible_with(images.shape):
+        hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
+        if spec.shape[-1] not in (None, images.shape[-1]):
+            hint = f"It must have {spec.shape[-1]} channels, and they come last."
+        raise ValueError(
+            f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {images.shape}. "
+            f"{hint}"
+        )
+    fractions = spec.dtype.is_integer and images.dtype.is_floating and hasattr(images, "numpy")
+    if fractions and np.any(images.numpy() % 1):
+        raise ValueError(
+            f"`{name}` must hold whole numbers, as the model takes {spec.dtype.name}. Received: fractions. "
+            "Give the pixels as they are, 0 to 255."
+        )
 
 
 def _checked_size(size):
@@ -285,31 +317,38 @@ def _data(argument) -> list:
 
 def _kind(argument):
     """Return what makes an argument trace anew: all of it but the numbers."""
+    if inspect.ismethod(argument):
+        return weakref.WeakMethod(argument)
     if callable(argument):
-        return weakref.ref(argument)  # What was made on the spot must be free to go.
+        return weakref.ref(argument) if type(argument).__weakrefoffset__ else argument
     data = _data(argument)
     return (type(argument), *((each.dtype, tuple(each.shape[1:])) for each in data)) if data else argument
 
 
-# model -> {(its layers, layer, method): explainer without a model}, so that nothing keeps a model alive.
+def _is_gone(kind) -> bool:
+    return isinstance(kind, weakref.ref) and kind() is None
+
+
+# model -> {(its parts, layer, method): explainer}. Nothing in it keeps a model alive.
 _SHARED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_MOST_SHARED = 64  # of a model, before the oldest goes: a method may have been made on the spot
 
 
-def _shared(model, layer, method) -> GradCAM:
+def _shared(model, layer, method) -> _Explainer:
     """Return the explainer that all calls with this model, layer and method share."""
     layers.check_model_type(model)
     layers.check_layer_type(layer)
     formula = methods.get(method)
-    # A Sequential model may have gained or lost layers since.
-    parts = tuple(map(id, model.layers))
+    parts = layers.parts(model)
     explainers = _SHARED.setdefault(model, {})
-    key = (parts, weakref.ref(layer) if isinstance(layer, keras.Layer) else layer, formula)
+    key = parts, weakref.ref(layer) if isinstance(layer, keras.Layer) else layer, formula
     if key not in explainers:
-        cam = GradCAM(model, layer, method=formula)
-        del cam.model
-        if cam.layer is not None:  # However the layer was named, one explainer serves it.
-            cam = explainers.setdefault((parts, weakref.ref(cam.layer), formula), cam)
-        explainers[key] = cam
+        explainer = _Explainer(model, layer, formula)
+        if explainer.layer is not None:  # However it was named, one serves it.
+            explainer = explainers.setdefault((parts, weakref.ref(explainer.layer), formula), explainer)
+        explainers[key] = explainer
+        while len(explainers) > _MOST_SHARED:
+            explainers.pop(next(iter(explainers)))
     return explainers[key]
 
 
@@ -358,14 +397,18 @@ def make_gradcam_heatmap(
     """
     if isinstance(img, keras.Model) and not isinstance(model, keras.Model):
         raise TypeError("`model` comes first, then `img`. Received them swapped.")
-    cam = _shared(model, layer, method)
     if tf.is_tensor(img):
+        if not hasattr(img, "numpy"):
+            raise ValueError(
+                "`img` must hold numbers. Received a symbolic one: use GradCAM in a tf.function."
+            )
         img = img.numpy()  # The answer goes to the host, so the image may as well be checked there.
-    explanation = cam._explain("img", img, target, size, interpolation)
+    explainer = _shared(model, layer, method)
+    explanation = explainer.explain("img", img, target, size, interpolation)
     signed_map = explanation.map.numpy()
     if np.isnan(signed_map).any():
         raise ValueError("`model` answers NaN for `img`: its weights may hold NaN. There is no heatmap.")
-    _warn_if_blank(signed_map, explanation.target, cam.layer)
+    _warn_if_blank(signed_map, explanation.target, explainer.layer)
     heatmap = explanation.heatmap.numpy()
     return heatmap[0] if len(heatmap) == 1 else heatmap
 

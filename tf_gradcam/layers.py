@@ -1,14 +1,24 @@
 """Reach one layer of any Keras model: the tap, the forward pass, the sub-model, the look-up of layers."""
 
+import collections
 import contextlib
 import difflib
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+
+# What may stand between the last convolutions and the head. A pooled map is coarser than it need be.
+_AFTER_THE_END = (
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
+)
 
 _TAP_LOCK = threading.RLock()
 
@@ -52,11 +62,10 @@ def call_model(model: keras.Model, images: tf.Tensor) -> Any:
 
 
 class Forward(NamedTuple):
-    """What one forward pass shows: the layer's activations, the model's outputs, and its logits."""
+    """What one forward pass shows: the layer's activations, and what the model returned."""
 
     activations: tf.Tensor
     outputs: Any
-    logits: Any
 
 
 def forward(
@@ -105,11 +114,19 @@ def forward(
             f"`layer` must run in the open. Received: layer={layer.name!r}, which runs inside a tf.function "
             "or a loop of the model's own. Take the decorator off, or choose a layer outside."
         )
-    return Forward(seen[0], outputs, keras.tree.map_structure(_logits, outputs))
+    return Forward(seen[0], outputs)
+
+
+def find_logits(outputs: Any) -> Any:
+    """Return for each output what its final softmax or sigmoid was given, or the output where there is none.
+
+    Raises:
+        ValueError: if an output comes out of a `tf.function` of the model's own, which can't be looked into.
+    """
+    return keras.tree.map_structure(_logits, outputs)
 
 
 def _logits(output: tf.Tensor) -> tf.Tensor:
-    """Return what a final softmax or sigmoid was given, or `output` itself where there is none."""
     if tf.executing_eagerly():  # There is no graph to read; Keras leaves a note on its own activations.
         return getattr(output, "_keras_logits", output)
     logits = _behind_squashing(output)
@@ -118,6 +135,11 @@ def _logits(output: tf.Tensor) -> tf.Tensor:
 
 def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
     operation = output.op
+    if operation.type in ("PartitionedCall", "StatefulPartitionedCall"):
+        raise ValueError(
+            "`model` must show its logits. Received: an output that comes out of a tf.function of its own. "
+            "Take the decorator off, or give as `target` a callable outputs -> (N,)."
+        )
     if operation.type in ("Softmax", "LogSoftmax", "Sigmoid"):
         return operation.inputs[0]
     if operation.type not in ("Identity", "Cast", "Reshape", "Transpose"):
@@ -135,7 +157,7 @@ def _is_hidden(output: tf.Tensor) -> bool:
 
 @keras.saving.register_keras_serializable("tf_gradcam")
 class Probe(keras.layers.Layer):
-    """Call a model and return `(activations, logits)` of one of its layers.
+    """Call a model in inference mode and return `(activations, logits)` of one of its layers.
 
     Args:
         model: the model to call; its weights become weights of this layer.
@@ -157,7 +179,7 @@ class Probe(keras.layers.Layer):
                 "The logits of this model are found in its graph only. Call the sub-model inside a "
                 "tf.function, or by its predict()."
             )
-        return read.activations, read.logits
+        return read.activations, find_logits(read.outputs)
 
     def get_config(self):
         model = keras.saving.serialize_keras_object(self.model)
@@ -217,6 +239,8 @@ def check_model_type(model: Any) -> None:
         hint = ""
         if type(model).__module__.startswith(("tf_keras", "keras.src.legacy")):
             hint = " Save this Keras 2 model as .keras or .h5 and load it with keras.models.load_model."
+        elif hasattr(model, "shape"):
+            hint = " The model comes first, then the image."
         raise TypeError(
             f"`model` must be a keras.Model. Received an object of type {type(model).__name__}.{hint}"
         )
@@ -227,23 +251,36 @@ def check_layer_type(layer: Any) -> None:
     if not isinstance(layer, str | keras.Layer | None):
         raise TypeError(
             "`layer` must be a name, a keras.Layer or None. "
-            f"Received: layer={layer!r} (of type {type(layer).__name__})"
+            f"Received: an object of type {type(layer).__name__}"
         )
 
 
 def check_model(model: Any) -> None:
     """Raise a `TypeError` or `ValueError` that helps unless `model` can be explained."""
     check_model_type(model)
-    inputs = getattr(model, "inputs", None) or []
-    if len(inputs) > 1:
+    if not _has_one_input(model):
         raise ValueError(
-            f"`model` must have one input. Received: model={model.name!r} with {len(inputs)} inputs. "
+            f"`model` must have one input, the image. Received: model={model.name!r}, which takes several. "
             "Wrap it in a model that takes the image and supplies the rest."
         )
     if any(getattr(layer, "data_format", None) == "channels_first" for _, layer in walk(model)):
         raise ValueError(
             f"`model` must be channels_last. Received: model={model.name!r} with channels_first layers."
         )
+
+
+def _has_one_input(model) -> bool:
+    if getattr(model, "inputs", None):
+        return len(model.inputs) == 1
+    arguments = inspect.signature(model.call).parameters.values()
+    required = [each for each in arguments if each.default is each.empty and "VAR" not in each.kind.name]
+    shape = (model.get_build_config() or {}).get("input_shape") or ()
+    return len(required) <= 1 and all(isinstance(length, int | None) for length in shape)
+
+
+def parts(model: keras.Model) -> tuple[int, ...]:
+    """Return what tells that `model` gained or lost a layer; a functional model never does."""
+    return () if getattr(model, "operations", None) else tuple(map(id, model.layers))
 
 
 def is_built(model: keras.Model) -> bool:
@@ -309,8 +346,8 @@ def _is_graph(layer: keras.Layer) -> bool:
 def list_layers(model: keras.Model) -> list[LayerInfo]:
     """List every layer that can be explained, in order of execution.
 
-    A layer can be explained when it returns one tensor `(N, h, w, K)` with more than one position.
-    Functional and Sequential models are read from their graph; anything else is traced once.
+    A layer can be explained when it runs once and returns one tensor `(N, h, w, K)` with more than one
+    position. Functional and Sequential models are read from their graph; anything else is traced once.
 
     Args:
         model: a `keras.Model`, built.
@@ -319,26 +356,50 @@ def list_layers(model: keras.Model) -> list[LayerInfo]:
         A list of `LayerInfo(path, layer, shape)`.
 
     Raises:
+        TypeError: if `model` is not a `keras.Model`.
         ValueError: if `model` was never built.
     """
-    if all(_is_graph(each) for each in [model, *(layer for _, layer in walk(model) if _children(layer))]):
-        shapes = [(layer, layer.output) for _, layer in walk(model) if not _children(layer)]
-    else:
-        shapes = _traced_outputs(model)
+    check_model_type(model)
+    outputs = _graph_outputs(model)
+    if outputs is None:
+        outputs = _traced_outputs(model)
+    runs = collections.Counter(id(layer) for layer, _ in outputs)
     paths = {id(layer): path for path, layer in walk(model)}
     return [
         LayerInfo(paths[id(layer)], layer, tuple(output.shape[1:]))
-        for layer, output in shapes
-        if _has_map(layer, output)
+        for layer, output in outputs
+        if runs[id(layer)] == 1 and _has_map(layer, output)
     ]
 
 
-def _traced_outputs(model) -> list[tuple[keras.Layer, tf.Tensor]]:
-    outputs = {}
+def _graph_outputs(model) -> list[tuple[keras.Layer, Any]] | None:
+    """Return what each layer returns, in order of execution, if Keras's graphs tell it all; else `None`."""
+    if not _is_graph(model):
+        return None
+    functional = getattr(model, "_functional", None) or model
+    nodes = [node for _, depth in sorted(functional._nodes_by_depth.items(), reverse=True) for node in depth]
+    outputs = []
+    for node in nodes:
+        layer = node.operation
+        if not isinstance(layer, keras.Layer):
+            continue
+        if not _children(layer):
+            outputs.append((layer, node.outputs[0] if len(node.outputs) == 1 else None))
+            continue
+        inner = _graph_outputs(layer)
+        # An inner model may be called on another size than it was built for.
+        if inner is None or [x.shape for x in node.input_tensors] != [x.shape for x in layer.inputs]:
+            return None
+        outputs += inner
+    return outputs
+
+
+def _traced_outputs(model) -> list[tuple[keras.Layer, Any]]:
+    """Return what each layer returns, in order of execution, by running the model in a graph of its own."""
+    outputs = []
 
     def note(layer, output):
-        outputs.pop(id(layer), None)
-        outputs[id(layer)] = (layer, output)
+        outputs.append((layer, output))
         return output
 
     def run(images):
@@ -347,7 +408,7 @@ def _traced_outputs(model) -> list[tuple[keras.Layer, tf.Tensor]]:
             return call_model(model, images)
 
     tf.function(run, autograph=False).get_concrete_function(input_spec(model))
-    return list(outputs.values())
+    return outputs
 
 
 def _has_map(layer: keras.Layer, output: Any) -> bool:
@@ -367,13 +428,12 @@ def check_map(layer: keras.Layer, activations: tf.Tensor) -> None:
 
 
 def default_layer(model: keras.Model) -> keras.Layer:
-    """Return the last layer that still has a map: the end of the convolutions, before any pooling.
+    """Return the last layer that still has a map: the end of the convolutions, before pooling and dropout.
 
     Raises:
         ValueError: if no layer of `model` has one.
     """
-    pooling = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
-    candidates = [each for each in list_layers(model) if not isinstance(each.layer, pooling)]
+    candidates = [each for each in list_layers(model) if not isinstance(each.layer, _AFTER_THE_END)]
     if not candidates:
         raise ValueError(
             f"`model` must have a layer with a map (N, h, w, K). Received: model={model.name!r}, "

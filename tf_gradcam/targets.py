@@ -1,7 +1,8 @@
 """What to explain: named tuples of tensors whose `score` turns a model's answer into one number per image.
 
 A target carries tensors, one row per image, so that another class never traces anew. Its method
-`score(outputs, logits)` returns the score `(N,)` and the class index `(N,)` it belongs to, or `None`.
+`score(outputs, logits)` returns the score `(N,)` and the class index `(N,)` it belongs to, or `None`. One
+that picks by `index` also has `limit(outputs)`, the number of indices there are.
 """
 
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-PREDICTED = -1
+_PREDICTED = -1  # stands for None in a tensor
 
 
 class Class(NamedTuple):
@@ -22,19 +23,19 @@ class Class(NamedTuple):
         index: class, an int or one per image `(N,)`; by default each image's own predicted class.
     """
 
-    index: Any = PREDICTED
+    index: Any = None
 
     def score(self, outputs, logits):
         if logits.shape.rank != 2:
             raise ValueError(
-                "a class as `target` needs a model that returns (N, classes). Received: outputs of shape "
-                f"{tuple(logits.shape)}. Give a callable outputs -> (N,) that says what to explain."
+                "`target`, None or a class, needs a model that returns (N, classes). Received: outputs of "
+                f"shape {tuple(logits.shape)}. Give a callable outputs -> (N,) that says what to explain."
             )
         if logits.shape[-1] == 1:
             has_sigmoid = logits is not outputs
             return Binary(self.index).score(outputs, logits) if has_sigmoid else (logits[:, 0], None)
         best = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        index = tf.where(self.index == PREDICTED, best, self.index)
+        index = tf.where(self.index == _PREDICTED, best, self.index)
         return _pick(logits, index), index
 
     def limit(self, outputs) -> int | None:
@@ -48,7 +49,7 @@ class Binary(NamedTuple):
         index: side, 0 or 1 or one per image `(N,)`; by default the side each image falls on.
     """
 
-    index: Any = PREDICTED
+    index: Any = None
 
     def score(self, outputs, logits):
         if logits.shape.rank != 2 or logits.shape[-1] != 1:
@@ -57,7 +58,7 @@ class Binary(NamedTuple):
                 f"Received: outputs of shape {tuple(logits.shape)}. Give a class instead."
             )
         logit = logits[:, 0]
-        index = tf.where(self.index == PREDICTED, tf.cast(logit > 0, tf.int32), self.index)
+        index = tf.where(self.index == _PREDICTED, tf.cast(logit > 0, tf.int32), self.index)
         return tf.where(index == 1, logit, -logit), index
 
     def limit(self, outputs) -> int | None:
@@ -101,30 +102,44 @@ def per_image(target: Any, count: Any) -> Any:
         TypeError: if `target` is none of these.
         ValueError: if there isn't one class for each image, or a class is negative.
     """
-    if callable(target):
-        return target
-    if target is None:
-        target = Class()
+    if isinstance(target, type):
+        raise _no_target(target)
     if not hasattr(target, "score"):
-        target = Class(_classes(target))
+        if callable(target):
+            return target
+        target = Class(target)
+    if not isinstance(target, tuple):
+        raise _no_target(target)
+    if hasattr(target, "limit"):
+        target = target._replace(index=_index(target.index))
     return type(target)(*(_rows(field, count) for field in target))
 
 
-def _classes(target):
-    if tf.is_tensor(target) and not hasattr(target, "numpy"):
-        return target
+def _index(index):
+    """Return the index of a target as integers: an array, or a tensor where it is one."""
+    if index is None:
+        return np.int32(_PREDICTED)
+    if tf.is_tensor(index) and not hasattr(index, "numpy"):
+        return index  # Symbolic: what it holds is not known yet.
     try:
-        index = np.asarray(target)
-    except ValueError:  # a ragged list
-        index = np.asarray(None)
-    if not np.issubdtype(index.dtype, np.integer):
-        raise TypeError(
-            "`target` must be None, a class (int), one class per image, a target such as "
-            f"tf_gradcam.targets.Value(), or a callable outputs -> (N,). Received: target={target!r}"
-        )
+        index = np.asarray(index)
+    except ValueError as error:  # a ragged list
+        raise _no_target(index) from error
+    if index.dtype.kind not in "iu":
+        raise _no_target(index)
+    if index.ndim > 1:
+        raise ValueError(f"`target` must be one class, or one for each image. Received: shape {index.shape}")
     if np.any(index < 0):
-        raise ValueError(f"`target` must not be negative. Received: target={target!r}")
-    return index
+        raise ValueError(f"`target` must not be negative. Received: {index.min()}")
+    # What int32 can't hold is out of range for any model.
+    return np.minimum(index.astype(np.uint64), 2**31 - 1).astype(np.int32)
+
+
+def _no_target(target) -> TypeError:
+    return TypeError(
+        "`target` must be None, a class (int), one class per image, a target such as "
+        f"tf_gradcam.targets.Value(), or a callable outputs -> (N,). Received: target={target!r:.80}"
+    )
 
 
 def _rows(field, count):
@@ -132,8 +147,6 @@ def _rows(field, count):
         rows = tf.cast(field, tf.int32) if field.dtype.is_integer else field
     else:
         rows = np.asarray(field)
-        if rows.dtype.kind in "iu":  # What int32 can't hold is out of range for any model.
-            rows = rows.astype(np.int64).clip(-2, 2**31 - 1).astype(np.int32)
     if len(rows.shape) == 0:
         return np.full(count, rows) if isinstance(count, int) else tf.fill([count], rows)
     if isinstance(count, int) and rows.shape[0] != count:
@@ -176,17 +189,16 @@ def check_range(target: Any, index: Any, outputs: Any) -> None:
         index: the class index that the target's score belongs to, or `None` where it belongs to none.
         outputs: what the model returned, or its shape.
     """
-    given = getattr(target, "index", None)
-    if not hasattr(target, "limit") or (tf.is_tensor(given) and not hasattr(given, "numpy")):
+    if not hasattr(target, "limit") or (tf.is_tensor(target.index) and not hasattr(target.index, "numpy")):
         return
-    given = np.asarray(given)
-    if isinstance(target, Class) and index is None and np.any(given != PREDICTED):
+    given = np.asarray(target.index)
+    if isinstance(target, Class) and index is None and np.any(given != _PREDICTED):
         raise ValueError(
             "`target` is a class, but the model has a single unit and no sigmoid. "
             f"Received: target={given[0]}. Say targets.Value() for what the unit returns, "
             "targets.Binary(1) or targets.Binary(0) for a yes or no."
         )
     limit = target.limit(_only(outputs))
-    wrong = given[(given >= limit) | (given < PREDICTED)]
+    wrong = given[given >= limit]
     if len(wrong):
         raise ValueError(f"`target` must be a class from 0 to {limit - 1}. Received: target={wrong[0]}")
