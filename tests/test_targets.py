@@ -80,6 +80,7 @@ class Scorer:
     [
         *("cat", 1.5, True, [True, False], [1, None], [[1], [2, 3]], object(), Scorer(), targets.Value),
         *(targets.Class("cat"), targets.Class(1.5), targets.Class([None, 1]), targets.Value(0.5)),
+        targets.Value(None),
     ],
 )
 def test_what_is_no_target_is_refused(target):

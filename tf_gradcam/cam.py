@@ -41,7 +41,7 @@ class GradCAM:
     Args:
         model: a `keras.Model` with one input: functional, Sequential, nested or subclassed. Its weights are
             read at every call, so after further training the next map is new.
-        layer: the layer goal map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or `None`
+        layer: the layer whose map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or `None`
             for the last one that still has a map (the end of the convolutions, before any pooling).
         method: `"gradcam"`, `"hirescam"`, `"layercam"`, or a callable
             `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`.
@@ -142,6 +142,7 @@ class _Explainer:
         self._layer = weakref.ref(layers.resolve_layer(model, self._requested_layer()))
         self._explain_map = _explain_map(self._model, self._layer, self._formula, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
+        self._model_spec = layers.input_spec(model) if getattr(model, "inputs", None) else None
         self._traces = {}
 
     def explain(self, name, images, target, size, interpolation) -> Explanation:
@@ -159,7 +160,7 @@ class _Explainer:
             self._compile()
         spec = self._spec(images)
         _check_images(name, images, spec)
-        key = spec.shape, images.dtype, _kind(target), _kind(size), interpolation
+        key = spec, images.dtype, _kind(target), _kind(size), interpolation
         if key not in self._traces:
             self._traces = {key: each for key, each in self._traces.items() if not _is_gone(key[2])}
             self._traces[key] = self._trace(spec, images.dtype, target, size, interpolation)
@@ -178,7 +179,7 @@ class _Explainer:
         """Return the shape and dtype to trace for: the model's own, or as open as `preprocess` needs."""
         if self._preprocess is not None:
             return tf.TensorSpec([None, None, None, images.shape[-1]], tf.float32)
-        return layers.input_spec(self._model(), images)
+        return self._model_spec or layers.input_spec(self._model(), images)
 
     def _trace(self, spec, dtype, target, size, interpolation):
         """Return the function for arguments of this kind, traced with an open batch.
@@ -312,17 +313,20 @@ def _checked_size(size):
 
 def _data(argument) -> list:
     """Return the numbers in an argument, which may change from call to call, as a flat list of arrays."""
-    return [each for each in tf.nest.flatten(argument) if isinstance(each, np.ndarray) or tf.is_tensor(each)]
+    if argument is None or isinstance(argument, str) or callable(argument):
+        return []
+    return tf.nest.flatten(argument)
 
 
 def _kind(argument):
     """Return what makes an argument trace anew: all of it but the numbers."""
+    if argument is None or isinstance(argument, str):
+        return argument
     if inspect.ismethod(argument):
         return weakref.WeakMethod(argument)
     if callable(argument):
         return weakref.ref(argument) if type(argument).__weakrefoffset__ else argument
-    data = _data(argument)
-    return (type(argument), *((each.dtype, tuple(each.shape[1:])) for each in data)) if data else argument
+    return type(argument), *((each.dtype, tuple(each.shape[1:])) for each in _data(argument))
 
 
 def _is_gone(kind) -> bool:

@@ -104,11 +104,11 @@ def per_image(target: Any, count: Any) -> Any:
     """
     if isinstance(target, type):
         raise _no_target(target)
+    if callable(target):
+        return target
     if not hasattr(target, "score"):
-        if callable(target):
-            return target
         target = Class(target)
-    if not isinstance(target, tuple):
+    if not isinstance(target, tuple) or (isinstance(target, Value) and target.index is None):
         raise _no_target(target)
     if hasattr(target, "limit"):
         target = target._replace(index=_index(target.index))
@@ -158,10 +158,10 @@ def _rows(field, count):
 
 def score(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Return the score `(N,)` of `target`, and the class index `(N,)` it belongs to or `None`."""
-    if hasattr(target, "score"):
-        value, index = target.score(_only(outputs), _only(logits))
-    else:
+    if callable(target):
         value, index = target(outputs), None
+    else:
+        value, index = target.score(_only(outputs), _only(logits))
     if not tf.is_tensor(value) or value.shape.rank != 1:
         raise ValueError(
             "`target` must return one number per image, a tensor (N,). "
