@@ -1,0 +1,59 @@
+"""The README's examples run as they stand."""
+
+import pathlib
+import re
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from conftest import chain
+
+import tf_gradcam
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+def build(units, activation):
+    """A model with the layers that the README names."""
+    inner_images = keras.Input((224, 224, 4))
+    conv = keras.layers.Conv2D(5, 3, strides=32, padding="same", name="conv5_block3_out")
+    inner = keras.Model(inner_images, conv(inner_images), name="resnet")
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(units, activation=activation)]
+    images = keras.Input((224, 224, 3))
+    first = keras.layers.Conv2D(4, 3, padding="same", name="block5_conv3")
+    return keras.Model(images, chain(images, [first, inner, *head]))
+
+
+@pytest.mark.filterwarnings("ignore:Blank heatmap")  # The model is untrained.
+def test_the_python_examples_run_as_they_stand(tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    photographs = random.integers(0, 256, (3, 224, 224, 3), dtype="uint8")
+    cv2.imwrite("cat.jpg", photographs[0])
+    names = {
+        "keras": keras,
+        "model": build(300, "softmax"),
+        "preprocess_input": keras.applications.resnet50.preprocess_input,
+        "photographs": photographs,
+        "images": photographs / 255,
+    }
+    assert len(blocks) == 5
+    for block in blocks[:3]:
+        exec(block, names)
+    assert names["heatmap"].shape == names["picture"].shape[:2] == (224, 224)
+    assert names["explanation"].map.shape == (3, 7, 7)
+    classes, unit = names["cam"], tf_gradcam.GradCAM(build(1, "sigmoid"))
+    for line in blocks[3].splitlines():
+        exec(
+            line,
+            {
+                **names,
+                **vars(tf_gradcam),
+                "targets": tf_gradcam.targets,
+                "cam": unit if "targets." in line else classes,
+            },
+        )
+    exec(blocks[4], names)
+    assert (tmp_path / "models" / "cat" / "1" / "saved_model.pb").exists()
