@@ -1,6 +1,7 @@
 """The explainer: right, compiled once, harmless to the model, and clear about what it can't do."""
 
 import concurrent.futures
+import dataclasses
 import functools
 import gc
 import operator
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CLASSES, SIDE, build, chain, parts
+from conftest import CLASSES, SIDE, Subclassed, build, chain, parts
 from oracle import Oracle
 
 from tf_gradcam import GradCAM, layers, make_gradcam_heatmap, methods, pretrained, targets
@@ -281,6 +282,37 @@ def test_an_explainer_works_inside_a_tf_function(functional, images):
     )
 
 
+def test_a_scalar_tensor_is_a_target_inside_a_tf_function(functional, images):
+    cam = GradCAM(functional)
+    traced = tf.function(lambda x, c: cam(x, c).map)
+    np.testing.assert_allclose(traced(tf.constant(images), tf.constant(1)), cam(images, 1).map, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*'starred'.* looks like it has unbuilt state")  # Keras, of *args
+def test_a_subclassed_model_may_take_its_image_as_it_likes(images):
+    class Starred(Subclassed):
+        def call(self, *args):
+            return super().call(args[0])
+
+    class Explicit(Subclassed):
+        def call(self, images, training):
+            return super().call(images)
+
+    for kind in (Starred, Explicit):
+        model = kind()
+        model(images, training=False) if kind is Explicit else model(images)
+        oracle = Oracle(model.get_weights(), images)
+        np.testing.assert_allclose(GradCAM(model)(images).map, oracle.map("relu2"), atol=1e-6)
+
+
+def test_an_error_of_the_models_own_is_not_blamed_on_preprocess(functional, images):
+    cam = GradCAM(functional, preprocess=lambda x: x)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        cam(images, lambda outputs: tf.gather(outputs, [99], axis=1)[:, 0])
+    with pytest.raises(ValueError, match="`preprocess` must return what the model takes, .*Received: .*6"):
+        GradCAM(functional, preprocess=lambda x: tf.concat([x, x], -1))(images)
+
+
 def test_a_model_of_any_input_size_is_explained_at_every_size():
     model = small(keras.layers.Dense(3), images=(None, None, 3))
     for side in (17, 33):
@@ -345,6 +377,18 @@ def test_small_gradients_do_not_vanish_in_float16():
     expected = GradCAM(full)(image, 1).map
     largest = np.abs(expected).max()
     np.testing.assert_allclose(GradCAM(half)(image, 1).map, expected, rtol=0, atol=1e-2 * largest)
+
+
+def test_large_gradients_do_not_overflow_in_float16(images):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = build("functional")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    cam = GradCAM(model, "conv2")
+    small, large = cam(images, targets.Value(1)), cam(images, lambda outputs: 4096.0 * outputs[:, 1])
+    largest = np.abs(small.map).max()
+    np.testing.assert_allclose(large.map / 4096, small.map, rtol=0, atol=0.05 * largest)
 
 
 def test_explanations_name_the_layer(model):
@@ -616,6 +660,14 @@ def test_8_threads_on_two_models_give_the_answers_of_one(images):
 # Bad input
 
 
+@dataclasses.dataclass
+class Unhashable:
+    """A dataclass that isn't frozen has no hash."""
+
+    def __call__(self, *arguments):
+        return arguments[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -645,6 +697,9 @@ def test_8_threads_on_two_models_give_the_answers_of_one(images):
         ({"img": np.zeros((SIDE, SIDE, 3), complex)}, TypeError, "`img` must hold real numbers"),
         ({"img": [np.zeros((2, 2, 3)), np.zeros((3, 3, 3))]}, ValueError, "`img` must be one array"),
         ({"method": "grad"}, ValueError, "`method` must be one of"),
+        ({"method": Unhashable()}, TypeError, "`method` must be hashable"),
+        ({"target": Unhashable()}, TypeError, "`target` must be hashable"),
+        ({"target": Unhashable().__call__}, TypeError, "`target` must be hashable"),
         ({"method": 3}, TypeError, "`method` must be a name or a callable"),
         ({"method": lambda a, g: a}, ValueError, r"`method` must return a map"),
         ({"size": "same"}, ValueError, "`size` must be"),

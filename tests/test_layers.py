@@ -134,6 +134,14 @@ def test_the_submodel_is_functional_and_shares_its_weights(model, images):
     np.testing.assert_allclose(submodel(images)[1], oracle.logits, rtol=1e-4, atol=1e-4)
 
 
+def test_layers_of_one_name_side_by_side_are_told_apart(images):
+    model = Subclassed()
+    model(images)
+    model.conv1.name = model.conv2.name = "conv"
+    for layer, channels in [(model.conv1, 8), (model.conv2, 6)]:
+        assert build_submodel(model, layer)(images)[0].shape == (3, 8, 8, channels)
+
+
 def test_the_submodel_can_be_saved_and_loaded(functional, images, tmp_path):
     submodel = build_submodel(functional, "conv2")
     submodel.save(tmp_path / "submodel.keras")

@@ -40,7 +40,8 @@ class GradCAM:
 
     Args:
         model: a `keras.Model` with one input: functional, Sequential, nested or subclassed. Its weights are
-            read at every call, so after further training the next map is new.
+            read at every call, so after further training the next map is new. Its structure is read once: a
+            new layer at the top level is noticed, but make a new `GradCAM` after any other change.
         layer: the layer whose map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or `None`
             for the last one that still has a map (the end of the convolutions, before any pooling).
         method: `"gradcam"`, `"hirescam"`, `"layercam"`, or a callable
@@ -136,12 +137,13 @@ class _Explainer:
     def layer(self):
         return None if self._parts is None else self._layer()
 
-    def _compile(self):
+    def _compile(self, images=None):
         model = self._model()
+        self._layer = weakref.ref(layers.resolve_layer(model, self._requested_layer(), images))
         self._parts = layers.parts(model)
-        self._layer = weakref.ref(layers.resolve_layer(model, self._requested_layer()))
         self._explain_map = _explain_map(self._model, self._layer, self._formula, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
+        # Made once, as it takes its time.
         self._model_spec = layers.input_spec(model) if getattr(model, "inputs", None) else None
         self._traces = {}
 
@@ -155,13 +157,22 @@ class _Explainer:
         if target is not None:
             target = targets.per_image(target, images.shape[0] or tf.shape(images)[0])
         if self._parts is None:
-            layers.build(self._model(), _preprocessed(self._preprocess, images))
-        if self._parts != layers.parts(self._model()):  # as when a Sequential model gained a layer
+            prepared = _preprocessed(self._preprocess, images)
+            layers.build(self._model(), prepared)
+            self._compile(prepared)
+        elif self._parts != layers.parts(self._model()):  # as when a Sequential model gained a layer
             self._compile()
         spec = self._spec(images)
         _check_images(name, images, spec)
         key = spec, images.dtype, _kind(target), _kind(size), interpolation
-        if key not in self._traces:
+        try:
+            known = key in self._traces
+        except TypeError as error:
+            raise TypeError(
+                f"`target` must be hashable if it is a callable. Received: {target!r:.80}. "
+                "A dataclass is, when it is frozen."
+            ) from error
+        if not known:
             self._traces = {key: each for key, each in self._traces.items() if not _is_gone(key[2])}
             self._traces[key] = self._trace(spec, images.dtype, target, size, interpolation)
         compiled = self._traces[key]
@@ -171,7 +182,7 @@ class _Explainer:
         try:
             return compiled(images, *_data(target), *_data(size))
         except tf.errors.InvalidArgumentError as error:
-            if self._preprocess is None:
+            if "EnsureShape" not in str(error):
                 raise
             raise ValueError(f"`preprocess` must return what the model takes. Received: {error}") from error
 
@@ -195,10 +206,10 @@ class _Explainer:
         @tf.function(autograph=False)
         def compiled(images, *data):
             goal = tf.nest.pack_sequence_as(target, data[:fields]) if fields else target
-            goal = targets.per_image(goal, tf.shape(images)[0])
+            goal = targets.per_image(goal, tf.shape(images)[0])  # rows for None: the predicted classes
             signed_map, score, index, outputs = explain_map(tf.cast(images, spec.dtype), goal)
-            to = data[-1] if _data(size) else size and tf.shape(images)[1:3]
-            heatmap = _heatmap(signed_map, to, interpolation)
+            shape = tf.shape(images)[1:3] if isinstance(size, str) else None if size is None else data[-1]
+            heatmap = _heatmap(signed_map, shape, interpolation)
             return Explanation(heatmap, signed_map, score, index, outputs)
 
         data = [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in _data(target) + _data(size)]
@@ -212,26 +223,41 @@ def _explain_map(weak_model, weak_layer, formula, preprocess):
         model, layer = weak_model(), weak_layer()
         images = _preprocessed(preprocess, images)
         spec = layers.input_spec(model, images)
+        if not spec.shape.is_compatible_with(images.shape):
+            raise ValueError(
+                f"`preprocess` must return what the model takes, {spec.shape}. Received: {images.shape}"
+            )
         images = tf.ensure_shape(tf.cast(images, spec.dtype), spec.shape)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             read = layers.forward(model, layer, images, tape.watch)
             layers.check_map(layer, read.activations)
             logits = None if callable(target) else layers.find_logits(read.outputs)
             score, index = targets.score(target, read.outputs, logits)
-        # In float16 a gradient that is spread over many places would vanish.
-        scale = 1024.0 if read.activations.dtype == tf.float16 else 1.0
-        gradients = tape.gradient(score, read.activations, output_gradients=scale * tf.ones_like(score))
+        gradients = _gradients(tape, score, read.activations)
         if gradients is None:
             raise ValueError(
                 f"`layer` must be on the way to the score. Received: layer={layer.name!r}, on which the "
                 "target's score doesn't depend. Choose a layer before the output that is explained."
             )
-        dtype = tf.float64 if gradients.dtype == tf.float64 else tf.float32
-        signed_map = formula(tf.cast(read.activations, dtype), tf.cast(gradients, dtype) / scale)
+        signed_map = formula(tf.cast(read.activations, gradients.dtype), gradients)
         _check_map_shape(signed_map, read.activations)
         return signed_map, score, index, read.outputs
 
     return explain_map
+
+
+def _gradients(tape, score, activations):
+    """Return the gradients in float32, or float64; `None` if the score doesn't depend on the activations."""
+    gradients = tape.gradient(score, activations)
+    if gradients is None or gradients.dtype == tf.float64:
+        return gradients
+    gradients = tf.cast(gradients, tf.float32)
+    if activations.dtype != tf.float16:
+        return gradients
+    # Spread over many places a gradient vanishes in float16, and scaled up another overflows.
+    scaled = tape.gradient(score, activations, output_gradients=1024 * tf.ones_like(score))
+    scaled = tf.cast(scaled, tf.float32) / 1024
+    return tf.where(tf.math.is_finite(scaled), scaled, gradients)
 
 
 def _check_map_shape(signed_map, activations):
@@ -333,7 +359,7 @@ def _is_gone(kind) -> bool:
     return isinstance(kind, weakref.ref) and kind() is None
 
 
-# model -> {(its parts, layer, method): explainer}. Nothing in it keeps a model alive.
+# model -> {(its parts, layer, method): explainer}. Nothing of ours in it keeps a model alive.
 _SHARED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _MOST_SHARED = 64  # of a model, before the oldest goes: a method may have been made on the spot
 
@@ -343,6 +369,8 @@ def _shared(model, layer, method) -> _Explainer:
     layers.check_model_type(model)
     layers.check_layer_type(layer)
     formula = methods.get(method)
+    if formula.__hash__ is None:
+        raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}")
     parts = layers.parts(model)
     explainers = _SHARED.setdefault(model, {})
     key = parts, weakref.ref(layer) if isinstance(layer, keras.Layer) else layer, formula
@@ -378,7 +406,7 @@ def make_gradcam_heatmap(
             dtype, preprocessed as the model takes it.
         layer: name, path (`"inner/conv"`), `keras.Layer`, or `None` for the last layer that still has a map.
         target: what to explain; see `GradCAM`. `None` is each image's own predicted class.
-        method: name or callable; see `GradCAM`.
+        method: name or callable; see `GradCAM`. A callable that refers to the model keeps it alive.
         size: `"input"`, `None` for the layer's own grid, or `(height, width)`; see `GradCAM`.
         interpolation: a method of `tf.image.resize`; see `GradCAM`.
 

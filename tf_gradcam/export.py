@@ -35,8 +35,8 @@ def export_gradcam(
         layer: the layer to explain; see `GradCAM`.
         method: the formula; see `GradCAM`.
         preprocess: called in the graph before the model; the images of both endpoints are then raw uint8
-            `(N, H, W, C)` of any height and width that `preprocess` takes. Without it they are what the
-            model takes.
+            `(N, H, W, C)` of any height and width that `preprocess` takes, with as many channels as the model
+            takes. Without it they are what the model takes.
         size: the heatmap's size; see `GradCAM`.
         interpolation: how it is resized; see `GradCAM`.
 

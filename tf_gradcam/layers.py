@@ -161,17 +161,18 @@ class Probe(keras.layers.Layer):
 
     Args:
         model: the model to call; its weights become weights of this layer.
-        layer: path of the layer to read, as `list_layers` gives it.
+        layer: position in `walk(model)` of the layer to read; a path may belong to two layers.
     """
 
-    def __init__(self, model: keras.Model, layer: str, **kwargs):
+    def __init__(self, model: keras.Model, layer: int, **kwargs):
         super().__init__(**kwargs)
         self.model = model
-        self.layer_path = layer
+        self.position = layer
         self._needs_graph = False
 
     def call(self, images):
-        read = forward(self.model, find_layer(self.model, self.layer_path), images)
+        _, layer = list(walk(self.model))[self.position]
+        read = forward(self.model, layer, images)
         if not tf.executing_eagerly():
             self._needs_graph = any(map(_is_hidden, keras.tree.flatten(read.outputs)))
         elif self._needs_graph:
@@ -183,7 +184,7 @@ class Probe(keras.layers.Layer):
 
     def get_config(self):
         model = keras.saving.serialize_keras_object(self.model)
-        return {**super().get_config(), "model": model, "layer": self.layer_path}
+        return {**super().get_config(), "model": model, "layer": self.position}
 
     @classmethod
     def from_config(cls, config):
@@ -223,9 +224,9 @@ def build_submodel(model: keras.Model, layer: str | keras.Layer | None = None) -
     check_model(model)
     spec = input_spec(model)
     layer = resolve_layer(model, layer)
-    path = next(path for path, each in walk(model) if each is layer)
+    position = next(position for position, (_, each) in enumerate(walk(model)) if each is layer)
     images = keras.Input(batch_shape=spec.shape.as_list(), dtype=spec.dtype.name, name="images")
-    return keras.Model(images, Probe(model, path, name="probe")(images), name=f"{model.name}_gradcam")
+    return keras.Model(images, Probe(model, position, name="probe")(images), name=f"{model.name}_gradcam")
 
 
 def check_model_type(model: Any) -> None:
@@ -274,18 +275,20 @@ def _has_one_input(model) -> bool:
         return len(model.inputs) == 1
     arguments = inspect.signature(model.call).parameters.values()
     required = [each for each in arguments if each.default is each.empty and "VAR" not in each.kind.name]
+    required = [each for each in required if each.name not in ("training", "mask")]
     shape = (model.get_build_config() or {}).get("input_shape") or ()
     return len(required) <= 1 and all(isinstance(length, int | None) for length in shape)
 
 
 def parts(model: keras.Model) -> tuple[int, ...]:
-    """Return what tells that `model` gained or lost a layer; a functional model never does."""
+    """Return what tells that `model` gained or lost a layer at the top; a functional model never does."""
     return () if getattr(model, "operations", None) else tuple(map(id, model.layers))
 
 
 def is_built(model: keras.Model) -> bool:
-    """Whether every layer has its weights, so that tracing creates none."""
-    return model.built and all(layer.built for _, layer in walk(model))
+    """Whether every layer has its weights, so that tracing creates none, and the images' shape is known."""
+    known = getattr(model, "inputs", None) or (model.get_build_config() or {}).get("input_shape")
+    return bool(model.built and known and all(layer.built for _, layer in walk(model)))
 
 
 def build(model: keras.Model, images: tf.Tensor) -> None:
@@ -360,9 +363,13 @@ def list_layers(model: keras.Model) -> list[LayerInfo]:
         ValueError: if `model` was never built.
     """
     check_model_type(model)
+    return _list(model, input_spec(model))
+
+
+def _list(model, spec) -> list[LayerInfo]:
     outputs = _graph_outputs(model)
     if outputs is None:
-        outputs = _traced_outputs(model)
+        outputs = _traced_outputs(model, spec)
     runs = collections.Counter(id(layer) for layer, _ in outputs)
     paths = {id(layer): path for path, layer in walk(model)}
     return [
@@ -394,7 +401,7 @@ def _graph_outputs(model) -> list[tuple[keras.Layer, Any]] | None:
     return outputs
 
 
-def _traced_outputs(model) -> list[tuple[keras.Layer, Any]]:
+def _traced_outputs(model, spec) -> list[tuple[keras.Layer, Any]]:
     """Return what each layer returns, in order of execution, by running the model in a graph of its own."""
     outputs = []
 
@@ -407,7 +414,7 @@ def _traced_outputs(model) -> list[tuple[keras.Layer, Any]]:
         with tap(list(leaves.values()), note):
             return call_model(model, images)
 
-    tf.function(run, autograph=False).get_concrete_function(input_spec(model))
+    tf.function(run, autograph=False).get_concrete_function(spec)
     return outputs
 
 
@@ -427,13 +434,18 @@ def check_map(layer: keras.Layer, activations: tf.Tensor) -> None:
         )
 
 
-def default_layer(model: keras.Model) -> keras.Layer:
+def default_layer(model: keras.Model, images: tf.Tensor | None = None) -> keras.Layer:
     """Return the last layer that still has a map: the end of the convolutions, before pooling and dropout.
+
+    Args:
+        model: a `keras.Model`, built.
+        images: what it is called on, where its first call doesn't tell.
 
     Raises:
         ValueError: if no layer of `model` has one.
     """
-    candidates = [each for each in list_layers(model) if not isinstance(each.layer, _AFTER_THE_END)]
+    listed = _list(model, input_spec(model, images))
+    candidates = [each for each in listed if not isinstance(each.layer, _AFTER_THE_END)]
     if not candidates:
         raise ValueError(
             f"`model` must have a layer with a map (N, h, w, K). Received: model={model.name!r}, "
@@ -442,7 +454,9 @@ def default_layer(model: keras.Model) -> keras.Layer:
     return candidates[-1].layer
 
 
-def resolve_layer(model: keras.Model, layer: str | keras.Layer | None) -> keras.Layer:
+def resolve_layer(
+    model: keras.Model, layer: str | keras.Layer | None, images: tf.Tensor | None = None
+) -> keras.Layer:
     """Return the layer that `layer` means, or the default one for `None`.
 
     Raises:
@@ -450,7 +464,7 @@ def resolve_layer(model: keras.Model, layer: str | keras.Layer | None) -> keras.
         ValueError: if `model` has no such layer, or several.
     """
     check_layer_type(layer)
-    return default_layer(model) if layer is None else find_layer(model, layer)
+    return default_layer(model, images) if layer is None else find_layer(model, layer)
 
 
 def find_layer(model: keras.Model, layer: str | keras.Layer) -> keras.Layer:

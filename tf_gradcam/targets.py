@@ -148,7 +148,8 @@ def _rows(field, count):
     else:
         rows = np.asarray(field)
     if len(rows.shape) == 0:
-        return np.full(count, rows) if isinstance(count, int) else tf.fill([count], rows)
+        known = isinstance(count, int) and isinstance(rows, np.ndarray)
+        return np.full(count, rows) if known else tf.fill([count], rows)
     if isinstance(count, int) and rows.shape[0] != count:
         raise ValueError(
             f"`target` must hold one class for each of the {count} images. Received: {rows.shape[0]} classes"
@@ -187,7 +188,7 @@ def check_range(target: Any, index: Any, outputs: Any) -> None:
     Args:
         target: as `per_image` returns it.
         index: the class index that the target's score belongs to, or `None` where it belongs to none.
-        outputs: what the model returned, or its shape.
+        outputs: what the model returned, or specs of it.
     """
     if not hasattr(target, "limit") or (tf.is_tensor(target.index) and not hasattr(target.index, "numpy")):
         return
