@@ -28,28 +28,31 @@ def seconds(function) -> float:
     return time.perf_counter() - start
 
 
-def compare(baseline, candidates, runs):
-    """Return the median seconds of `baseline`, and each candidate's median ratio to it and quartiles."""
-    for function in [baseline, *candidates.values()] * 3:
+def compare(pairs, runs):
+    """Return for each pair (baseline, candidate) the baseline's median seconds and the ratio's quartiles."""
+    functions = [function for pair in pairs for function in pair]
+    for function in functions * 3:
         function()
-    rounds = [[seconds(function) for function in [baseline, *candidates.values()]] for _ in range(runs)]
-    ratios = {
-        name: statistics.quantiles([each[i] / each[0] for each in rounds], n=4)
-        for i, name in enumerate(candidates, start=1)
-    }
-    return statistics.median(each[0] for each in rounds), ratios
+    rounds = [[seconds(function) for function in functions] for _ in range(runs)]
+    for i in range(0, len(functions), 2):
+        ratios = [each[i + 1] / each[i] for each in rounds]
+        yield statistics.median(each[i] for each in rounds), statistics.quantiles(ratios, n=4)
 
 
 def measure(model, batch, runs):
+    """Yield rows for tensors in and for NumPy arrays in, each against the forward pass on the same."""
     images = np.random.default_rng(0).normal(size=(batch, 224, 224, 3)).astype("float32")
-    on_device = tf.constant(images)
-    forward = tf.function(lambda x: model(x, training=False)).get_concrete_function(on_device)
+    tensors = tf.constant(images)
+    forward = tf.function(lambda x: model(x, training=False)).get_concrete_function(tensors)
     cam = tf_gradcam.GradCAM(model)
-    candidates = {
-        "GradCAM, tensors": lambda: cam(on_device).heatmap.numpy(),
-        "make_gradcam_heatmap": lambda: tf_gradcam.make_gradcam_heatmap(model, images),
+    pairs = {
+        "GradCAM, tensors": (lambda: forward(tensors).numpy(), lambda: cam(tensors).heatmap.numpy()),
+        "make_gradcam_heatmap, NumPy": (
+            lambda: forward(tf.convert_to_tensor(images)).numpy(),
+            lambda: tf_gradcam.make_gradcam_heatmap(model, images),
+        ),
     }
-    return compare(lambda: forward(on_device).numpy(), candidates, runs)
+    yield from zip(pairs, compare(pairs.values(), runs), strict=True)
 
 
 def main():
@@ -69,8 +72,7 @@ def main():
     print("| model | batch | forward pass | what | ratio, median | quartiles |\n|---|---|---|---|---|---|")
     for name, model in models.items():
         for batch in (1, 8):
-            forward, ratios = measure(model, batch, runs)
-            for what, (low, median, high) in ratios.items():
+            for what, (forward, (low, median, high)) in measure(model, batch, runs):
                 row = [
                     name,
                     batch,
