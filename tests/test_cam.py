@@ -705,6 +705,8 @@ class Unhashable:
         ({"size": "same"}, ValueError, "`size` must be"),
         ({"size": (3,)}, ValueError, "`size` must be"),
         ({"size": (0, 3)}, ValueError, "`size` must be"),
+        ({"size": (3, 2**14 + 1)}, ValueError, "`size` must be.*up to 16384"),
+        ({"size": (2**33, 3)}, ValueError, "`size` must be.*up to 16384"),
         ({"size": (2.5, 3)}, ValueError, "`size` must be"),
         ({"interpolation": "cubic"}, ValueError, "`interpolation` must be one of"),
         ({"interpolation": ["bicubic"]}, ValueError, "`interpolation` must be one of"),
@@ -842,6 +844,11 @@ def test_another_backend_is_refused(functional, images, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match="needs Keras's TensorFlow backend.*'jax'.*KERAS_BACKEND=tensorflow"):
         make_gradcam_heatmap(functional, images)
+
+
+def test_a_map_that_overflows_is_said(functional, images):
+    with pytest.raises(ValueError, match="`model` answers NaN or infinity"):
+        make_gradcam_heatmap(functional, images, "conv2", lambda outputs: outputs[:, 1] * 1e38 * 1e5)
 
 
 # Blank maps

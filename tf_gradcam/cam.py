@@ -14,7 +14,7 @@ from tf_gradcam import layers, methods, targets
 from tf_gradcam.methods import Method
 
 _INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
-_LARGEST_SIDE = 2**15
+_LARGEST_SIDE = 2**14  # of a heatmap, in pixels; beyond it one takes gigabytes
 
 
 class Explanation(NamedTuple):
@@ -330,9 +330,11 @@ def _checked_size(size):
     """Return `"input"`, `None`, or height and width as an array: data, so that another never traces anew."""
     if size is None or (isinstance(size, str) and size == "input"):
         return size
-    if np.shape(size) != (2,) or np.asarray(size).dtype.kind not in "iu" or np.min(size) < 1:
+    whole = np.shape(size) == (2,) and np.asarray(size).dtype.kind in "iu"
+    if not whole or np.min(size) < 1 or np.max(size) > _LARGEST_SIDE:
         raise ValueError(
-            f'`size` must be "input", None or (height, width) in pixels. Received: size={size!r}'
+            f'`size` must be "input", None or (height, width) in pixels, up to {_LARGEST_SIDE}. '
+            f"Received: size={size!r}"
         )
     return np.array(size, np.int32)
 
@@ -438,8 +440,11 @@ def make_gradcam_heatmap(
     explainer = _shared(model, layer, method)
     explanation = explainer.explain("img", img, target, size, interpolation)
     signed_map = explanation.map.numpy()
-    if np.isnan(signed_map).any():
-        raise ValueError("`model` answers NaN for `img`: its weights may hold NaN. There is no heatmap.")
+    if not np.isfinite(signed_map).all():
+        raise ValueError(
+            "`model` answers NaN or infinity for `img`, or its gradients do: look for it in the weights, and "
+            "for a target that is too large. There is no heatmap."
+        )
     _warn_if_blank(signed_map, explanation.target, explainer.layer)
     heatmap = explanation.heatmap.numpy()
     return heatmap[0] if len(heatmap) == 1 else heatmap
