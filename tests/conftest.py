@@ -57,6 +57,14 @@ def build(kind):
     return model
 
 
+def head(*after, activation=None):
+    """A model that ends in 3 units and then `after`."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((SIDE, SIDE, 3))
+    x = chain(images, [*parts()[:-1], keras.layers.Dense(3, activation=activation, name="units"), *after])
+    return keras.Model(images, x)
+
+
 @pytest.fixture(params=KINDS)
 def model(request):
     return build(request.param)

@@ -16,7 +16,16 @@ import tensorflow as tf
 from conftest import CLASSES, SIDE, Subclassed, build, chain, parts
 from oracle import Oracle
 
-from tf_gradcam import GradCAM, layers, make_gradcam_heatmap, methods, pretrained, targets
+from tf_gradcam import (
+    GradCAM,
+    build_submodel,
+    forward,
+    layers,
+    make_gradcam_heatmap,
+    methods,
+    pretrained,
+    targets,
+)
 from tf_gradcam import cam as cam_module
 
 
@@ -81,8 +90,9 @@ def test_maps_of_the_real_model_equal_forward_mode_differentiation(lite0, cat, l
 def test_at_the_end_of_the_real_model_gradcam_is_cam(lite0, cat):
     """Global average pooling and one dense layer: alpha is W[:, c] / 49 (Zhou 2016)."""
     kernel, bias = lite0.get_layer("predictions").get_weights()
-    read = layers.forward(lite0, lite0.get_layer("top_activation"), tf.constant(cat))
-    activations = read.activations[0].numpy().astype("float64")
+    layer = lite0.get_layer("top_activation")
+    (activations,), _ = forward.forward(lite0, tf.constant(cat), [forward.Read(layer)])
+    activations = activations[0].numpy().astype("float64")
     maps = {name: GradCAM(lite0, method=name)(cat, 285) for name in methods.METHODS}
     expected = activations @ kernel[:, 285].astype("float64") / 49
     scale = np.abs(expected).max()
@@ -326,7 +336,7 @@ def test_outputs_in_a_dict_are_explained_by_a_callable(images):
     model = keras.Model(x, {"a": keras.layers.Dense(2)(features), "b": keras.layers.Dense(3)(features)})
     explanation = GradCAM(model)(images, lambda outputs: outputs["b"][:, 1])
     np.testing.assert_allclose(explanation.score, model(images)["b"][:, 1], atol=1e-6)
-    with pytest.raises(ValueError, match="callable.*for a model with 2 outputs"):
+    with pytest.raises(ValueError, match="which of the model's 2 outputs to explain"):
         GradCAM(model)(images)
 
 
@@ -601,7 +611,7 @@ def test_the_model_is_untouched(model, images):
     before, predicted = snapshot(model), model.predict(images, verbose=0)
     make_gradcam_heatmap(model, images)
     GradCAM(model, "conv2", method="layercam")(images, targets.Value(2))
-    layers.build_submodel(model, "conv1")
+    build_submodel(model, "conv1")
     assert snapshot(model) == before
     np.testing.assert_array_equal(model.predict(images, verbose=0), predicted)
 
@@ -689,7 +699,7 @@ class Unhashable:
         ),
         ({"img": np.zeros((SIDE, SIDE, 1))}, ValueError, "`img` must have the shape"),
         ({"img": np.zeros((0, SIDE, SIDE, 3))}, ValueError, "`img` must not be empty"),
-        ({"img": []}, ValueError, "`img` must be an image"),
+        ({"img": []}, ValueError, "`img` must not be empty"),
         ({"img": np.full((SIDE, SIDE, 3), np.nan)}, ValueError, "`img` must be finite"),
         ({"img": tf.fill((SIDE, SIDE, 3), np.inf)}, ValueError, "`img` must be finite"),
         ({"img": "cat.png"}, TypeError, "`img` must hold real numbers"),
@@ -703,7 +713,7 @@ class Unhashable:
         ({"method": 3}, TypeError, "`method` must be a name or a callable"),
         ({"method": lambda a, g: a}, ValueError, r"`method` must return a map"),
         ({"size": "same"}, ValueError, "`size` must be"),
-        ({"size": (3,)}, ValueError, "`size` must be"),
+        ({"size": (3,)}, ValueError, "`size` must hold one length for each of the 2 axes"),
         ({"size": (0, 3)}, ValueError, "`size` must be"),
         ({"size": (3, 2**14 + 1)}, ValueError, "`size` must be.*up to 16384"),
         ({"size": (2**33, 3)}, ValueError, "`size` must be.*up to 16384"),
@@ -724,43 +734,6 @@ def test_swapped_arguments_are_recognized(functional, images):
         make_gradcam_heatmap(images, functional)
     with pytest.raises(TypeError, match="`img` must be an image. Received a model"):
         make_gradcam_heatmap(functional, functional)
-
-
-def test_models_that_can_not_be_explained_are_refused(images):
-    two = [keras.Input((SIDE, SIDE, 3)), keras.Input((3,))]
-    with pytest.raises(ValueError, match="`model` must have one input.*takes several"):
-        GradCAM(keras.Model(two, chain(two[0], parts())))
-    turned = keras.Sequential(
-        [keras.Input((3, 8, 8)), keras.layers.Conv2D(2, 3, data_format="channels_first")]
-    )
-    with pytest.raises(ValueError, match="`model` must be channels_last"):
-        GradCAM(turned)
-
-
-class TakesDict(keras.Model):
-    def call(self, inputs):
-        return inputs["x"]
-
-
-class TakesList(keras.Model):
-    def call(self, inputs):
-        return inputs[0] + inputs[1]
-
-
-class TakesTwo(keras.Model):
-    def call(self, first, second):
-        return first + second
-
-
-@pytest.mark.parametrize(
-    ("model", "arguments"),
-    [(TakesDict, lambda x: [{"x": x}]), (TakesList, lambda x: [[x, x]]), (TakesTwo, lambda x: [x, x])],
-)
-def test_a_subclassed_model_that_takes_several_inputs_is_refused(images, model, arguments):
-    model = model()
-    model(*arguments(images))
-    with pytest.raises(ValueError, match="`model` must have one input.*takes several"):
-        make_gradcam_heatmap(model, images)
 
 
 def test_a_head_inside_a_tf_function_of_the_models_own_is_refused_for_classes_only(images):
@@ -817,7 +790,7 @@ def test_a_layer_that_runs_twice_is_refused(images):
     x = keras.Input((SIDE, SIDE, 3))
     shared = keras.layers.Conv2D(3, 3, padding="same", name="shared")
     model = keras.Model(x, keras.layers.GlobalAveragePooling2D()(shared(shared(x))))
-    with pytest.raises(ValueError, match="`layer` must run once.*ran 2 times"):
+    with pytest.raises(ValueError, match="`layer` must run once.*ran 2 times. Give call=0 for the first"):
         make_gradcam_heatmap(model, images, "shared")
 
 

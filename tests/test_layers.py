@@ -1,166 +1,11 @@
-"""Reaching a layer: the tap, the forward pass, the sub-model, the look-up."""
-
-import threading
+"""Which layers can be explained: the list, the look-up, the default."""
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CLASSES, SIDE, Subclassed, build, chain, parts
-from oracle import Oracle
+from conftest import SIDE, Subclassed, build, chain, parts
 
-from tf_gradcam import build_submodel, layers, list_layers
-
-
-def conv2(model):
-    return layers.find_layer(model, "conv2")
-
-
-# The tap
-
-
-def test_a_tap_sees_and_replaces_what_a_layer_returns(model, images):
-    plain = model(images)
-    with layers.tap([conv2(model)], lambda layer, output: tf.zeros_like(output)):
-        tapped = model(images)
-    bias = layers.find_layer(model, "scores").bias
-    np.testing.assert_allclose(tapped, tf.nn.softmax(tf.zeros_like(tapped) + bias), atol=1e-6)
-    np.testing.assert_array_equal(model(images), plain)
-
-
-def test_a_tap_leaves_the_layer_as_it_was_also_after_an_error(model):
-    before = dict(vars(conv2(model)))
-    with layers.tap([conv2(model)], lambda layer, output: output):
-        assert "call" in vars(conv2(model))
-    assert vars(conv2(model)) == before
-    with pytest.raises(ZeroDivisionError), layers.tap([conv2(model)], lambda layer, output: output):
-        1 / 0  # noqa: B018
-    assert vars(conv2(model)) == before
-
-
-def test_a_tap_keeps_a_call_that_was_there_before(functional):
-    layer = conv2(functional)
-    object.__setattr__(layer, "call", own := layer.call)
-    with layers.tap([layer], lambda layer, output: output):
-        pass
-    assert vars(layer)["call"] is own
-
-
-def test_other_threads_do_not_see_the_tap(functional, images):
-    plain, answers = functional(images), []
-    with layers.tap([conv2(functional)], lambda layer, output: output * 0):
-        thread = threading.Thread(target=lambda: answers.append(functional(images)))
-        thread.start()
-        thread.join()
-    np.testing.assert_array_equal(answers[0], plain)
-
-
-# The forward pass
-
-
-@pytest.mark.parametrize("layer", ["conv1", "conv2", "relu2"])
-def test_forward_reads_activations_and_logits(model, images, layer):
-    oracle = Oracle(model.get_weights(), images)
-
-    @tf.function
-    def read(x):
-        activations, outputs = layers.forward(model, layers.find_layer(model, layer), x)
-        return activations, outputs, layers.find_logits(outputs)
-
-    activations, outputs, logits = read(images)
-    np.testing.assert_allclose(activations, oracle.activations[layer], atol=1e-5)
-    np.testing.assert_allclose(logits, oracle.logits, atol=1e-5)
-    np.testing.assert_allclose(outputs, model(images), atol=1e-6)
-
-
-def head(*after, activation=None):
-    """A model that ends in 3 units and then `after`, and the sub-model that gives its logits."""
-    keras.utils.set_random_seed(0)
-    images = keras.Input((SIDE, SIDE, 3))
-    x = chain(images, [*parts()[:-1], keras.layers.Dense(3, activation=activation, name="units"), *after])
-    return keras.Model(images, x)
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        [keras.layers.Softmax()],
-        [keras.layers.Activation("softmax", dtype="float32")],
-        [keras.layers.Activation("sigmoid")],
-        [keras.layers.Activation("log_softmax")],
-        [keras.layers.Softmax(), keras.layers.Identity()],
-        [keras.layers.Softmax(), keras.layers.Reshape((3, 1)), keras.layers.Reshape((3,))],
-        [keras.layers.Reshape((3, 1)), keras.layers.Softmax(axis=1), keras.layers.Reshape((3,))],
-        [keras.layers.Reshape((1, 3)), keras.layers.Softmax(), keras.layers.Flatten()],
-        [keras.layers.Softmax(), keras.layers.Activation("linear", dtype="float64")],
-        [keras.layers.Lambda(lambda x: tf.nn.softmax(x))],
-    ],
-    ids=str,
-)
-def test_logits_are_found_behind_softmax_and_sigmoid(end, images):
-    model = head(*end)
-    units = keras.Model(model.inputs[0], model.get_layer("units").output)(images)
-    _, logits = build_submodel(model, "conv2").predict(images, verbose=0)
-    np.testing.assert_allclose(logits, units, atol=1e-6)
-
-
-@pytest.mark.parametrize("activation", [None, "relu", "tanh"])
-def test_other_outputs_are_their_own_logits(activation, images):
-    model = head(activation=activation)
-    _, logits = build_submodel(model, "conv2")(images)
-    np.testing.assert_allclose(logits, model(images), atol=1e-6)
-
-
-# The sub-model
-
-
-def test_the_textbook_recipe_works_on_the_submodel(model, images):
-    submodel = build_submodel(model, "conv2")
-    with tf.GradientTape() as tape:
-        activations, logits = submodel(images)
-        score = tf.reduce_max(logits, axis=-1)
-    gradients = tape.gradient(score, activations)
-    oracle = Oracle(model.get_weights(), images)
-    np.testing.assert_allclose(activations, oracle.activations["conv2"], atol=1e-5)
-    np.testing.assert_allclose(gradients, oracle.gradients["conv2"], atol=1e-6)
-
-
-def test_the_submodel_is_functional_and_shares_its_weights(model, images):
-    submodel = build_submodel(model, "conv2")
-    assert isinstance(submodel, keras.src.models.Functional)
-    assert [output.shape for output in submodel.outputs] == [(None, 8, 8, 6), (None, CLASSES)]
-    model.set_weights([2 * weight for weight in model.get_weights()])
-    oracle = Oracle(model.get_weights(), images)
-    np.testing.assert_allclose(submodel(images)[1], oracle.logits, rtol=1e-4, atol=1e-4)
-
-
-def test_layers_of_one_name_side_by_side_are_told_apart(images):
-    model = Subclassed()
-    model(images)
-    model.conv1.name = model.conv2.name = "conv"
-    for layer, channels in [(model.conv1, 8), (model.conv2, 6)]:
-        assert build_submodel(model, layer)(images)[0].shape == (3, 8, 8, channels)
-
-
-def test_the_submodel_can_be_saved_and_loaded(functional, images, tmp_path):
-    submodel = build_submodel(functional, "conv2")
-    submodel.save(tmp_path / "submodel.keras")
-    loaded = keras.models.load_model(tmp_path / "submodel.keras")
-    for answer, expected in zip(loaded(images), submodel(images), strict=True):
-        np.testing.assert_allclose(answer, expected, atol=1e-6)
-
-
-def test_logits_that_only_a_graph_shows_are_refused_outside_of_one(images):
-    submodel = build_submodel(head(keras.layers.Lambda(lambda x: tf.nn.softmax(x))), "conv2")
-    with pytest.raises(ValueError, match="Call the sub-model inside a tf.function"):
-        submodel(images)
-
-
-def test_a_submodel_needs_a_built_model():
-    model = keras.Sequential(parts())
-    with pytest.raises(ValueError, match="`model` must be built.*Call it once on an image"):
-        build_submodel(model, "conv2")
-
+from tf_gradcam import layers, list_layers
 
 # The look-up
 
@@ -197,7 +42,7 @@ def test_a_model_in_a_subclassed_model_is_listed_in_order_of_execution(images):
     model = Backwards()
     model(images)
     assert [info.layer.name for info in list_layers(model)] == ["first", "last"]
-    assert layers.default_layer(model) is model.last
+    assert layers.default_layer(model).layer is model.last
 
 
 def test_a_layer_that_refers_to_what_holds_it_is_walked_once():
@@ -217,15 +62,25 @@ class Reused(keras.Model):
         return self.scores(self.pool(self.relu(self.conv2(self.relu(self.conv1(images))))))
 
 
-@pytest.mark.parametrize("kind", ["functional", "subclassed"])
-def test_a_layer_that_runs_twice_is_neither_listed_nor_the_default(images, kind):
+def reused(kind, images):
     model = Reused()
     model(images)
-    if kind == "functional":
-        inputs = keras.Input((SIDE, SIDE, 3))
-        model = keras.Model(inputs, model.call(inputs))
-    assert [info.layer.name for info in list_layers(model)] == ["conv1", "conv2"]
-    assert layers.default_layer(model).name == "conv2"
+    if kind == "subclassed":
+        return model
+    inputs = keras.Input((SIDE, SIDE, 3))
+    return keras.Model(inputs, model.call(inputs))
+
+
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+def test_a_layer_that_runs_twice_in_a_chain_is_listed_once_and_its_last_run_is_the_default(images, kind):
+    model = reused(kind, images)
+    assert [(info.layer.name, info.calls) for info in list_layers(model)] == [
+        ("conv1", 1),
+        ("conv2", 1),
+        ("relu2", 2),
+    ]
+    default = layers.default_layer(model)
+    assert (default.layer.name, default.call) == ("relu2", 1)
 
 
 def test_an_inner_model_on_another_size_is_listed_with_the_maps_it_has_there(images):
@@ -234,7 +89,7 @@ def test_an_inner_model_on_another_size_is_listed_with_the_maps_it_has_there(ima
     outer = keras.Input((SIDE, SIDE, 3))
     model = keras.Model(outer, chain(inner(outer), parts()[3:]))
     assert [info.shape for info in list_layers(model)] == [(8, 8, 8), (8, 8, 6), (8, 8, 6)]
-    assert layers.default_layer(model).name == "relu2"
+    assert layers.default_layer(model).layer.name == "relu2"
 
 
 def test_layers_of_another_model_are_listed_with_the_maps_they_have_here():
@@ -251,7 +106,7 @@ def test_only_models_have_layers_to_list():
 
 
 def test_the_default_layer_is_the_last_with_a_map(model):
-    assert layers.default_layer(model).name == "relu2"
+    assert layers.default_layer(model).layer.name == "relu2"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +123,7 @@ def test_the_default_layer_is_the_last_with_a_map(model):
 def test_the_default_layer_is_never_a_pooling_nor_a_dropout_nor_a_single_place(after):
     images = keras.Input((SIDE, SIDE, 3))
     model = keras.Model(images, chain(images, [*parts()[:3], *after, keras.layers.Dense(2)]))
-    assert layers.default_layer(model).name == "relu2"
+    assert layers.default_layer(model).layer.name == "relu2"
 
 
 def test_a_model_without_a_map_has_no_default_layer():
@@ -315,7 +170,7 @@ def test_a_layer_of_another_model_is_refused(model):
         layers.find_layer(model, keras.layers.Conv2D(3, 3, name="conv2"))
 
 
-@pytest.mark.parametrize("layer", [3, b"conv2", ["conv2"]])
+@pytest.mark.parametrize("layer", [3, b"conv2", ["conv2", 3], ["conv2", None]])
 def test_what_names_no_layer_is_refused(model, layer):
-    with pytest.raises(TypeError, match="`layer` must be a name, a keras.Layer or None"):
-        layers.resolve_layer(model, layer)
+    with pytest.raises(TypeError, match="`layer` must be a name, a keras.Layer, a list of them, or None"):
+        layers.resolve(model, layer)

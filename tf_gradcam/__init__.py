@@ -7,7 +7,8 @@ __version__ = "0.1.0"
 # Loaded when first used: `tf-gradcam --help` need not wait for TensorFlow, nor tensors for matplotlib.
 _HOMES = {
     "cam": ["Explanation", "GradCAM", "make_gradcam_heatmap"],
-    "layers": ["build_submodel", "list_layers"],
+    "layers": ["list_layers"],
+    "submodel": ["build_submodel"],
     "image": ["load_image"],
     "visualize": ["colorize", "overlay", "show"],
     "export": ["export_gradcam"],

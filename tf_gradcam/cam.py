@@ -1,59 +1,77 @@
 """The explainer: images to heatmaps, in one compiled function."""
 
-import inspect
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import layers, methods, targets
+from tf_gradcam import inputs, layers, maps, methods, targets
+from tf_gradcam.forward import Read, ancestors, build, find_logits, forward
 from tf_gradcam.methods import Method
 
-_INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
-_LARGEST_SIDE = 2**14  # of a heatmap, in pixels; beyond it one takes gigabytes
+Layers = str | keras.Operation | Sequence[str | keras.Operation] | None
+
+_ONE_MAP_PER_IMAGE = "one map for each image"
+_PATCHES_COUNT = "patches that the score depends on"
 
 
 class Explanation(NamedTuple):
     """What a `GradCAM` answers: tensors, on the model's device.
 
+    `(h, w)` stands for the layer's grid, `(H, W)` for the heatmap's size: one length for a signal, three for
+    a volume or video. Where several scores are explained for each image, as `targets.Classes` asks for, each
+    of the first four has an axis for them after the batch.
+
     Attributes:
-        heatmap: `(N, H, W)` float32 in `[0, 1]`: ReLU of the map, resized, divided by its maximum.
-        map: `(N, h, w)` float32 (float64 where the model is), signed and unscaled, on the layer's own grid.
+        heatmap: `(N, H, W)` float32 in `[0, 1]`: ReLU of the map, resized, divided by its maximum; for
+            several layers their heatmaps in one.
+        map: `(N, h, w)` float32 (float64 where the model is), signed and unscaled, on the layer's own grid;
+            for several layers a tuple of them.
         score: `(N,)`, the score that was explained; for a class, its logit.
         target: `(N,)` int32, the class that was explained, or `None` where the target is no class.
         outputs: what the model returned.
+        heatmaps: a tuple with the heatmap of each layer.
     """
 
     heatmap: tf.Tensor
-    map: tf.Tensor
+    map: tf.Tensor | tuple[tf.Tensor, ...]
     score: tf.Tensor
     target: tf.Tensor | None
     outputs: Any
+    heatmaps: tuple[tf.Tensor, ...]
 
 
 class GradCAM:
     """Explain many images: compiled once, then reused for any class, batch size and image.
 
     Args:
-        model: a `keras.Model` with one input: functional, Sequential, nested or subclassed. Its weights are
-            read at every call, so after further training the next map is new. Its structure is read once: a
-            new layer at the top level is noticed, but make a new `GradCAM` after any other change.
-        layer: the layer whose map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or `None`
-            for the last one that still has a map (the end of the convolutions, before any pooling).
+        model: any `keras.Model`: functional, Sequential, nested or subclassed, with one input or several. Its
+            weights are read at every call, so after further training the next map is new. Its structure is
+            read once: a new layer at the top level is noticed, but make a new `GradCAM` after any other
+            change.
+        layer: the layer whose map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or a step of a
+            functional model such as the `"add"` of `x + y`; or a list of them; or `None` for the last one
+            that still has a map, as `layers.default_layer` says it (the end of the convolutions, before any
+            pooling).
+        call: which run of a layer that runs several times, from 0: where two inputs go through one network,
+            0 is the first of them.
         method: `"gradcam"`, `"hirescam"`, `"layercam"`, or a callable
             `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`.
+        fuse: how the heatmaps of several layers become one, each scaled to `[0, 1]` first: `"mean"`
+            (the default), `"max"`, or `"layercam"`, the maximum after a tanh of those that are not from the
+            coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8).
         preprocess: `images -> what the model takes`, traced into the compiled function, so that raw uint8
             photographs can go in. It gets them as float32, with their values as they are (0.0 to 255.0):
             what `keras.applications` calls `preprocess_input` is wrong on integer tensors.
 
     Raises:
         TypeError: if `model` is no `keras.Model`, or `layer` or `method` is of the wrong type.
-        ValueError: if the model has no such layer or no layer with a map, more than one input,
-            `channels_first` layers, or if Keras runs on another backend than TensorFlow.
+        ValueError: if the model has no such layer or no layer with a map, if `call` or `fuse` makes no sense
+            with it, or if Keras runs on another backend than TensorFlow.
 
     Example:
 
@@ -67,17 +85,22 @@ class GradCAM:
     def __init__(
         self,
         model: keras.Model,
-        layer: str | keras.Layer | None = None,
+        layer: Layers = None,
         *,
+        call: int | None = None,
         method: str | Method = "gradcam",
-        preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        fuse: str | None = None,
+        preprocess: Callable[[Any], Any] | None = None,
     ):
         self.model = model
-        self._explainer = _Explainer(model, layer, method, preprocess)
+        self._explainer = _Explainer(model, layer, call, method, fuse, preprocess)
 
     @property
-    def layer(self) -> keras.Layer | None:
-        """The layer that is explained; `None` while a model that was never called awaits its first image."""
+    def layer(self) -> keras.Operation | tuple[keras.Operation, ...] | None:
+        """The layer that is explained, or a tuple of several.
+
+        `None` while a model that was never called awaits its first image.
+        """
         return self._explainer.layer
 
     def __call__(
@@ -85,21 +108,22 @@ class GradCAM:
         images: Any,
         target: Any = None,
         *,
-        size: str | tuple[int, int] | None = "input",
+        size: str | int | Sequence[int] | None = "input",
         interpolation: str = "bilinear",
     ) -> Explanation:
         """Explain a batch of images.
 
         Args:
             images: `(N, H, W, C)`, or `(H, W, C)` for a batch of one; array or tensor of any real dtype, as
-                the model takes it, or as `preprocess` does. Arrays are checked for NaN; tensors are not
-                read back from their device.
+                the model takes it, or as `preprocess` does. For a model with several inputs, a list or dict
+                of them, as the model takes it. Arrays are checked for NaN; tensors are not read back from
+                their device.
             target: what to explain: `None` (each image's own predicted class; with a single sigmoid unit
                 the side it falls on), an int, N ints, a target from `tf_gradcam.targets`, or any callable
-                `outputs -> (N,)`, which gets just what the model returns. A callable is traced once: keep
-                it, and use it again.
-            size: `"input"` for the images' height and width, `None` for the layer's own grid, or
-                `(height, width)` in pixels.
+                `outputs -> (N,)`, or `(N, M)` for M maps of each image, which gets just what the model
+                returns. A callable is traced once: keep it, and use it again.
+            size: `"input"` for the images' height and width, `None` for the layer's own grid (of several, the
+                finest), or `(height, width)` in pixels: one length for each axis of the grid.
             interpolation: a method of `tf.image.resize`. The papers use `"bilinear"`. The kernel matters on
                 small objects: in a trial the peak of a 7x7 map fell on the object in 52 % of scenes with
                 `"bilinear"`, 59 % `"bicubic"`, 64 % `"mitchellcubic"`, 69 % `"gaussian"`. What overshoots
@@ -112,22 +136,25 @@ class GradCAM:
             TypeError: if `images` or `target` is of a type that can't be explained.
             ValueError: if the images have the wrong shape, hold NaN, or are none; if `target` is out of
                 range, or isn't one for each image; if `size` or `interpolation` is unknown; if the score
-                doesn't depend on the layer.
+                doesn't depend on the layer, or only on its class token.
         """
         return self._explainer.explain("images", images, target, size, interpolation)
 
 
 class _Explainer:
-    """What both doors share. It keeps neither the model nor the layer alive."""
+    """What both doors share. It keeps neither the model nor the layers alive."""
 
-    def __init__(self, model, layer, method, preprocess=None):
+    def __init__(self, model, layer, call, method, fuse, preprocess=None):
         layers.check_model(model)
-        layers.check_layer_type(layer)
+        layers.check_layer(layer, call)
         if preprocess is not None and not callable(preprocess):
             raise TypeError(f"`preprocess` must be a callable. Received: preprocess={preprocess!r}")
         self._model = weakref.ref(model)
-        self._requested_layer = weakref.ref(layer) if isinstance(layer, keras.Layer) else lambda: layer
+        self._several = isinstance(layer, list | tuple)
+        self._requested = [_weak(each) for each in layer] if self._several else _weak(layer)
+        self._call = call
         self._formula = methods.get(method)
+        self._fuse = _checked_fuse(fuse, layer)
         self._preprocess = preprocess
         self._parts = None
         if layers.is_built(model):
@@ -135,230 +162,329 @@ class _Explainer:
 
     @property
     def layer(self):
-        return None if self._parts is None else self._layer()
+        if self._parts is None:
+            return None
+        found = tuple(layer() for layer, _ in self._reads)
+        return found if self._several else found[0]
 
     def _compile(self, images=None):
         model = self._model()
-        self._layer = weakref.ref(layers.resolve_layer(model, self._requested_layer(), images))
+        asked = [_strong(each) for each in self._requested] if self._several else _strong(self._requested)
+        reads = layers.resolve(model, asked, self._call, images)
+        self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
         self._parts = layers.parts(model)
-        self._explain_map = _explain_map(self._model, self._layer, self._formula, self._preprocess)
+        self._explain_map = _explain_map(model, self._reads, self._formula, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
         # Made once, as it takes its time.
-        self._model_spec = layers.input_spec(model) if getattr(model, "inputs", None) else None
+        self._specs = inputs.known_specs(model)
+        self._has_graph = inputs.graph(model) is not None
+        self._names = getattr(inputs.graph(model), "output_names", None)
         self._traces = {}
 
     def explain(self, name, images, target, size, interpolation) -> Explanation:
-        images = _batch(name, images)
-        size = _checked_size(size)
-        if interpolation not in _INTERPOLATIONS:
+        known = self._specs if self._parts is not None else inputs.known_specs(self._model())
+        images = inputs.batch(name, images, known)
+        size = maps.checked_size(size)
+        if interpolation not in maps.INTERPOLATIONS:
             raise ValueError(
-                f"`interpolation` must be one of {_INTERPOLATIONS}. Received: interpolation={interpolation!r}"
+                f"`interpolation` must be one of {maps.INTERPOLATIONS}. "
+                f"Received: interpolation={interpolation!r}"
             )
-        if target is not None:
-            target = targets.per_image(target, images.shape[0] or tf.shape(images)[0])
         if self._parts is None:
             prepared = _preprocessed(self._preprocess, images)
-            layers.build(self._model(), prepared)
+            build(self._model(), _cast(prepared, inputs.specs_for(self._model(), prepared)))
             self._compile(prepared)
         elif self._parts != layers.parts(self._model()):  # as when a Sequential model gained a layer
             self._compile()
-        spec = self._spec(images)
-        _check_images(name, images, spec)
-        key = spec, images.dtype, _kind(target), _kind(size), interpolation
-        try:
-            known = key in self._traces
-        except TypeError as error:
-            raise TypeError(
-                f"`target` must be hashable if it is a callable. Received: {target!r:.80}. "
-                "A dataclass is, when it is frozen."
-            ) from error
-        if not known:
-            self._traces = {key: each for key, each in self._traces.items() if not _is_gone(key[2])}
-            self._traces[key] = self._trace(spec, images.dtype, target, size, interpolation)
+        flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
+        if target is not None:
+            target = targets.per_image(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
+        specs = self._specs_to_trace(images)
+        inputs.check(name, images, specs)
+        key = self._key(images, specs, flat, target, size, interpolation)
+        if key not in self._traces:
+            self._traces = {key: each for key, each in self._traces.items() if not targets.is_gone(key[2])}
+            self._traces[key] = self._trace(images, specs, target, size, interpolation)
         compiled = self._traces[key]
         if target is not None:
             answer = compiled.structured_outputs
             targets.check_range(target, answer.target, answer.outputs)
+        numbers = [] if target is None else targets.numbers(target)
         try:
-            return compiled(images, *_data(target), *_data(size))
+            return compiled(*flat, *numbers, *_lengths(size))
         except tf.errors.InvalidArgumentError as error:
-            if "EnsureShape" not in str(error):
-                raise
-            raise ValueError(f"`preprocess` must return what the model takes. Received: {error}") from error
+            raise self._explained(error, images) from error
 
-    def _spec(self, images) -> tf.TensorSpec:
-        """Return the shape and dtype to trace for: the model's own, or as open as `preprocess` needs."""
+    def _specs_to_trace(self, images):
+        """Return the shapes and dtypes to trace for: the model's own, or as open as `preprocess` needs."""
         if self._preprocess is not None:
-            return tf.TensorSpec([None, None, None, images.shape[-1]], tf.float32)
-        return self._model_spec or layers.input_spec(self._model(), images)
+            return inputs.open_specs(images)
+        return self._specs if self._has_graph else inputs.specs_for(self._model(), images)
 
-    def _trace(self, spec, dtype, target, size, interpolation):
+    def _key(self, images, specs, flat, target, size, interpolation):
+        """Return what a trace is for: all of its arguments but the numbers in them."""
+        if len(flat) == 1:
+            shapes = specs if isinstance(specs, tf.TensorSpec) else keras.tree.flatten(specs)[0]
+        else:
+            shapes = repr(specs)
+        dtypes = tuple(each.dtype for each in flat)
+        kind = None if target is None else targets.kind(target)
+        return shapes, dtypes, kind, size if isinstance(size, str) else np.shape(size), interpolation
+
+    def _trace(self, images, specs, target, size, interpolation):
         """Return the function for arguments of this kind, traced with an open batch.
 
         It takes the images, then the numbers in `target` and `size`, if any, all flat: to bind structures
         would take TensorFlow half a millisecond at every call.
         """
-        fields = len(_data(target))
+        dtypes = [image.dtype for image in keras.tree.flatten(images)]
+        numbers = [] if target is None else targets.numbers(target)
+        count, last = len(dtypes), len(dtypes) + len(numbers)
         # Whatever the size or the images' dtype, the model is traced once for each kind of target. A callable
         # is no kind: it may have been made on the spot, and must then be free to go, trace and all.
-        explain_map = self._explain_map if callable(target) else self._compiled_map
+        inline = target is not None and targets.holds_callable(target)
+        explain_map = self._explain_map if inline else self._compiled_map
 
         @tf.function(autograph=False)
-        def compiled(images, *data):
-            goal = tf.nest.pack_sequence_as(target, data[:fields]) if fields else target
-            goal = targets.per_image(goal, tf.shape(images)[0])  # rows for None: the predicted classes
-            signed_map, score, index, outputs = explain_map(tf.cast(images, spec.dtype), goal)
-            shape = tf.shape(images)[1:3] if isinstance(size, str) else None if size is None else data[-1]
-            heatmap = _heatmap(signed_map, shape, interpolation)
-            return Explanation(heatmap, signed_map, score, index, outputs)
+        def compiled(*tensors):
+            images = keras.tree.pack_sequence_as(specs, tensors[:count])
+            goal = targets.with_numbers(target, tensors[count:last]) if numbers else target
+            goal = targets.per_image(goal, tf.shape(tensors[0])[0])  # rows for None: the predicted classes
+            signed_maps, score, index, outputs, places = explain_map(_cast(images, specs), goal)
+            lengths = places if isinstance(size, str) else None if size is None else tensors[last]
+            _check_lengths(lengths, signed_maps[0], score, size)
+            heatmap, heatmaps = self._heatmaps(signed_maps, score, lengths, interpolation)
+            own_map = tuple(signed_maps) if self._several else signed_maps[0]
+            return Explanation(heatmap, own_map, score, index, outputs, heatmaps)
 
-        data = [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in _data(target) + _data(size)]
-        return compiled.get_concrete_function(tf.TensorSpec(spec.shape, dtype), *data)
+        shapes = [spec.shape for spec in keras.tree.flatten(specs)]
+        signature = [tf.TensorSpec(*each) for each in zip(shapes, dtypes, strict=True)]
+        signature += [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in numbers]
+        signature += [tf.TensorSpec(each.shape, each.dtype) for each in _lengths(size)]
+        return compiled.get_concrete_function(*signature)
+
+    def _heatmaps(self, signed_maps, score, lengths, interpolation):
+        """Return the heatmap of all layers in one, and a tuple with that of each."""
+        axes = score.shape.rank  # the batch, and that of several scores
+        grids = [tf.shape(each)[axes:] for each in signed_maps]
+        places = [tf.reduce_prod(grid) for grid in grids]
+        if lengths is None and self._several:
+            lengths = tf.gather(tf.stack(grids), tf.argmax(tf.stack(places)))
+        heatmaps = []
+        for signed_map, grid in zip(signed_maps, grids, strict=True):
+            flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
+            heatmaps.append(maps.heatmap(flat, lengths, interpolation))
+        fused = maps.fuse(heatmaps, places, self._fuse) if self._several else heatmaps[0]
+
+        def unflat(heatmap):
+            return tf.reshape(heatmap, tf.concat([tf.shape(score), tf.shape(heatmap)[1:]], 0))
+
+        return unflat(fused), tuple(map(unflat, heatmaps))
+
+    def _explained(self, error, images) -> Exception:
+        """Return a problem that only showed while the graph ran, as an error that helps."""
+        text = str(error)
+        if "`target` must" in text:
+            return ValueError(text[text.index("`target` must") :].partition("\n")[0])
+        if "EnsureShape" in text:
+            return ValueError(f"`preprocess` must return what the model takes. Received: {error}")
+        names = ", ".join(repr(layer().name) for layer, _ in self._reads)
+        if _ONE_MAP_PER_IMAGE in text:
+            return ValueError(
+                f"`layer` must return {_ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns more rows "
+                "than there are images, as windows of one are. Choose a layer before or after."
+            )
+        if _PATCHES_COUNT in text:
+            default = layers.default_layer(self._model(), None if self._has_graph else images).layer
+            path = next(path for path, each in layers.walk(self._model()) if each is default)
+            return ValueError(
+                f"`layer` must have {_PATCHES_COUNT}. Received: layer={names}, of which only the class token "
+                f"counts: nothing mixes the tokens after it. Choose a layer before: {path!r}, or layer=None."
+            )
+        return error
 
 
-def _explain_map(weak_model, weak_layer, formula, preprocess):
-    """Return the function (images, target) -> (map, score, class index, outputs)."""
+def _weak(layer):
+    return weakref.ref(layer) if isinstance(layer, keras.Operation) else layer
+
+
+def _strong(layer):
+    return layer() if isinstance(layer, weakref.ref) else layer
+
+
+def _checked_fuse(fuse, layer):
+    several = isinstance(layer, list | tuple)
+    if fuse is not None and fuse not in maps.FUSIONS:
+        raise ValueError(f"`fuse` must be one of {maps.FUSIONS}. Received: fuse={fuse!r}")
+    if fuse is not None and not several:
+        raise ValueError(
+            f"`fuse` must be left out where one layer is explained. Received: fuse={fuse!r}, and "
+            f"layer={getattr(layer, 'name', layer)!r}. Give a list of layers."
+        )
+    return fuse or maps.FUSIONS[0]
+
+
+def _lengths(size) -> list[np.ndarray]:
+    return [] if size is None or isinstance(size, str) else [size]
+
+
+def _check_lengths(lengths, signed_map, score, size) -> None:
+    grid = signed_map.shape.rank - score.shape.rank
+    if size is None:
+        return
+    if lengths is None:
+        raise ValueError(
+            f'`size` must be None or {grid} lengths. Received: size="input", but no input of the model has '
+            f"the {grid} axes of the layer's grid."
+        )
+    if lengths.shape[0] not in (None, grid):
+        raise ValueError(
+            f"`size` must hold one length for each of the {grid} axes of the layer's grid. "
+            f"Received: {lengths.shape[0]} lengths"
+        )
+
+
+def _explain_map(model, reads, formula, preprocess):
+    """Return the function (images, target) -> (maps, score, class index, outputs, the images' lengths)."""
+    weak_model = weakref.ref(model)
+    first = layers.are_channels_first(model, [layer() for layer, _ in reads])
 
     def explain_map(images, target):
-        model, layer = weak_model(), weak_layer()
-        images = _preprocessed(preprocess, images)
-        spec = layers.input_spec(model, images)
-        if not spec.shape.is_compatible_with(images.shape):
-            raise ValueError(
-                f"`preprocess` must return what the model takes, {spec.shape}. Received: {images.shape}"
-            )
-        images = tf.ensure_shape(tf.cast(images, spec.dtype), spec.shape)
+        model = weak_model()
+        prepared = _preprocessed(preprocess, images)
+        prepared = _as_the_model_takes(prepared, inputs.specs_for(model, prepared))
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            read = layers.forward(model, layer, images, tape.watch)
-            layers.check_map(layer, read.activations)
-            logits = None if callable(target) else layers.find_logits(read.outputs)
+            read = forward(model, prepared, [Read(layer(), call) for layer, call in reads], tape.watch)
+            logits = None if callable(target) else find_logits(read.outputs)
             score, index = targets.score(target, read.outputs, logits)
-        gradients = _gradients(tape, score, read.activations)
-        if gradients is None:
-            raise ValueError(
-                f"`layer` must be on the way to the score. Received: layer={layer.name!r}, on which the "
-                "target's score doesn't depend. Choose a layer before the output that is explained."
-            )
-        signed_map = formula(tf.cast(read.activations, gradients.dtype), gradients)
-        _check_map_shape(signed_map, read.activations)
-        return signed_map, score, index, read.outputs
+        shapes = [each.shape for each in keras.tree.flatten(prepared)]
+        grids = [
+            _grid(layer(), activations, shapes, channels_first)
+            for (layer, _), activations, channels_first in zip(reads, read.activations, first, strict=True)
+        ]
+        names = [layer().name for layer, _ in reads]
+        signed_maps = _signed_maps(tape, score, read.activations, grids, names, formula)
+        places = _places(images, read.activations[0], len(grids[0].shape), first[0])
+        return signed_maps, score, index, read.outputs, places
 
     return explain_map
 
 
-def _gradients(tape, score, activations):
-    """Return the gradients in float32, or float64; `None` if the score doesn't depend on the activations."""
-    gradients = tape.gradient(score, activations)
-    if gradients is None or gradients.dtype == tf.float64:
-        return gradients
-    gradients = tf.cast(gradients, tf.float32)
-    if activations.dtype != tf.float16:
-        return gradients
+def _preprocessed(preprocess, images):
+    if preprocess is None:
+        return images
+    return preprocess(keras.tree.map_structure(lambda image: tf.cast(image, tf.float32), images))
+
+
+def _cast(images, specs):
+    return keras.tree.map_structure(lambda spec, image: tf.cast(image, spec.dtype), specs, images)
+
+
+def _as_the_model_takes(images, specs):
+    """Return `images`, checked against `specs`: a `preprocess` may have returned anything."""
+
+    def checked(spec, image):
+        if not spec.shape.is_compatible_with(image.shape):
+            raise ValueError(
+                f"`preprocess` must return what the model takes, {spec.shape}. Received: {image.shape}"
+            )
+        return tf.ensure_shape(tf.cast(image, spec.dtype), spec.shape)
+
+    return keras.tree.map_structure(checked, specs, images)
+
+
+def _grid(layer, activations, shapes, channels_first) -> maps.Grid:
+    grid = None
+    if activations.shape.rank is not None:
+        grid = maps.find_grid(tuple(activations.shape), shapes, channels_first)
+    if grid is None:
+        raise ValueError(
+            "`layer` must return a map (N, h, w, K) with more than one position, or the tokens of an image's "
+            f"patches. Received: layer={layer.name!r}, which returns {activations.shape}. Choose a layer "
+            "before it, or layer=None for the last that has a map."
+        )
+    return grid
+
+
+def _places(images, activations, rank, channels_first):
+    """Return the lengths of the image that the activations were made of, or `None` where there is none.
+
+    Of several inputs it is the first on the way to the layer that has as many axes as the layer's grid.
+    """
+    way = ancestors([activations])
+    lengths = [
+        maps.places(image, rank, channels_first) for image in keras.tree.flatten(images) if image.op in way
+    ]
+    return next((each for each in lengths if each is not None), None)
+
+
+def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Tensor]:
+    """Return the map of each layer, `(N, *grid)`, or `(N, M, *grid)` for a score `(N, M)`."""
+    wide = [each if each.dtype == tf.float64 else tf.cast(each, tf.float32) for each in activations]
+    on_grid = [maps.to_grid(each, grid) for each, grid in zip(wide, grids, strict=True)]
+
+    def explain(seed):
+        gradients = _gradients(tape, score, activations, seed, names)
+        found = []
+        for gradient, values, grid in zip(gradients, on_grid, grids, strict=True):
+            gradient = _checked(gradient, score, grid)
+            found.append(formula(values, maps.to_grid(gradient, grid)))
+            _check_map_shape(found[-1], values)
+        return found
+
+    if score.shape.rank == 1:
+        return explain(tf.ones_like(score))
+    seeds = tf.eye(tf.shape(score)[1], dtype=score.dtype)
+    # One backward pass for each score, all through the one forward pass: a loop, as there may be many.
+    found = tf.map_fn(
+        lambda seed: explain(tf.broadcast_to(seed, tf.shape(score))),
+        seeds,
+        fn_output_signature=[each.dtype for each in on_grid],
+    )
+    return [tf.transpose(each, [1, 0, *range(2, each.shape.rank)]) for each in found]
+
+
+def _gradients(tape, score, activations, seed, names) -> list[tf.Tensor]:
+    """Return the gradients of `score`, weighed by `seed`, in float32, or float64 where the layer is."""
+    gradients = tape.gradient(score, activations, seed)
+    if None in gradients:
+        lost = names[gradients.index(None)]
+        raise ValueError(
+            f"`layer` must be on the way to the score. Received: layer={lost!r}, on which the target's score "
+            "doesn't depend. Choose a layer before the output that is explained."
+        )
+    if not any(each.dtype == tf.float16 for each in activations):
+        return [each if each.dtype == tf.float64 else tf.cast(each, tf.float32) for each in gradients]
     # Spread over many places a gradient vanishes in float16, and scaled up another overflows.
-    scaled = tape.gradient(score, activations, output_gradients=1024 * tf.ones_like(score))
+    scaled = tape.gradient(score, activations, 1024 * seed)
+    return [_unscaled(*pair) for pair in zip(gradients, scaled, strict=True)]
+
+
+def _unscaled(gradient, scaled):
+    if gradient.dtype != tf.float16:
+        return gradient if gradient.dtype == tf.float64 else tf.cast(gradient, tf.float32)
     scaled = tf.cast(scaled, tf.float32) / 1024
-    return tf.where(tf.math.is_finite(scaled), scaled, gradients)
+    return tf.where(tf.math.is_finite(scaled), scaled, tf.cast(gradient, tf.float32))
+
+
+def _checked(gradient, score, grid) -> tf.Tensor:
+    """Return `gradient`, with a complaint in the graph for what only its values can tell."""
+    rows, images = tf.shape(gradient)[0], tf.shape(score)[0]
+    complaints = [tf.debugging.assert_equal(rows, images, _ONE_MAP_PER_IMAGE)]
+    if grid.extra:
+        counts = tf.reduce_any(maps.to_grid(gradient, grid) != 0)
+        token_counts = tf.reduce_any(maps.extra_tokens(gradient, grid) != 0)
+        complaints.append(tf.debugging.Assert(counts | ~token_counts, [_PATCHES_COUNT]))
+    with tf.control_dependencies([each for each in complaints if each is not None]):
+        return tf.identity(gradient)
 
 
 def _check_map_shape(signed_map, activations):
-    if signed_map.shape.rank != 3:
+    if signed_map.shape.rank != activations.shape.rank - 1:
         raise ValueError(
             "`method` must return a map (N, h, w) from activations and gradients (N, h, w, K). "
             f"Received: {signed_map.shape} from {activations.shape}"
         )
-
-
-def _preprocessed(preprocess, images):
-    return images if preprocess is None else preprocess(tf.cast(images, tf.float32))
-
-
-def _heatmap(signed_map, size, interpolation):
-    """ReLU, resize, divide by the maximum, in this order. No evidence at all is 0, not 0/0."""
-    heatmap = tf.nn.relu(tf.cast(signed_map, tf.float32))
-    if size is not None:
-        # Bicubic and its like overshoot below 0: hence the second ReLU.
-        heatmap = tf.nn.relu(tf.image.resize(heatmap[..., None], size, interpolation)[..., 0])
-    return tf.math.divide_no_nan(heatmap, tf.reduce_max(heatmap, axis=(1, 2), keepdims=True))
-
-
-def _batch(name, images) -> tf.Tensor:
-    """Return `images` as a tensor `(N, H, W, C)`; what is still on the host is checked for NaN."""
-    if isinstance(images, keras.Layer):
-        raise TypeError(f"`{name}` must be an image. Received a model: `model` and `{name}` are swapped.")
-    if not tf.is_tensor(images):
-        try:
-            images = np.asarray(images)
-        except ValueError as error:
-            raise ValueError(f"`{name}` must be one array: images of one shape. Received: {error}") from error
-        if images.dtype.name == "bfloat16":  # NumPy takes it for raw bytes
-            images = images.astype(np.float32)
-        if images.dtype.kind not in "fiub":
-            raise TypeError(f"`{name}` must hold real numbers. Received: dtype {images.dtype}")
-        if not np.isfinite(images).all():
-            raise ValueError(f"`{name}` must be finite. Received NaN or infinity in it.")
-        images = tf.convert_to_tensor(images)
-    if not (images.dtype.is_floating or images.dtype.is_integer or images.dtype.is_bool):
-        raise TypeError(f"`{name}` must hold real numbers. Received: dtype {images.dtype.name}")
-    if images.shape.rank not in (3, 4):
-        raise ValueError(
-            f"`{name}` must be an image (H, W, C) or a batch (N, H, W, C). Received: shape {images.shape}"
-        )
-    if 0 in images.shape.as_list():
-        raise ValueError(f"`{name}` must not be empty. Received: shape {images.shape}")
-    return images if images.shape.rank == 4 else images[None]
-
-
-def _check_images(name, images, spec) -> None:
-    """Raise a `ValueError` unless the model, traced for `spec`, takes `images`."""
-    if not spec.shape.is_compatible_with(images.shape):
-        hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
-        if spec.shape[-1] not in (None, images.shape[-1]):
-            hint = f"It must have {spec.shape[-1]} channels, and they come last."
-        raise ValueError(
-            f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {images.shape}. "
-            f"{hint}"
-        )
-    fractions = spec.dtype.is_integer and images.dtype.is_floating and hasattr(images, "numpy")
-    if fractions and np.any(images.numpy() % 1):
-        raise ValueError(
-            f"`{name}` must hold whole numbers, as the model takes {spec.dtype.name}. Received: fractions. "
-            "Give the pixels as they are, 0 to 255."
-        )
-
-
-def _checked_size(size):
-    """Return `"input"`, `None`, or height and width as an array: data, so that another never traces anew."""
-    if size is None or (isinstance(size, str) and size == "input"):
-        return size
-    whole = np.shape(size) == (2,) and np.asarray(size).dtype.kind in "iu"
-    if not whole or np.min(size) < 1 or np.max(size) > _LARGEST_SIDE:
-        raise ValueError(
-            f'`size` must be "input", None or (height, width) in pixels, up to {_LARGEST_SIDE}. '
-            f"Received: size={size!r}"
-        )
-    return np.array(size, np.int32)
-
-
-def _data(argument) -> list:
-    """Return the numbers in an argument, which may change from call to call, as a flat list of arrays."""
-    if argument is None or isinstance(argument, str) or callable(argument):
-        return []
-    return tf.nest.flatten(argument)
-
-
-def _kind(argument):
-    """Return what makes an argument trace anew: all of it but the numbers."""
-    if argument is None or isinstance(argument, str):
-        return argument
-    if inspect.ismethod(argument):
-        return weakref.WeakMethod(argument)
-    if callable(argument):
-        return weakref.ref(argument) if type(argument).__weakrefoffset__ else argument
-    return type(argument), *((each.dtype, tuple(each.shape[1:])) for each in _data(argument))
-
-
-def _is_gone(kind) -> bool:
-    return isinstance(kind, weakref.ref) and kind() is None
 
 
 # model -> {(its parts, layer, method): explainer}. Nothing of ours in it keeps a model alive.
@@ -366,34 +492,38 @@ _SHARED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _MOST_SHARED = 64  # of a model, before the oldest goes: a method may have been made on the spot
 
 
-def _shared(model, layer, method) -> _Explainer:
+def _shared(model, layer, call, method, fuse) -> _Explainer:
     """Return the explainer that all calls with this model, layer and method share."""
-    layers.check_model_type(model)
-    layers.check_layer_type(layer)
+    layers.check_model(model)
+    layers.check_layer(layer, call)
     formula = methods.get(method)
     if formula.__hash__ is None:
         raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}")
-    parts = layers.parts(model)
+    about = call, formula, fuse, layers.parts(model)
     explainers = _SHARED.setdefault(model, {})
-    key = parts, weakref.ref(layer) if isinstance(layer, keras.Layer) else layer, formula
-    if key not in explainers:
-        explainer = _Explainer(model, layer, formula)
-        if explainer.layer is not None:  # However it was named, one serves it.
-            explainer = explainers.setdefault((parts, weakref.ref(explainer.layer), formula), explainer)
-        explainers[key] = explainer
+    asked = tuple(map(_weak, layer)) if isinstance(layer, list | tuple) else _weak(layer)
+    if (asked, *about) not in explainers:
+        explainer = _Explainer(model, layer, call, formula, fuse)
+        if isinstance(explainer.layer, keras.Operation):  # However it was named, one serves it.
+            ((_, run),) = explainer._reads
+            about_layer = _weak(explainer.layer), run, formula, fuse, layers.parts(model)
+            explainer = explainers.setdefault(about_layer, explainer)
+        explainers[asked, *about] = explainer
         while len(explainers) > _MOST_SHARED:
             explainers.pop(next(iter(explainers)))
-    return explainers[key]
+    return explainers[asked, *about]
 
 
 def make_gradcam_heatmap(
     model: keras.Model,
     img: Any,
-    layer: str | keras.Layer | None = None,
+    layer: Layers = None,
     target: Any = None,
     *,
+    call: int | None = None,
     method: str | Method = "gradcam",
-    size: str | tuple[int, int] | None = "input",
+    fuse: str | None = None,
+    size: str | int | Sequence[int] | None = "input",
     interpolation: str = "bilinear",
 ) -> np.ndarray:
     """Show where a model saw the evidence for a class.
@@ -402,19 +532,23 @@ def make_gradcam_heatmap(
     forward pass, for any class, image and batch size. The compiled function goes when the model goes.
 
     Args:
-        model: a `keras.Model` with one input: functional, Sequential, nested or subclassed. A model that was
-            never called is built by the image.
+        model: any `keras.Model`: functional, Sequential, nested or subclassed. A model that was never called
+            is built by the image.
         img: one image `(H, W, C)` or `(1, H, W, C)`, or a batch `(N, H, W, C)`: array or tensor of any real
-            dtype, preprocessed as the model takes it.
-        layer: name, path (`"inner/conv"`), `keras.Layer`, or `None` for the last layer that still has a map.
+            dtype, preprocessed as the model takes it. For a model with several inputs a list or dict of them.
+        layer: name, path (`"inner/conv"`), `keras.Layer`, a list of them, or `None` for the last layer that
+            still has a map; see `GradCAM`.
         target: what to explain; see `GradCAM`. `None` is each image's own predicted class.
+        call: which run of a layer that runs several times; see `GradCAM`.
         method: name or callable; see `GradCAM`. A callable that refers to the model keeps it alive.
+        fuse: how the heatmaps of several layers become one; see `GradCAM`.
         size: `"input"`, `None` for the layer's own grid, or `(height, width)`; see `GradCAM`.
         interpolation: a method of `tf.image.resize`; see `GradCAM`.
 
     Returns:
-        float32 array in `[0, 1]`: `(H, W)` for one image, `(N, H, W)` for a batch. All zeros, with a warning,
-        where nothing speaks for the target.
+        float32 array in `[0, 1]`: `(H, W)` for one image, `(N, H, W)` for a batch; of a signal `(T,)`, of a
+        volume or video `(D, H, W)`; with `targets.Classes` one for each class before these axes. All zeros,
+        with a warning, where nothing speaks for the target.
 
     Raises:
         TypeError, ValueError: as `GradCAM` does, and a `ValueError` where the model answers NaN.
@@ -431,35 +565,48 @@ def make_gradcam_heatmap(
     """
     if isinstance(img, keras.Model) and not isinstance(model, keras.Model):
         raise TypeError("`model` comes first, then `img`. Received them swapped.")
-    if tf.is_tensor(img):
-        if not hasattr(img, "numpy"):
-            raise ValueError(
-                "`img` must hold numbers. Received a symbolic one: use GradCAM in a tf.function."
-            )
-        img = img.numpy()  # The answer goes to the host, so the image may as well be checked there.
-    explainer = _shared(model, layer, method)
+    # The answer goes to the host, so the image may as well be checked there.
+    img = _on_host(img)
+    explainer = _shared(model, layer, call, method, fuse)
     explanation = explainer.explain("img", img, target, size, interpolation)
-    signed_map = explanation.map.numpy()
-    if not np.isfinite(signed_map).all():
+    signed_maps = explanation.map if isinstance(explanation.map, tuple) else (explanation.map,)
+    signed_maps = [each.numpy() for each in signed_maps]
+    if not all(np.isfinite(each).all() for each in signed_maps):
         raise ValueError(
             "`model` answers NaN or infinity for `img`, or its gradients do: look for it in the weights, and "
             "for a target that is too large. There is no heatmap."
         )
-    _warn_if_blank(signed_map, explanation.target, explainer.layer)
+    _warn_if_blank(signed_maps, explanation.score.shape, explanation.target, explainer.layer)
     heatmap = explanation.heatmap.numpy()
     return heatmap[0] if len(heatmap) == 1 else heatmap
 
 
-def _warn_if_blank(signed_map, target, layer) -> None:
-    blank = np.flatnonzero(signed_map.max(axis=(1, 2)) <= 0)
+def _on_host(img):
+    if isinstance(img, dict):
+        return {name: _on_host(each) for name, each in img.items()}
+    if isinstance(img, list | tuple) and any(map(tf.is_tensor, img)):
+        return type(img)(map(_on_host, img))
+    if not tf.is_tensor(img):
+        return img
+    if not hasattr(img, "numpy"):
+        raise ValueError("`img` must hold numbers. Received a symbolic one: use GradCAM in a tf.function.")
+    return img.numpy()
+
+
+def _warn_if_blank(signed_maps, shape, target, layer) -> None:
+    rows = int(np.prod(shape))
+    flat = [each.reshape(rows, -1) for each in signed_maps]
+    blank = np.flatnonzero(np.max([each.max(axis=1) for each in flat], axis=0) <= 0)
     if len(blank) == 0:
         return
     first = blank[0]
-    target = "the target" if target is None else f"class {target.numpy()[first]}"
-    reason = "all of it speaks against" if signed_map[first].any() else "its gradients or activations are 0"
+    target = "the target" if target is None else f"class {target.numpy().ravel()[first]}"
+    spoken = any(each[first].any() for each in flat)
+    reason = "all of it speaks against" if spoken else "its gradients or activations are 0"
+    names = [each.name for each in layer] if isinstance(layer, tuple) else layer.name
     warnings.warn(
-        f"Blank heatmap for {len(blank)} of {len(signed_map)} images: in image {first}, nothing at layer "
-        f"{layer.name!r} speaks for {target}: {reason}. Try another layer, target or method; the signed map "
+        f"Blank heatmap for {len(blank)} of {rows} images: in image {first * shape[0] // rows}, nothing at "
+        f"layer {names!r} speaks for {target}: {reason}. Try another layer, target or method; the signed map "
         "is GradCAM(model, layer)(images).map.",
         stacklevel=3,
     )

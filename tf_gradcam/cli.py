@@ -181,7 +181,7 @@ def _layers(arguments) -> int:
     from tf_gradcam.classifier import load_classifier
 
     model = load_classifier(arguments.model).model
-    default = layers.default_layer(model)
+    default = layers.default_layer(model).layer
     rows = [
         (each.path, _shape(each.shape), "default" if each.layer is default else "")
         for each in layers.list_layers(model)
@@ -266,7 +266,8 @@ def _explainer(arguments) -> Callable[[Any], Iterator[_Answer]]:
 
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
     target = None if arguments.target is None else class_index(arguments.target, classifier.labels)
-    layer = layers.resolve_layer(classifier.model, arguments.layer)
+    (read,) = layers.resolve(classifier.model, arguments.layer)
+    layer = read.layer
     path = next(path for path, each in layers.walk(classifier.model) if each is layer)
     about = {"layer": path, "method": arguments.method}
     cam = GradCAM(classifier.model, layer, method=arguments.method)
@@ -388,7 +389,13 @@ def _model_input(image, model):
 
     from tf_gradcam import layers, load_image
 
-    *size, channels = layers.input_spec(model).shape[1:]
+    spec = layers.specs_for(model)
+    if not hasattr(spec, "shape") or spec.shape.rank != 4 or spec.shape[-1] not in (None, 1, 3):
+        raise ValueError(
+            "`--model` must take one photograph (N, H, W, 3) or (N, H, W, 1). Received: a model that takes "
+            f"{spec}. Explain it in Python, with tf_gradcam.GradCAM."
+        )
+    *size, channels = spec.shape[1:]
     shrink = min(1, _LONGEST_SIDE / max(image.shape[:2]))
     size = [given or max(1, round(own * shrink)) for given, own in zip(size, image.shape[:2], strict=True)]
     pixels = load_image(image, size=tuple(size))

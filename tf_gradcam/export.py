@@ -51,9 +51,11 @@ def export_gradcam(
     ```
     """
     cam = GradCAM(model, layer, method=method, preprocess=preprocess)
-    spec = layers.input_spec(model)
+    specs = layers.specs_for(model)
     if preprocess is not None:
-        spec = tf.TensorSpec([None, None, None, spec.shape[-1]], tf.uint8)
+        specs = keras.tree.map_structure(_raw, specs)
+    if isinstance(specs, tf.TensorSpec):
+        specs = tf.TensorSpec(specs.shape, specs.dtype, "images")
 
     def explain(images):
         explanation = cam(images, size=size, interpolation=interpolation)
@@ -63,8 +65,12 @@ def export_gradcam(
     # Keras's own archive: a tf.Module around a Keras 3 model loads in Python, but nowhere else.
     archive = keras.export.ExportArchive()
     archive.track(model)
-    signature = [tf.TensorSpec(spec.shape, spec.dtype, "images")]
+    signature = [specs]
     # Read off the explanation: the graph optimiser drops what these outputs don't need.
     archive.add_endpoint("serving_default", lambda images: cam(images).outputs, signature)
     archive.add_endpoint("gradcam", explain, signature)
     archive.write_out(os.fspath(path), verbose=False)
+
+
+def _raw(spec) -> tf.TensorSpec:
+    return tf.TensorSpec([None] * (spec.shape.rank - 1) + [spec.shape[-1]], tf.uint8, spec.name)

@@ -1,235 +1,49 @@
-"""Reach one layer of any Keras model: the tap, the forward pass, the sub-model, the look-up of layers."""
+"""Which layers of a model can be explained: find them, list them, choose one."""
 
 import collections
 import contextlib
 import difflib
-import functools
-import inspect
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from tf_gradcam import inputs, maps
+from tf_gradcam.forward import Read, ancestors, call_model, find_logits, forward, tap
+
 # What may stand between the last convolutions and the head. A pooled map is coarser than it need be.
 _AFTER_THE_END = (
+    keras.layers.MaxPooling1D,
     keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+    keras.layers.AveragePooling1D,
     keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
     keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
 )
-
-_TAP_LOCK = threading.RLock()
-
-
-@contextlib.contextmanager
-def tap(layers: Sequence[keras.Layer], through: Callable[[keras.Layer, Any], Any]):
-    """Pass what each of `layers` returns through `through(layer, output)` while the context is open.
-
-    Only calls made by this thread are tapped. The layers are exactly what they were when it closes, also
-    after an error. Open it while a model is being traced: the compiled graph then holds nothing of it.
-    """
-    owner = threading.get_ident()
-
-    def tapped(layer, call):
-        @functools.wraps(call)
-        def call_through(*args, **kwargs):
-            output = call(*args, **kwargs)
-            return through(layer, output) if threading.get_ident() == owner else output
-
-        return call_through
-
-    with _TAP_LOCK, contextlib.ExitStack() as restore:
-        for layer in layers:
-            if "call" in vars(layer):
-                restore.callback(object.__setattr__, layer, "call", vars(layer)["call"])
-            else:
-                restore.callback(object.__delattr__, layer, "call")
-            # object's own setter: Keras's would track the function as part of the layer.
-            object.__setattr__(layer, "call", tapped(layer, layer.call))
-        yield
+_PRODUCTS = (  # operations with weights in them; a call may hide one
+    "BatchMatMulV2",
+    "Conv2D",
+    "Conv2DBackpropInput",
+    "Conv3D",
+    "Conv3DBackpropInputV2",
+    "DepthwiseConv2dNative",
+    "Einsum",
+    "MatMul",
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+)
+_BATCH = 3  # of a trial run, to see which outputs have one row for each image
+_SIDE = 128  # of a trial image, where the model leaves it open
+_MOST_TRIED = 32  # layers whose gradients are looked at, from the last
 
 
-def call_model(model: keras.Model, images: tf.Tensor) -> Any:
-    """Return what `model` answers to `images` in inference mode, changing none of its state."""
-    functional = getattr(model, "_functional", None) or model
-    # Models from old files expect [images] and warn at a bare tensor.
-    structure = getattr(functional, "_inputs_struct", None)
-    inputs = images if structure is None else keras.tree.pack_sequence_as(structure, [images])
-    with keras.StatelessScope():
-        return model(inputs, training=False)
-
-
-class Forward(NamedTuple):
-    """What one forward pass shows: the layer's activations, and what the model returned."""
-
-    activations: tf.Tensor
-    outputs: Any
-
-
-def forward(
-    model: keras.Model,
-    layer: keras.Layer,
-    images: tf.Tensor,
-    watch: Callable[[tf.Tensor], None] | None = None,
-) -> Forward:
-    """Call `model` once and read `layer` on the way. This is the library's only forward path.
-
-    Args:
-        model: any built Keras model with one input.
-        layer: a layer that `model` calls once, returning one tensor.
-        images: tensor, as `model` takes it.
-        watch: called with the activations at the moment they appear, before anything uses them:
-            `tape.watch` puts them, and nothing below them, on a tape.
-
-    Raises:
-        ValueError: if `layer` isn't called exactly once, or returns something other than one tensor.
-    """
-    seen = []
-
-    def read(layer, output):
-        if not tf.is_tensor(output):
-            raise ValueError(
-                f"`layer` must return one tensor. Received: layer={layer.name!r}, which returns "
-                f"{type(output).__name__}. Name a layer inside it, or the one after it."
-            )
-        # A tensor of its own: a layer that returns its input unchanged (dropout, say) would otherwise
-        # put the input on the tape, and with it every branch that goes round the layer.
-        output = tf.identity(output)
-        seen.append(output)
-        if watch is not None:
-            watch(output)
-        return output
-
-    with tap([layer], read):
-        outputs = call_model(model, images)
-    if len(seen) != 1:
-        raise ValueError(
-            f"`layer` must run once when the model is called. Received: layer={layer.name!r}, which "
-            f"ran {len(seen)} times. Choose a layer that runs once on the way to the output."
-        )
-    if not tf.executing_eagerly() and seen[0].graph is not tf.compat.v1.get_default_graph():
-        raise ValueError(
-            f"`layer` must run in the open. Received: layer={layer.name!r}, which runs inside a tf.function "
-            "or a loop of the model's own. Take the decorator off, or choose a layer outside."
-        )
-    return Forward(seen[0], outputs)
-
-
-def find_logits(outputs: Any) -> Any:
-    """Return for each output what its final softmax or sigmoid was given, or the output where there is none.
-
-    Raises:
-        ValueError: if an output comes out of a `tf.function` of the model's own, which can't be looked into.
-    """
-    return keras.tree.map_structure(_logits, outputs)
-
-
-def _logits(output: tf.Tensor) -> tf.Tensor:
-    if tf.executing_eagerly():  # There is no graph to read; Keras leaves a note on its own activations.
-        return getattr(output, "_keras_logits", output)
-    logits = _behind_squashing(output)
-    return output if logits is None else logits
-
-
-def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
-    operation = output.op
-    if operation.type in ("PartitionedCall", "StatefulPartitionedCall"):
-        raise ValueError(
-            "`model` must show its logits. Received: an output that comes out of a tf.function of its own. "
-            "Take the decorator off, or give as `target` a callable outputs -> (N,)."
-        )
-    if operation.type in ("Softmax", "LogSoftmax", "Sigmoid"):
-        return operation.inputs[0]
-    if operation.type not in ("Identity", "Cast", "Reshape", "Transpose"):
-        return None
-    logits = _behind_squashing(operation.inputs[0])
-    if logits is None or operation.type in ("Identity", "Cast"):
-        return logits
-    rearrange = {"Reshape": tf.reshape, "Transpose": tf.transpose}[operation.type]
-    return rearrange(logits, operation.inputs[1])
-
-
-def _is_hidden(output: tf.Tensor) -> bool:
-    return _logits(output) is not output and not hasattr(output, "_keras_logits")
-
-
-@keras.saving.register_keras_serializable("tf_gradcam")
-class Probe(keras.layers.Layer):
-    """Call a model in inference mode and return `(activations, logits)` of one of its layers.
-
-    Args:
-        model: the model to call; its weights become weights of this layer.
-        layer: position in `walk(model)` of the layer to read; a path may belong to two layers.
-    """
-
-    def __init__(self, model: keras.Model, layer: int, **kwargs):
-        super().__init__(**kwargs)
-        self.model = model
-        self.position = layer
-        self._needs_graph = False
-
-    def call(self, images):
-        _, layer = list(walk(self.model))[self.position]
-        read = forward(self.model, layer, images)
-        if not tf.executing_eagerly():
-            self._needs_graph = any(map(_is_hidden, keras.tree.flatten(read.outputs)))
-        elif self._needs_graph:
-            raise ValueError(
-                "The logits of this model are found in its graph only. Call the sub-model inside a "
-                "tf.function, or by its predict()."
-            )
-        return read.activations, find_logits(read.outputs)
-
-    def get_config(self):
-        model = keras.saving.serialize_keras_object(self.model)
-        return {**super().get_config(), "model": model, "layer": self.position}
-
-    @classmethod
-    def from_config(cls, config):
-        model = keras.saving.deserialize_keras_object(config.pop("model"))
-        return cls(model, **config)
-
-
-def build_submodel(model: keras.Model, layer: str | keras.Layer | None = None) -> keras.Model:
-    """Build a functional model that answers both a layer's activations and the logits.
-
-    It works where `keras.Model(model.inputs, [layer.output, model.output])` raises "Graph disconnected":
-    on nested and subclassed models too. It shares the weights of `model`, which is left as it is.
-
-    Args:
-        model: a `keras.Model` with one input, built.
-        layer: name, path (`"inner/conv"`), layer, or `None` for the last layer that has a map.
-
-    Returns:
-        A functional `keras.Model`: images in, `(activations, logits)` out, with activations
-        `(N, h, w, K)`, and logits shaped as the model's outputs: what a final softmax or sigmoid was
-        given, or the outputs themselves where the model ends in neither.
-
-    Raises:
-        TypeError: if `model` is not a `keras.Model`.
-        ValueError: if `model` isn't built, or has no such layer.
-
-    Example:
-
-    ```python
-    submodel = tf_gradcam.build_submodel(model, "top_conv")
-    with tf.GradientTape() as tape:
-        activations, logits = submodel(images)
-        score = logits[:, 285]
-    gradients = tape.gradient(score, activations)
-    ```
-    """
-    check_model(model)
-    spec = input_spec(model)
-    layer = resolve_layer(model, layer)
-    position = next(position for position, (_, each) in enumerate(walk(model)) if each is layer)
-    images = keras.Input(batch_shape=spec.shape.as_list(), dtype=spec.dtype.name, name="images")
-    return keras.Model(images, Probe(model, position, name="probe")(images), name=f"{model.name}_gradcam")
-
-
-def check_model_type(model: Any) -> None:
+def check_model(model: Any) -> None:
     """Raise a `TypeError` or `ValueError` that helps unless `model` is a TensorFlow `keras.Model`."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -247,227 +61,59 @@ def check_model_type(model: Any) -> None:
         )
 
 
-def check_layer_type(layer: Any) -> None:
-    """Raise a `TypeError` unless `layer` may name a layer."""
-    if not isinstance(layer, str | keras.Layer | None):
-        raise TypeError(
-            "`layer` must be a name, a keras.Layer or None. "
-            f"Received: an object of type {type(layer).__name__}"
-        )
-
-
-def check_model(model: Any) -> None:
-    """Raise a `TypeError` or `ValueError` that helps unless `model` can be explained."""
-    check_model_type(model)
-    if not _has_one_input(model):
-        raise ValueError(
-            f"`model` must have one input, the image. Received: model={model.name!r}, which takes several. "
-            "Wrap it in a model that takes the image and supplies the rest."
-        )
-    if any(getattr(layer, "data_format", None) == "channels_first" for _, layer in walk(model)):
-        raise ValueError(
-            f"`model` must be channels_last. Received: model={model.name!r} with channels_first layers."
-        )
-
-
-def _has_one_input(model) -> bool:
-    if getattr(model, "inputs", None):
-        return len(model.inputs) == 1
-    arguments = inspect.signature(model.call).parameters.values()
-    required = [each for each in arguments if each.default is each.empty and "VAR" not in each.kind.name]
-    required = [each for each in required if each.name not in ("training", "mask")]
-    shape = (model.get_build_config() or {}).get("input_shape") or ()
-    return len(required) <= 1 and all(isinstance(length, int | None) for length in shape)
+def check_layer(layer: Any, call: Any = None) -> None:
+    """Raise a `TypeError` or `ValueError` unless `layer` and `call` may name one layer or several."""
+    for each in layer if isinstance(layer, list | tuple) else [layer]:
+        if not isinstance(each, str | keras.Operation) and (each is not None or layer is not None):
+            raise TypeError(
+                "`layer` must be a name, a keras.Layer, a list of them, or None. "
+                f"Received: an object of type {type(each).__name__}"
+            )
+    if isinstance(layer, list | tuple) and not layer:
+        raise ValueError("`layer` must name a layer. Received: an empty list. Give None for the default one.")
+    if call is not None and (isinstance(call, bool) or not isinstance(call, int) or call < 0):
+        raise ValueError(f"`call` must be None or a number from 0 on. Received: call={call!r}")
 
 
 def parts(model: keras.Model) -> tuple[int, ...]:
     """Return what tells that `model` gained or lost a layer at the top; a functional model never does."""
-    return () if getattr(model, "operations", None) else tuple(map(id, model.layers))
+    return () if isinstance(model, keras.src.models.Functional) else tuple(map(id, model.layers))
 
 
 def is_built(model: keras.Model) -> bool:
     """Whether every layer has its weights, so that tracing creates none, and the images' shape is known."""
-    known = getattr(model, "inputs", None) or (model.get_build_config() or {}).get("input_shape")
-    return bool(model.built and known and all(layer.built for _, layer in walk(model)))
+    below = (layer for _, layer in walk(model) if isinstance(layer, keras.Layer))
+    return model.built and inputs.known_specs(model) is not None and all(layer.built for layer in below)
 
 
-def build(model: keras.Model, images: tf.Tensor) -> None:
-    """Build `model` as its first call would."""
-    model(tf.cast(images[:1], model.variable_dtype), training=False)
+# Every layer, and the one that is meant
 
 
-def input_spec(model: keras.Model, images: tf.Tensor | None = None) -> tf.TensorSpec:
-    """Return the shape (batch open) and dtype of the images that `model` takes.
+def walk(model: keras.Layer, above: tuple[keras.Layer, ...] = ()) -> Iterator[tuple[str, keras.Operation]]:
+    """Yield every layer below `model` with its path, inner layers before the one that holds them.
 
-    A model with no input of its own takes whatever comes: that of `images`, or else of its first call.
-
-    Raises:
-        ValueError: if nothing tells the shape.
+    Also what is a step of a functional model's graph without being a `keras.Layer`, as `x + y` is.
     """
-    if getattr(model, "inputs", None):
-        return tf.TensorSpec([None, *model.inputs[0].shape[1:]], model.inputs[0].dtype)
-    shape = (model.get_build_config() or {}).get("input_shape") if images is None else images.shape
-    if shape is None:
-        raise ValueError(
-            f"`model` must be built. Received: model={model.name!r}, which was never called. "
-            "Call it once on an image first: model(images)"
-        )
-    return tf.TensorSpec([None, *shape[1:]], model.variable_dtype)
-
-
-class LayerInfo(NamedTuple):
-    """A layer that can be explained: `path` to name it by, the layer, and its map's shape `(h, w, K)`."""
-
-    path: str
-    layer: keras.Layer
-    shape: tuple[int | None, ...]
-
-
-def walk(model: keras.Layer, above: tuple[keras.Layer, ...] = ()) -> Iterator[tuple[str, keras.Layer]]:
-    """Yield every layer below `model` with its path, inner layers before the one that holds them."""
     above = (*above, model)
     for layer in _children(model):
         if any(layer is each for each in above):
             continue  # A layer that refers to what holds it has that among its own layers.
         path = "/".join(each.name for each in (*above[1:], layer))
-        yield from walk(layer, above)
+        if isinstance(layer, keras.Layer):
+            yield from walk(layer, above)
         yield path, layer
 
 
-def _children(layer: keras.Layer) -> list[keras.Layer]:
-    if isinstance(layer, keras.Model):
+def _children(layer: keras.Layer) -> list[keras.Operation]:
+    if not isinstance(layer, keras.Model):
+        return layer._flatten_layers(include_self=False, recursive=False)
+    if not isinstance(layer, keras.src.models.Functional):
         return layer.layers
-    return layer._flatten_layers(include_self=False, recursive=False)
+    steps = {id(each): each for each in layer.layers}
+    return [*steps.values(), *(each for each in layer.operations if id(each) not in steps)]
 
 
-def _is_graph(layer: keras.Layer) -> bool:
-    """Whether `layer` is a Functional or Sequential model, whose graph tells what it does."""
-    calls = (keras.Sequential.call, keras.src.models.Functional.call)
-    return type(layer).call in calls and bool(getattr(layer, "inputs", None))
-
-
-def list_layers(model: keras.Model) -> list[LayerInfo]:
-    """List every layer that can be explained, in order of execution.
-
-    A layer can be explained when it runs once and returns one tensor `(N, h, w, K)` with more than one
-    position. Functional and Sequential models are read from their graph; anything else is traced once.
-
-    Args:
-        model: a `keras.Model`, built.
-
-    Returns:
-        A list of `LayerInfo(path, layer, shape)`.
-
-    Raises:
-        TypeError: if `model` is not a `keras.Model`.
-        ValueError: if `model` was never built.
-    """
-    check_model_type(model)
-    return _list(model, input_spec(model))
-
-
-def _list(model, spec) -> list[LayerInfo]:
-    outputs = _graph_outputs(model)
-    if outputs is None:
-        outputs = _traced_outputs(model, spec)
-    runs = collections.Counter(id(layer) for layer, _ in outputs)
-    paths = {id(layer): path for path, layer in walk(model)}
-    return [
-        LayerInfo(paths[id(layer)], layer, tuple(output.shape[1:]))
-        for layer, output in outputs
-        if runs[id(layer)] == 1 and _has_map(layer, output)
-    ]
-
-
-def _graph_outputs(model) -> list[tuple[keras.Layer, Any]] | None:
-    """Return what each layer returns, in order of execution, if Keras's graphs tell it all; else `None`."""
-    if not _is_graph(model):
-        return None
-    functional = getattr(model, "_functional", None) or model
-    nodes = [node for _, depth in sorted(functional._nodes_by_depth.items(), reverse=True) for node in depth]
-    outputs = []
-    for node in nodes:
-        layer = node.operation
-        if not isinstance(layer, keras.Layer):
-            continue
-        if not _children(layer):
-            outputs.append((layer, node.outputs[0] if len(node.outputs) == 1 else None))
-            continue
-        inner = _graph_outputs(layer)
-        # An inner model may be called on another size than it was built for.
-        if inner is None or [x.shape for x in node.input_tensors] != [x.shape for x in layer.inputs]:
-            return None
-        outputs += inner
-    return outputs
-
-
-def _traced_outputs(model, spec) -> list[tuple[keras.Layer, Any]]:
-    """Return what each layer returns, in order of execution, by running the model in a graph of its own."""
-    outputs = []
-
-    def note(layer, output):
-        outputs.append((layer, output))
-        return output
-
-    def run(images):
-        leaves = {id(layer): layer for _, layer in walk(model) if not _is_graph(layer)}
-        with tap(list(leaves.values()), note):
-            return call_model(model, images)
-
-    tf.function(run, autograph=False).get_concrete_function(spec)
-    return outputs
-
-
-def _has_map(layer: keras.Layer, output: Any) -> bool:
-    if isinstance(layer, keras.layers.InputLayer) or not hasattr(output, "shape"):
-        return False
-    return len(output.shape) == 4 and output.shape[1:3] != (1, 1)
-
-
-def check_map(layer: keras.Layer, activations: tf.Tensor) -> None:
-    """Raise a `ValueError` unless `activations` are a map with more than one position."""
-    if not _has_map(layer, activations):
-        raise ValueError(
-            "`layer` must return a map (N, h, w, K) with more than one position. "
-            f"Received: layer={layer.name!r}, which returns {activations.shape}. Choose a convolution before "
-            "it, or layer=None for the last layer that has a map."
-        )
-
-
-def default_layer(model: keras.Model, images: tf.Tensor | None = None) -> keras.Layer:
-    """Return the last layer that still has a map: the end of the convolutions, before pooling and dropout.
-
-    Args:
-        model: a `keras.Model`, built.
-        images: what it is called on, where its first call doesn't tell.
-
-    Raises:
-        ValueError: if no layer of `model` has one.
-    """
-    listed = _list(model, input_spec(model, images))
-    candidates = [each for each in listed if not isinstance(each.layer, _AFTER_THE_END)]
-    if not candidates:
-        raise ValueError(
-            f"`model` must have a layer with a map (N, h, w, K). Received: model={model.name!r}, "
-            "where no layer has one."
-        )
-    return candidates[-1].layer
-
-
-def resolve_layer(
-    model: keras.Model, layer: str | keras.Layer | None, images: tf.Tensor | None = None
-) -> keras.Layer:
-    """Return the layer that `layer` means, or the default one for `None`.
-
-    Raises:
-        TypeError: if `layer` is neither a string nor a layer nor `None`.
-        ValueError: if `model` has no such layer, or several.
-    """
-    check_layer_type(layer)
-    return default_layer(model, images) if layer is None else find_layer(model, layer)
-
-
-def find_layer(model: keras.Model, layer: str | keras.Layer) -> keras.Layer:
+def find_layer(model: keras.Model, layer: str | keras.Operation) -> keras.Operation:
     """Return the layer of `model` that `layer` means.
 
     Args:
@@ -478,7 +124,7 @@ def find_layer(model: keras.Model, layer: str | keras.Layer) -> keras.Layer:
         ValueError: if `model` has no such layer, or several.
     """
     layers = list(walk(model))
-    if isinstance(layer, keras.Layer):
+    if isinstance(layer, keras.Operation):
         if not any(each is layer for _, each in layers):
             raise ValueError(
                 f"`layer` must be a layer of the model. Received: layer={layer.name!r}, which is not "
@@ -507,3 +153,313 @@ def find_layer(model: keras.Model, layer: str | keras.Layer) -> keras.Layer:
 def _shortened(names: list[str], most: int = 12) -> str:
     names = [repr(name) for name in names]
     return ", ".join(names if len(names) <= most else ["...", *names[-most:]])
+
+
+def resolve(model: keras.Model, layer: Any, call: int | None = None, images: Any = None) -> list[Read]:
+    """Return what `layer` and `call` mean: a read for each layer, or that of the default one for `None`.
+
+    Raises:
+        TypeError: if `layer` is neither a string nor a layer nor a list of them nor `None`.
+        ValueError: if `model` has no such layer, or several.
+    """
+    check_layer(layer, call)
+    if layer is None:
+        default = default_layer(model, images)
+        return [default if call is None else default._replace(call=call)]
+    several = layer if isinstance(layer, list | tuple) else [layer]
+    return [Read(find_layer(model, each), call) for each in several]
+
+
+def are_channels_first(model: keras.Model, layers: Sequence[keras.Operation]) -> list[bool]:
+    """Return for each layer whether its channels come right after the batch: its own word, or a neighbour's.
+
+    A layer that has no `data_format`, as an activation has none, does as the one before it.
+    """
+    known, first = {}, None
+    for _, each in walk(model):
+        data_format = getattr(each, "data_format", None)
+        known[id(each)] = first = first if data_format is None else data_format == "channels_first"
+    begin = next((each for each in known.values() if each is not None), False)
+    return [begin if known.get(id(layer)) is None else known[id(layer)] for layer in layers]
+
+
+# The layers that have a map
+
+
+class LayerInfo(NamedTuple):
+    """A layer that can be explained.
+
+    Attributes:
+        path: what to name it by.
+        layer: the layer itself; its class is `type(layer).__name__`.
+        shape: of its map, `(h, w, K)`: channels last, and the tokens of a transformer on their grid.
+        calls: how often it runs; where more than once, `call=` says which run is meant.
+    """
+
+    path: str
+    layer: keras.Operation
+    shape: tuple[int | None, ...]
+    calls: int = 1
+
+
+def list_layers(model: keras.Model) -> list[LayerInfo]:
+    """List every layer that can be explained, in order of execution.
+
+    A layer can be explained when it returns one tensor that has a grid with more than one place:
+    `(N, h, w, K)`, signals `(N, t, K)`, volumes `(N, d, h, w, K)`, the same with channels first, and tokens
+    `(N, T, K)` of a model that takes images. Functional and Sequential models are read from their graph;
+    anything else is traced once.
+
+    Args:
+        model: a `keras.Model`, built.
+
+    Returns:
+        A list of `LayerInfo(path, layer, shape, calls)`.
+
+    Raises:
+        TypeError: if `model` is not a `keras.Model`.
+        ValueError: if `model` was never built.
+    """
+    check_model(model)
+    specs = specs_for(model)
+    runs = _runs_of_graph(model)
+    runs = _trial(model, specs).runs if runs is None else runs
+    return [each.info for each in _with_map(model, specs, runs)]
+
+
+def specs_for(model: keras.Model, images: Any = None) -> Any:
+    """Return the specs that `model` takes; of a model with no graph, those of `images` or its first call.
+
+    Raises:
+        ValueError: if nothing tells the shape.
+    """
+    specs = inputs.known_specs(model) if images is None else inputs.specs_for(model, images)
+    if specs is None:
+        raise ValueError(
+            f"`model` must be built. Received: model={model.name!r}, which was never called. "
+            "Call it once on an image first: model(images)"
+        )
+    return specs
+
+
+class _Run(NamedTuple):
+    layer: keras.Operation
+    output: Any  # symbolic: of Keras's graph, or of TensorFlow's
+
+
+class _Map(NamedTuple):
+    info: LayerInfo
+    grid: maps.Grid
+    output: Any  # of the last run
+    call: int | None = None  # that run, where a chain of runs leads up to it
+
+
+def _with_map(model, specs, runs) -> list[_Map]:
+    """Return those layers whose last run gave a map, in the order of these runs."""
+    shapes = [spec.shape for spec in keras.tree.flatten(specs)]
+    runs = [run for run in runs if not isinstance(run.layer, keras.layers.InputLayer)]
+    last = {id(run.layer): run for run in runs}
+    counts = collections.Counter(id(run.layer) for run in runs)
+    paths = {id(layer): path for path, layer in walk(model)}
+    runs = [run for run in runs if last[id(run.layer)] is run and _has_batch(run.output)]
+    found = []
+    for run, first in zip(runs, are_channels_first(model, [run.layer for run in runs]), strict=True):
+        grid = maps.find_grid(tuple(run.output.shape), shapes, first)
+        if grid is not None:
+            shape = (*grid.shape, grid.channels)
+            info = LayerInfo(paths[id(run.layer)], run.layer, shape, counts[id(run.layer)])
+            found.append(_Map(info, grid, run.output))
+    return found
+
+
+def _has_batch(output) -> bool:
+    """Whether a symbolic output has, as far as its shape tells, one row for each image."""
+    shape = getattr(output, "shape", None)
+    return shape is not None and getattr(shape, "rank", 1) and len(shape) > 0 and shape[0] in (None, _BATCH)
+
+
+def _is_graph(layer: keras.Operation) -> bool:
+    """Whether `layer` is a Functional or Sequential model, whose graph tells what it does."""
+    calls = (keras.Sequential.call, keras.src.models.Functional.call)
+    return type(layer).call in calls and bool(getattr(layer, "inputs", None))
+
+
+def _is_leaf(layer: keras.Operation) -> bool:
+    """Whether `layer` has no layers inside that matter: those of Keras's own layers are their own affair."""
+    if not isinstance(layer, keras.Layer):
+        return True
+    if isinstance(layer, keras.Model):
+        return False
+    return type(layer).__module__.startswith("keras.src.layers.") or not _children(layer)
+
+
+def _runs_of_graph(model) -> list[_Run] | None:
+    """Return what runs, in order of execution, if Keras's graphs tell it all; else `None`."""
+    functional = inputs.graph(model)
+    if not _is_graph(model) or functional is None:
+        return None
+    nodes = [node for _, depth in sorted(functional._nodes_by_depth.items(), reverse=True) for node in depth]
+    runs = []
+    for node in nodes:
+        layer = node.operation
+        if _is_leaf(layer):
+            runs.append(_Run(layer, node.outputs[0] if len(node.outputs) == 1 else None))
+            continue
+        inner = _runs_of_graph(layer)
+        # An inner model may be called on another size than it was built for.
+        if inner is None or [x.shape for x in node.input_tensors] != [x.shape for x in layer.inputs]:
+            return None
+        runs += inner
+    return runs
+
+
+class _Trial(NamedTuple):
+    runs: list[_Run]
+    outputs: list[tf.Tensor]
+    graph: tf.Graph  # keeps the tensors alive
+
+
+def _trial(model, specs) -> _Trial:
+    """Run the model in a graph of its own, and note what each layer returns."""
+    runs, outputs = [], []
+
+    def note(layer, output):
+        runs.append(_Run(layer, output))
+        return output
+
+    below = [layer for _, layer in walk(model)]
+    hidden = {id(each) for layer in below if _is_leaf(layer) for each in _inside(layer)}
+    layers = {id(layer): layer for layer in below if not _is_graph(layer) and id(layer) not in hidden}
+
+    def run(images):
+        with tap(list(layers.values()), note):
+            outputs.extend(keras.tree.flatten(call_model(model, images)))
+
+    batch = keras.tree.map_structure(lambda each: tf.TensorSpec([_BATCH, *each.shape[1:]], each.dtype), specs)
+    graph = tf.function(run, autograph=False).get_concrete_function(batch).graph
+    # What runs in a loop of the model's own is in another graph.
+    runs = [run for run in runs if getattr(run.output, "graph", None) is graph]
+    return _Trial(runs, outputs, graph)
+
+
+def _inside(layer) -> list[keras.Operation]:
+    return [each for _, each in walk(layer)] if isinstance(layer, keras.Layer) else []
+
+
+# The default
+
+
+def default_layer(model: keras.Model, images: Any = None) -> Read:
+    """Return the last layer that still has a map: the end of the convolutions, before pooling and dropout.
+
+    Where a model has several outputs, it is the last that all of them depend on. Where an output is itself
+    a map, as in segmentation and detection, it is the last on the coarsest grid, before the layers that make
+    the output: further on, a place's evidence is the place itself (Vinogradova et al., "Towards Interpretable
+    Semantic Segmentation via Gradient-weighted Class Activation Mapping", 2020, explain the bottleneck). In a
+    vision transformer it is the last whose patch tokens the outputs depend on.
+
+    Args:
+        model: a `keras.Model`, built.
+        images: what it is called on, where its first call doesn't tell.
+
+    Raises:
+        ValueError: if no layer of `model` has one.
+    """
+    specs = specs_for(model, images)
+    runs = _runs_of_graph(model)
+    candidates = []
+    if runs is not None and [len(output.shape) for output in model.outputs] == [2]:
+        candidates = _upright(_with_map(model, specs, runs), specs)
+    if not candidates or candidates[-1].info.calls > 1:
+        candidates = _candidates(model, specs)
+    if not candidates:
+        raise ValueError(
+            f"`model` must have a layer with a map (N, h, w, K). Received: model={model.name!r}, "
+            "where no layer has one."
+        )
+    if candidates[-1].grid.extra:
+        candidates = _alive(model, specs, candidates[-_MOST_TRIED:]) or candidates
+    *_, last = candidates
+    return Read(last.info.layer, last.call)
+
+
+def _upright(found, specs) -> list[_Map]:
+    """Return the maps that can be the end of the convolutions, leaving out those that only look like one.
+
+    What has an image's axes has about its proportions: the queries of a transformer, (tokens, heads), do not.
+    """
+    found = [each for each in found if not isinstance(each.info.layer, _AFTER_THE_END)]
+    if not any(each.grid.extra is not None for each in found):
+        return found
+    images = [spec.shape for spec in keras.tree.flatten(specs) if len(spec.shape) == 4]
+    if not images or None in images[0]:
+        return found
+    height, width = images[0][2:] if inputs.is_channels_first(images[0]) else images[0][1:3]
+    flat = [each for each in found if len(each.grid.shape) == 2 and None not in each.grid.shape]
+    upright = [each for each in flat if _fits(*each.grid.shape, height / width)]
+    return [each for each in found if each in upright or each not in flat] or found
+
+
+def _fits(height, width, proportion) -> bool:
+    """Whether a grid has about the image's proportions, give or take a place or a half."""
+    return (height - 1) / (width + 1) / 1.5 <= proportion <= 1.5 * (height + 1) / max(width - 1, 0.5)
+
+
+def _candidates(model, specs) -> list[_Map]:
+    """Return the maps on the way to every output, in order of execution, the best one last."""
+    trial = _trial(model, specs)
+    is_dense = any(len(output.shape) > 2 for output in trial.outputs)
+    if is_dense and any(None in spec.shape[1:] for spec in keras.tree.flatten(specs)):
+        with contextlib.suppress(Exception):  # It may not take the size of the trial; then no grid is known.
+            specs = keras.tree.map_structure(_closed, specs)
+            trial = _trial(model, specs)
+    found = _upright(_with_map(model, specs, trial.runs), specs)
+    ways = [ancestors([output]) for output in trial.outputs]
+    found = [each for each in found if any(each.output.op in way for way in ways)]
+    found = [each for each in found if all(each.output.op in way for way in ways)] or found
+    found = [each._replace(call=_end_of_chain(each, trial.runs)) for each in found]
+    if not is_dense:
+        return found
+    makes_output = ancestors(trial.outputs, lambda operation: operation.type in _PRODUCTS)
+    found = [each for each in found if each.output.op not in makes_output] or found
+    coarsest = min((math.prod(each.grid.shape) for each in found if None not in each.grid.shape), default=0)
+    return [each for each in found if None in each.grid.shape or math.prod(each.grid.shape) == coarsest]
+
+
+def _end_of_chain(found, runs) -> int | None:
+    """Return the number of the last of several runs if it depends on all of them, as with a shared ReLU."""
+    way = ancestors([found.output])
+    before = [run.output.op in way for run in runs if run.layer is found.info.layer]
+    return len(before) - 1 if len(before) > 1 and all(before) else None
+
+
+def _closed(spec) -> tf.TensorSpec:
+    shape = [_SIDE if length is None else length for length in spec.shape[1:]]
+    return tf.TensorSpec([None, *shape], spec.dtype)
+
+
+def _alive(model, specs, found) -> list[_Map]:
+    """Return those maps whose places, and not only a class token beside them, the outputs depend on."""
+    reads = [Read(each.info.layer, each.info.calls - 1) for each in found]
+
+    def depends(images):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            read = forward(model, images, reads, tape.watch)
+            logits = keras.tree.flatten(find_logits(read.outputs))
+            # Weighed by chance, as the plain sum of what a normalization returns is constant.
+            weights = [tf.random.normal(tf.shape(each)) for each in logits]
+            scores = [tf.reduce_sum(tf.cast(x, tf.float32) * w) for x, w in zip(logits, weights, strict=True)]
+        gradients = tape.gradient(scores, read.activations, unconnected_gradients="zero")
+        return [
+            tf.reduce_any(maps.to_grid(gradient, each.grid) != 0)
+            for gradient, each in zip(gradients, found, strict=True)
+        ]
+
+    noise = keras.tree.map_structure(_noise, specs)
+    answers = tf.function(depends, autograph=False)(noise)
+    return [each for each, answer in zip(found, answers, strict=True) if answer]
+
+
+def _noise(spec) -> tf.Tensor:
+    shape = [1, *_closed(spec).shape[1:]]
+    return tf.cast(tf.random.stateless_uniform(shape, [0, 1]), spec.dtype)

@@ -1,7 +1,9 @@
-"""Formulas: activations and gradients `(N, h, w, K)` in, signed map `(N, h, w)` out.
+"""Formulas: activations and gradients `(N, *grid, K)` in, signed map `(N, *grid)` out.
 
 A map is positive where the image speaks for the target and negative where it speaks against it. ReLU,
-resizing and scaling come later and are the same for every method. `K` is the number of channels, `Z = h * w`.
+resizing and scaling come later and are the same for every method. The grid is
+`(h, w)` for an image, `(t,)` for a signal, `(d, h, w)` for a volume; `K` is the number of channels, `Z` the
+number of places in the grid.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,7 @@ def gradcam(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
 
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2 (before the ReLU).
     """
-    alpha = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+    alpha = tf.reduce_mean(gradients, axis=tuple(range(1, gradients.shape.rank - 1)), keepdims=True)
     return tf.reduce_sum(alpha * activations, axis=-1)
 
 

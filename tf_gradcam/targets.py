@@ -1,23 +1,27 @@
-"""What to explain: named tuples of tensors whose `score` turns a model's answer into one number per image.
+"""What to explain: named tuples whose `score` turns a model's answer into one number per image.
 
-A target carries tensors, one row per image, so that another class never traces anew. Its method
-`score(outputs, logits)` returns the score `(N,)` and the class index `(N,)` it belongs to, or `None`. One
-that picks by `index` also has `limit(outputs)`, the number of indices there are.
+The numbers in a target are arrays with one row per image, so that other numbers never trace anew. Its method
+`score(outputs, logits)` returns the score and the class index it belongs to, int32 of the same shape, or
+`None` where it belongs to none.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-_PREDICTED = -1  # stands for None in a tensor
+PREDICTED = -1  # stands for None in a tensor
+_OR_A_CALLABLE = "Give a callable outputs -> (N,) that says what to explain."
 
 
 class Class(NamedTuple):
     """The logit of a class: what a final softmax or sigmoid is given, or the output where there is neither.
 
     A single sigmoid unit has two classes, as in `Binary`; a single unit with no sigmoid has none, and is
-    explained as it is.
+    explained as it is. Outputs `(N, *grid, classes)` are taken for a segmentation, and the class for its
+    `Region`. A detector's may look just the same: say `Detection` or `Box`.
 
     Attributes:
         index: class, an int or one per image `(N,)`; by default each image's own predicted class.
@@ -26,24 +30,40 @@ class Class(NamedTuple):
     index: Any = None
 
     def score(self, outputs, logits):
-        if logits.shape.rank != 2:
-            raise ValueError(
-                "`target`, None or a class, needs a model that returns (N, classes). Received: outputs of "
-                f"shape {tuple(logits.shape)}. Give a callable outputs -> (N,) that says what to explain."
-            )
-        if logits.shape[-1] == 1:
-            has_sigmoid = logits is not outputs
-            return Binary(self.index).score(outputs, logits) if has_sigmoid else (logits[:, 0], None)
-        best = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        index = tf.where(self.index == _PREDICTED, best, self.index)
+        outputs, logits = only_output(outputs), only_output(logits)
+        if not logits.shape.rank or logits.shape.rank < 2:
+            raise _wrong_outputs("None or a class", "(N, classes)", logits, _OR_A_CALLABLE)
+        if logits.shape.rank > 2:
+            return Region(self.index).score(outputs, logits)
+        if logits.shape[-1] == 1 and logits is outputs:
+            return logits[:, 0], None
+        logits = _both_sides(logits)
+        index = _or_best(self.index, logits)
         return _pick(logits, index), index
 
-    def limit(self, outputs) -> int | None:
-        return 2 if outputs.shape[-1] == 1 else outputs.shape[-1]
+
+class Classes(NamedTuple):
+    """Several classes at once, each as `Class` explains it: one map for each from a single forward pass.
+
+    Attributes:
+        indices: M classes `(M,)`, or others for each image `(N, M)`.
+    """
+
+    indices: Any
+
+    def score(self, outputs, logits):
+        outputs, logits = only_output(outputs), only_output(logits)
+        if logits.shape.rank == 2 and logits.shape[-1] != 1:
+            return _pick(logits, self.indices), tf.convert_to_tensor(self.indices)
+        each = [Class(index).score(outputs, logits) for index in tf.unstack(self.indices, axis=1)]
+        scores, indices = zip(*each, strict=True)
+        return tf.stack(scores, axis=1), None if indices[0] is None else tf.stack(indices, axis=1)
 
 
 class Binary(NamedTuple):
     """One side of a single unit that says yes or no: its logit for side 1, minus its logit for side 0.
+
+    On a map `(N, *grid, 1)`, of pixels that say yes or no, it is that side's `Region`.
 
     Attributes:
         index: side, 0 or 1 or one per image `(N,)`; by default the side each image falls on.
@@ -52,17 +72,30 @@ class Binary(NamedTuple):
     index: Any = None
 
     def score(self, outputs, logits):
-        if logits.shape.rank != 2 or logits.shape[-1] != 1:
-            raise ValueError(
-                "Binary as `target` needs a model that returns (N, 1). "
-                f"Received: outputs of shape {tuple(logits.shape)}. Give a class instead."
-            )
-        logit = logits[:, 0]
-        index = tf.where(self.index == _PREDICTED, tf.cast(logit > 0, tf.int32), self.index)
-        return tf.where(index == 1, logit, -logit), index
+        logits = only_output(logits)
+        if not logits.shape.rank or logits.shape.rank < 2 or logits.shape[-1] != 1:
+            raise _wrong_outputs("Binary", "(N, 1)", logits, "Give a class instead.")
+        return Class(self.index).score(tf.sigmoid(logits), logits)
 
-    def limit(self, outputs) -> int | None:
-        return 2
+
+class Probability(NamedTuple):
+    """What a final softmax or sigmoid says of a class; for side 0 of a single sigmoid unit, 1 minus that.
+
+    Attributes:
+        index: class, an int or one per image `(N,)`; by default each image's own predicted class.
+    """
+
+    index: Any = None
+
+    def score(self, outputs, logits):
+        outputs, logits = only_output(outputs), only_output(logits)
+        if outputs.shape.rank != 2 or logits is outputs:
+            needs = "(N, classes) from a softmax or sigmoid"
+            advice = "Give a class, Value for a raw output, or a callable outputs -> (N,)."
+            raise _wrong_outputs("Probability", needs, outputs, advice)
+        index = _or_best(self.index, _both_sides(logits))
+        both = outputs if outputs.shape[-1] != 1 else tf.concat([1 - outputs, outputs], axis=-1)
+        return _pick(both, index), index
 
 
 class Value(NamedTuple):
@@ -75,131 +108,361 @@ class Value(NamedTuple):
     index: Any = 0
 
     def score(self, outputs, logits):
+        outputs = only_output(outputs)
         if outputs.shape.rank != 2:
-            raise ValueError(
-                "Value as `target` needs a model that returns (N, units). Received: outputs of shape "
-                f"{tuple(outputs.shape)}. Give a callable outputs -> (N,) that says what to explain."
-            )
+            raise _wrong_outputs("Value", "(N, units)", outputs, _OR_A_CALLABLE)
         return _pick(outputs, self.index), None
 
-    def limit(self, outputs) -> int | None:
-        return outputs.shape[-1]
+
+class Output(NamedTuple):
+    """One of several outputs, and what to explain of it.
+
+    Attributes:
+        name: key of a dict of outputs, the model's name for an output, or a position among all outputs in the
+            order of `keras.tree.flatten`.
+        target: anything that explains a model with this output alone; by default its predicted class.
+    """
+
+    name: str | int
+    target: Any = None
+
+    def score(self, outputs, logits):
+        logits = None if logits is None else find_output(self.name, logits)
+        return score(self.target, find_output(self.name, outputs), logits)
+
+
+class Similarity(NamedTuple):
+    """The cosine similarity of an embedding `(N, D)`, as the model returns it, to a reference.
+
+    An embedding of zeros points nowhere: its score is 0, and its heatmap blank.
+
+    Attributes:
+        reference: `(D,)`, or one per image `(N, D)`.
+    """
+
+    reference: Any
+
+    def score(self, outputs, logits):
+        outputs = only_output(outputs)
+        if outputs.shape.rank != 2:
+            raise _wrong_outputs("Similarity", "embeddings (N, D)", outputs, _OR_A_CALLABLE)
+        if not outputs.shape[1:].is_compatible_with(self.reference.shape[1:]):
+            raise ValueError(
+                f"`target` must have a reference as long as the model's embeddings, {outputs.shape[1]}. "
+                f"Received: {self.reference.shape[1]} numbers. Take what the same model answers."
+            )
+        embedding = _wide(outputs)
+        reference = tf.cast(self.reference, embedding.dtype)
+        return tf.reduce_sum(_unit_length(embedding) * _unit_length(reference), axis=1), None
+
+
+class Contrast(NamedTuple):
+    """Why one class rather than another: the difference of their logits. Its class index is the former.
+
+    Attributes:
+        index: class, an int or one per image `(N,)`; by default each image's own predicted class.
+        other: the class it is compared to, likewise; by default the best of all others, the runner-up.
+    """
+
+    index: Any = None
+    other: Any = None
+
+    def score(self, outputs, logits):
+        logits = only_output(logits)
+        if logits.shape.rank != 2 or logits.shape[-1] == 1:
+            advice = "Give Binary for a single unit: its logit is the contrast of its two sides."
+            raise _wrong_outputs("Contrast", "(N, classes), at least two", logits, advice)
+        index = _or_best(self.index, logits)
+        taken = tf.one_hot(index, tf.shape(logits)[1], on_value=True, off_value=False)
+        other = _or_best(self.other, tf.where(taken, tf.constant(-np.inf, logits.dtype), logits))
+        return _pick(logits, index) - _pick(logits, other), index
+
+
+class Against(NamedTuple):
+    """The counterfactual, what speaks against a target: minus its score.
+
+    Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization", ICCV 2017, section 3.3.
+
+    Attributes:
+        target: anything that can be explained; by default each image's own predicted class.
+    """
+
+    target: Any = None
+
+    def score(self, outputs, logits):
+        value, index = score(self.target, outputs, logits)
+        return -value, index
+
+
+class Region(NamedTuple):
+    """A class of a segmentation `(N, *grid, classes)`: its logit, summed over a region of pixels.
+
+    The region is a mask or, without one, the pixels where the class is predicted; where it is predicted
+    nowhere, the score is 0 and the heatmap blank. One channel `(N, *grid, 1)` has two classes if it ends in a
+    sigmoid, as in `Binary`; if not it has none, and needs a mask, over which its values are summed.
+
+    Source: Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class
+    Activation Mapping", AAAI 2020 (Seg-Grad-CAM).
+
+    Attributes:
+        index: class, an int or one per image `(N,)`; by default the one that is predicted most often, in the
+            mask if there is one; of a sigmoid's two sides 1, if it is predicted at all.
+        mask: `(*grid)` or one per image `(N, *grid)`, on the grid of the outputs: bool, or weights >= 0.
+    """
+
+    index: Any = None
+    mask: Any = None
+
+    def score(self, outputs, logits):
+        outputs, logits = only_output(outputs), only_output(logits)
+        if not logits.shape.rank or logits.shape.rank < 3:
+            raise _wrong_outputs("Region", "(N, *grid, classes)", logits, "Give a class instead.")
+        weights = None if self.mask is None else _weights(self.mask, logits)
+        if logits.shape[-1] == 1 and logits is outputs:
+            if weights is None:
+                advice = "Give Binary for yes or no, Region(mask=mask), or a callable outputs -> (N,)."
+                raise _wrong_outputs("A class", "several channels, or a sigmoid's", logits, advice)
+            return _sum(_pixels(logits)[..., 0], weights), None
+        sides = _pixels(_both_sides(logits))
+        predicted = tf.argmax(sides, axis=-1, output_type=tf.int32)
+        classes = tf.shape(sides)[-1]
+        counts = tf.math.bincount(predicted, weights, minlength=classes, maxlength=classes, axis=-1)
+        if logits.shape[-1] == 1:  # Side 0 is the background, however large.
+            counts *= tf.constant([0, 1], counts.dtype)
+        index = _or_best(self.index, counts)
+        values = tf.gather(sides, index[:, None], axis=2, batch_dims=1)[..., 0]
+        return _sum(values, predicted == index[:, None] if weights is None else weights), index
+
+
+class Pixel(NamedTuple):
+    """A class of a segmentation `(N, *grid, classes)` at one pixel, explained as `Class` does an image's.
+
+    Source: Vinogradova et al. 2020, as `Region`: a region of one pixel.
+
+    Attributes:
+        position: `(row, column)` on the grid of the outputs, or one per image `(N, 2)`; in a volume
+            `(depth, row, column)`, in a signal `(step,)`.
+        index: class, an int or one per image `(N,)`; by default the one that is predicted there.
+    """
+
+    position: Any
+    index: Any = None
+
+    def score(self, outputs, logits):
+        outputs, logits = only_output(outputs), only_output(logits)
+        axes = self.position.shape[1]
+        if logits.shape.rank != axes + 2:
+            advice = "Give the position one number for each axis of the grid."
+            raise _wrong_outputs(f"Pixel at {axes} numbers", f"a grid of {axes} axes", logits, advice)
+        where = tf.concat([tf.range(tf.shape(logits)[0])[:, None], self.position], axis=1)
+        pixel = tf.gather_nd(outputs, where)
+        return Class(self.index).score(pixel, pixel if logits is outputs else tf.gather_nd(logits, where))
+
+
+class Detection(NamedTuple):
+    """A class of one of the A boxes that a dense detector predicts: its logit.
+
+    Its outputs are one tensor `(N, A, 4 + classes)`, boxes first, or boxes `(N, A, 4)` and class scores
+    `(N, A, classes)`, a pair or a dict with the key `"boxes"`.
+
+    Attributes:
+        anchor: which of the boxes, an int or one per image `(N,)`.
+        index: class, an int or one per image `(N,)`; by default the best of that box.
+        split: for any other outputs, `outputs -> (boxes, scores)`, shaped as above. It is called on the
+            logits, too. The range of classes and boxes isn't checked, as nothing tells it.
+    """
+
+    anchor: Any
+    index: Any = None
+    split: Callable | None = None
+
+    def score(self, outputs, logits):
+        _, scores = _boxes_and_scores(logits, self.split)
+        scores = _pick(scores, self.anchor)
+        index = _or_best(self.index, scores)
+        return _pick(scores, index), index
+
+
+class Box(NamedTuple):
+    """A class of the predicted box that overlaps a given one best: its logit, as in `Detection`.
+
+    Overlap is intersection over union. Where there is none the score is 0, and the heatmap blank.
+
+    Attributes:
+        box: `(4,)` or one per image `(N, 4)`: corners `(x1, y1, x2, y2)`, in the coordinates of the model's
+            boxes, which must be corners as well; `split` may turn them into such.
+        index: class, an int or one per image `(N,)`; by default the best of that box.
+        split: as in `Detection`.
+    """
+
+    box: Any
+    index: Any = None
+    split: Callable | None = None
+
+    def score(self, outputs, logits):
+        boxes, _ = _boxes_and_scores(outputs, self.split)
+        overlaps = _overlaps(_wide(boxes), self.box)
+        anchor = tf.argmax(overlaps, axis=1, output_type=tf.int32)
+        value, index = Detection(anchor, self.index, self.split).score(outputs, logits)
+        return tf.where(_pick(overlaps, anchor) > 0, value, tf.zeros_like(value)), index
+
+
+TARGETS = (Class, Classes, Binary, Probability, Value, Output, Similarity, Contrast, Against)
+TARGETS += (Region, Pixel, Detection, Box)
 
 
 def _pick(values, index):
     """Return `values[i, index[i]]` for each image i. A one-hot product would hide an index out of range."""
-    return tf.gather_nd(values, tf.stack([tf.range(tf.shape(values)[0]), index], axis=-1))
+    return tf.gather(values, index, batch_dims=1)
 
 
-def per_image(target: Any, count: Any) -> Any:
-    """Return `target` as a target of arrays or tensors, one row for each of `count` images.
-
-    Args:
-        target: `None`, an int, a sequence of ints, a target, or a callable (returned as it is).
-        count: how many images there are; a tensor while a graph is being traced.
-
-    Raises:
-        TypeError: if `target` is none of these.
-        ValueError: if there isn't one class for each image, or a class is negative.
-    """
-    if isinstance(target, type):
-        raise _no_target(target)
-    if callable(target):
-        return target
-    if not hasattr(target, "score"):
-        target = Class(target)
-    if not isinstance(target, tuple) or (isinstance(target, Value) and target.index is None):
-        raise _no_target(target)
-    if hasattr(target, "limit"):
-        target = target._replace(index=_index(target.index))
-    return type(target)(*(_rows(field, count) for field in target))
+def _or_best(index, values):
+    """Return `index`, and where none is given that of the largest of `values` `(N, classes)`."""
+    return tf.where(tf.equal(index, PREDICTED), tf.argmax(values, axis=-1, output_type=tf.int32), index)
 
 
-def _index(index):
-    """Return the index of a target as integers: an array, or a tensor where it is one."""
-    if index is None:
-        return np.int32(_PREDICTED)
-    if tf.is_tensor(index) and not hasattr(index, "numpy"):
-        return index  # Symbolic: what it holds is not known yet.
-    try:
-        index = np.asarray(index)
-    except ValueError as error:  # a ragged list
-        raise _no_target(index) from error
-    if index.dtype.kind not in "iu":
-        raise _no_target(index)
-    if index.ndim > 1:
-        raise ValueError(f"`target` must be one class, or one for each image. Received: shape {index.shape}")
-    if np.any(index < 0):
-        raise ValueError(f"`target` must not be negative. Received: {index.min()}")
-    # What int32 can't hold is out of range for any model.
-    return np.minimum(index.astype(np.uint64), 2**31 - 1).astype(np.int32)
+def _both_sides(logits):
+    """Return the logits of both sides of a single unit, `(..., 2)`, or those of several units as they are."""
+    return tf.concat([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
 
 
-def _no_target(target) -> TypeError:
-    return TypeError(
-        "`target` must be None, a class (int), one class per image, a target such as "
-        f"tf_gradcam.targets.Value(), or a callable outputs -> (N,). Received: target={target!r:.80}"
-    )
+def _wide(values):
+    """Return `values` as float32 or float64: in float16, areas and sums over pixels overflow."""
+    return values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
 
 
-def _rows(field, count):
-    if tf.is_tensor(field):
-        rows = tf.cast(field, tf.int32) if field.dtype.is_integer else field
-    else:
-        rows = np.asarray(field)
-    if len(rows.shape) == 0:
-        known = isinstance(count, int) and isinstance(rows, np.ndarray)
-        return np.full(count, rows) if known else tf.fill([count], rows)
-    if isinstance(count, int) and rows.shape[0] != count:
+def _unit_length(vectors):
+    squares = tf.reduce_sum(vectors**2, axis=1, keepdims=True)
+    is_zero = tf.equal(squares, 0)  # There a square root's gradient is infinite.
+    lengths = tf.sqrt(tf.where(is_zero, tf.ones_like(squares), squares))
+    return tf.where(is_zero, tf.zeros_like(vectors), vectors / lengths)
+
+
+def _pixels(values):
+    """Return `(N, *grid, classes)` as `(N, pixels, classes)`."""
+    shape = tf.shape(values)
+    return tf.reshape(_wide(values), [shape[0], -1, shape[-1]])
+
+
+def _weights(mask, outputs):
+    """Return `mask` with one weight for each pixel of `outputs` `(N, *grid, classes)`: `(N, pixels)`."""
+    check_mask(mask, outputs)
+    shape = tf.shape(outputs)[:-1]
+    mask = mask if len(mask.shape) == outputs.shape.rank - 1 else mask[None]
+    if not outputs.shape[1:-1].is_fully_defined():  # else `check_range` has seen to it
+        message = "`target` must have a mask of the grid of the model's outputs."
+        tf.debugging.assert_equal(tf.shape(mask)[1:], shape[1:], message)
+    return tf.reshape(tf.broadcast_to(mask, shape), [shape[0], -1])
+
+
+def check_mask(mask, outputs, count=None) -> None:
+    grid = tf.TensorShape(outputs.shape)[1:-1]
+    batch, shape = mask.shape[: -grid.rank], mask.shape[-grid.rank :]
+    if len(batch) > 1 or not grid.is_compatible_with(shape) or (count and len(batch) and batch[0] != count):
         raise ValueError(
-            f"`target` must hold one class for each of the {count} images. Received: {rows.shape[0]} classes"
+            f"`target` must have a mask of the grid of the model's outputs, {tuple(grid)}, or one for each "
+            f"image. Received: mask of shape {tuple(mask.shape)}. Resize it to that grid."
         )
-    return rows
 
 
-def score(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Return the score `(N,)` of `target`, and the class index `(N,)` it belongs to or `None`."""
-    if callable(target):
-        value, index = target(outputs), None
+def _sum(values, weights):
+    """Return the weighted sums of `values` `(N, pixels)`, which may be infinite where there is no weight."""
+    weights = tf.cast(weights, values.dtype)
+    return tf.reduce_sum(tf.where(weights > 0, weights * values, tf.zeros_like(values)), axis=1)
+
+
+def _boxes_and_scores(outputs, split):
+    """Return the boxes `(N, A, 4)` and class scores `(N, A, classes)` of a dense detector."""
+    flat = keras.tree.flatten(outputs)
+    if split is not None:
+        parts = split(outputs)
+    elif len(flat) == 1:
+        parts = flat[0][..., :4], flat[0][..., 4:]
+    elif isinstance(outputs, dict) and "boxes" in outputs:
+        parts = outputs["boxes"], [each for key, each in outputs.items() if key != "boxes"]
     else:
-        value, index = target.score(_only(outputs), _only(logits))
-    if not tf.is_tensor(value) or value.shape.rank != 1:
+        parts = flat if flat[0].shape[-1] == 4 else flat[::-1]
+    parts = keras.tree.flatten(parts)
+    shapes = [tuple(each.shape) for each in parts]
+    if [len(shape) for shape in shapes] != [3, 3] or shapes[0][2] != 4 or shapes[1][2] == 0:
         raise ValueError(
-            "`target` must return one number per image, a tensor (N,). "
-            f"Received: {getattr(value, 'shape', type(value).__name__)}"
+            "Detection or Box as `target` needs a model that returns boxes and class scores, (N, A, 4) and "
+            f"(N, A, classes), or both in one. Received: shapes {shapes}. Give split, a callable "
+            "outputs -> (boxes, scores)."
         )
-    return value, index
+    return parts
 
 
-def _only(outputs):
+def _overlaps(boxes, box):
+    """Return the intersection over union `(N, A)` of boxes `(N, A, 4)` and one box per image `(N, 4)`."""
+
+    def area(low, high):
+        return tf.reduce_prod(tf.nn.relu(high - low), axis=-1)
+
+    low, high = boxes[..., :2], boxes[..., 2:]
+    given_low, given_high = tf.split(tf.cast(box, boxes.dtype)[:, None], 2, axis=-1)
+    both = area(tf.maximum(low, given_low), tf.minimum(high, given_high))
+    return tf.math.divide_no_nan(both, area(low, high) + area(given_low, given_high) - both)
+
+
+def only_output(outputs):
     """Return the one output of a model that may pack it in a list."""
-    flat = tf.nest.flatten(outputs)
+    flat = keras.tree.flatten(outputs)
     if len(flat) != 1:
+        names = list(outputs if isinstance(outputs, dict) else range(len(flat)))
         raise ValueError(
-            f"`target` must be a callable outputs -> (N,) for a model with {len(flat)} outputs. "
-            "Pick what to explain: target=lambda outputs: outputs[0][:, 3]"
+            f"`target` must say which of the model's {len(flat)} outputs to explain, {names}: "
+            f"targets.Output({names[0]!r}, target). A detector's take targets.Detection or Box, and any "
+            "outputs take a callable outputs -> (N,)."
         )
     return flat[0]
 
 
-def check_range(target: Any, index: Any, outputs: Any) -> None:
-    """Raise a `ValueError` if a class of `target` is not one of the model's.
+class OutputName(NamedTuple):
+    """The name that was given to `Output`, and the names that the model has for its outputs, if any."""
+
+    given: str | int
+    known: tuple[str, ...]
+
+
+def find_output(name, outputs):
+    """Return the output of that name, which may again be a structure of outputs."""
+    if isinstance(outputs, dict) and name.given in outputs:
+        return outputs[name.given]
+    flat = keras.tree.flatten(outputs)
+    position = name.known.index(name.given) if name.given in name.known else name.given
+    if position not in range(len(flat)):
+        names = list(outputs if isinstance(outputs, dict) else name.known)
+        raise ValueError(
+            f"`target` must name one of the model's {len(flat)} outputs, {f'{names} or ' if names else ''}by "
+            f"a position from 0 to {len(flat) - 1}. Received: Output({name.given!r})"
+        )
+    return flat[position]
+
+
+def _wrong_outputs(target, needs, outputs, advice) -> ValueError:
+    return ValueError(
+        f"{target} as `target` needs a model that returns {needs}. "
+        f"Received: outputs of shape {tuple(outputs.shape)}. {advice}"
+    )
+
+
+def score(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Return the score of `target`, `(N,)` or `(N, M)`, and the class index it belongs to or `None`.
 
     Args:
         target: as `per_image` returns it.
-        index: the class index that the target's score belongs to, or `None` where it belongs to none.
-        outputs: what the model returned, or specs of it.
+        outputs: what the model returned.
+        logits: for each output what its final softmax or sigmoid was given, or the very same output where
+            there is neither. A callable, also one in `Output` or `Against`, does without: `None`.
     """
-    if not hasattr(target, "limit") or (tf.is_tensor(target.index) and not hasattr(target.index, "numpy")):
-        return
-    given = np.asarray(target.index)
-    if isinstance(target, Class) and index is None and np.any(given != _PREDICTED):
+    if not callable(target):
+        return target.score(outputs, logits)
+    value = target(outputs)
+    if not tf.is_tensor(value) or value.shape.rank not in (1, 2):
         raise ValueError(
-            "`target` is a class, but the model has a single unit and no sigmoid. "
-            f"Received: target={given[0]}. Say targets.Value() for what the unit returns, "
-            "targets.Binary(1) or targets.Binary(0) for a yes or no."
+            "`target` must return one number per image, a tensor (N,), or several, (N, M). "
+            f"Received: {getattr(value, 'shape', type(value).__name__)}"
         )
-    limit = target.limit(_only(outputs))
-    wrong = given[given >= limit]
-    if len(wrong):
-        raise ValueError(f"`target` must be a class from 0 to {limit - 1}. Received: target={wrong[0]}")
+    return value, None

@@ -1,0 +1,211 @@
+"""One forward pass of any Keras model: tap layers while it runs, and find its logits."""
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tf_gradcam import inputs
+
+_TAP_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, Any], Any]):
+    """Pass what each of `layers` returns through `through(layer, output)` while the context is open.
+
+    Only calls made by this thread are tapped. The layers are exactly what they were when it closes, also
+    after an error. Open it while a model is being traced: the compiled graph then holds nothing of it.
+    """
+    owner = threading.get_ident()
+
+    def tapped(layer, call):
+        @functools.wraps(call)
+        def call_through(*args, **kwargs):
+            output = call(*args, **kwargs)
+            return through(layer, output) if threading.get_ident() == owner else output
+
+        return call_through
+
+    with _TAP_LOCK, contextlib.ExitStack() as restore:
+        for layer in layers:
+            if "call" in vars(layer):
+                restore.callback(object.__setattr__, layer, "call", vars(layer)["call"])
+            else:
+                restore.callback(object.__delattr__, layer, "call")
+            # object's own setter: Keras's would track the function as part of the layer.
+            object.__setattr__(layer, "call", tapped(layer, layer.call))
+        yield
+
+
+def call_model(model: keras.Model, images: Any) -> Any:
+    """Return what `model` answers to `images` in inference mode, changing none of its state."""
+    with keras.StatelessScope():
+        return _call(model, images)
+
+
+def build(model: keras.Model, images: Any) -> None:
+    """Give `model` its weights, as its first call would."""
+    _call(model, keras.tree.map_structure(lambda image: image[:1], images))
+
+
+def _call(model, images):
+    if inputs.arguments(model) < 2:
+        return model(images, training=False)
+    if isinstance(images, dict):
+        return model(**images, training=False)
+    return model(*images, training=False)
+
+
+class Read(NamedTuple):
+    """Which layer to read, and which of its runs: `None` where it must run once."""
+
+    layer: keras.Operation
+    call: int | None = None
+
+
+class Forward(NamedTuple):
+    """What one forward pass shows: the activations of each layer read, and what the model returned."""
+
+    activations: list[tf.Tensor]
+    outputs: Any
+
+
+def forward(
+    model: keras.Model,
+    images: Any,
+    reads: Sequence[Read],
+    watch: Callable[[tf.Tensor], None] | None = None,
+) -> Forward:
+    """Call `model` once and read layers on the way. This is the library's only forward path.
+
+    Args:
+        model: any built Keras model.
+        images: tensors, in the structure that `model` takes.
+        reads: the layers to read, each returning one tensor.
+        watch: called with the activations at the moment they appear, before anything uses them:
+            `tape.watch` puts them, and nothing below them, on a tape.
+
+    Raises:
+        ValueError: if a layer doesn't run as often as its read says, or returns something other than one
+            tensor.
+    """
+    runs = {id(read.layer): 0 for read in reads}
+    seen = [None] * len(reads)
+
+    def note(layer, output):
+        run = runs[id(layer)]
+        runs[id(layer)] += 1
+        for index, read in enumerate(reads):
+            if read.layer is layer and run == (read.call or 0):
+                # A tensor of its own: a layer that returns its input unchanged (dropout, say) would else
+                # put the input on the tape, and with it every branch that goes round the layer.
+                output = seen[index] = tf.identity(_one_tensor(layer, output))
+                if watch is not None:
+                    watch(output)
+        return output
+
+    with tap(list({id(read.layer): read.layer for read in reads}.values()), note):
+        outputs = call_model(model, images)
+    for read, activations in zip(reads, seen, strict=True):
+        _check_run(read, runs[id(read.layer)], activations)
+    return Forward(seen, outputs)
+
+
+def _one_tensor(layer, output):
+    if tf.is_tensor(output):
+        return output
+    raise ValueError(
+        f"`layer` must return one tensor. Received: layer={layer.name!r}, which returns "
+        f"{type(output).__name__}. Name a layer inside it, or the one after it."
+    )
+
+
+def _check_run(read, runs, activations) -> None:
+    name = read.layer.name
+    if runs == 0:
+        raise ValueError(
+            f"`layer` must run when the model is called. Received: layer={name!r}, which ran 0 times. "
+            "Choose a layer that runs on the way to the output."
+        )
+    if activations is not None and not _is_open(activations):
+        raise ValueError(
+            f"`layer` must run in the open. Received: layer={name!r}, which runs inside a tf.function or a "
+            "loop of the model's own. Take the decorator off, or choose a layer outside."
+        )
+    if read.call is None and runs > 1:
+        raise ValueError(
+            f"`layer` must run once, or `call` must say which run is meant. Received: layer={name!r}, which "
+            f"ran {runs} times. Give call=0 for the first, up to call={runs - 1} for the last."
+        )
+    if activations is None:
+        raise ValueError(
+            f"`call` must be a run of the layer, from 0 to {runs - 1}. Received: call={read.call}, and layer "
+            f"{name!r} ran {'once' if runs == 1 else f'{runs} times'}."
+        )
+
+
+def _is_open(activations) -> bool:
+    return tf.executing_eagerly() or activations.graph is tf.compat.v1.get_default_graph()
+
+
+def find_logits(outputs: Any) -> Any:
+    """Return for each output what its final softmax or sigmoid was given, or the output where there is none.
+
+    Raises:
+        ValueError: if an output comes out of a `tf.function` of the model's own, which can't be looked into.
+    """
+    return keras.tree.map_structure(_logits, outputs)
+
+
+def _logits(output: tf.Tensor) -> tf.Tensor:
+    if tf.executing_eagerly():  # There is no graph to read; Keras leaves a note on its own activations.
+        return getattr(output, "_keras_logits", output)
+    logits = _behind_squashing(output)
+    return output if logits is None else logits
+
+
+def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
+    operation = output.op
+    if operation.type in ("PartitionedCall", "StatefulPartitionedCall"):
+        raise ValueError(
+            "`model` must show its logits. Received: an output that comes out of a tf.function of its own. "
+            "Take the decorator off, or give as `target` a callable outputs -> (N,)."
+        )
+    if operation.type in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return operation.inputs[0]
+    if operation.type == "ConcatV2":  # as a detector joins its boxes and class scores
+        *pieces, axis = operation.inputs
+        logits = [_behind_squashing(piece) for piece in pieces]
+        if all(each is None for each in logits):
+            return None
+        return tf.concat([p if x is None else x for p, x in zip(pieces, logits, strict=True)], axis)
+    if operation.type not in ("Identity", "Cast", "Reshape", "Transpose"):
+        return None
+    logits = _behind_squashing(operation.inputs[0])
+    if logits is None or operation.type in ("Identity", "Cast"):
+        return logits
+    rearrange = {"Reshape": tf.reshape, "Transpose": tf.transpose}[operation.type]
+    return rearrange(logits, operation.inputs[1])
+
+
+def needs_graph(outputs: Any) -> bool:
+    """Whether the logits of `outputs`, symbolic ones, can be found in their graph only."""
+    flat = keras.tree.flatten(outputs)
+    return any(_logits(output) is not output and not hasattr(output, "_keras_logits") for output in flat)
+
+
+def ancestors(tensors: Iterable[tf.Tensor], stop: Callable[[tf.Operation], bool] | None = None) -> set:
+    """Return the operations of a graph that `tensors` come out of, going back to, and not past, `stop`."""
+    found, waiting = set(), [tensor.op for tensor in tensors]
+    while waiting:
+        operation = waiting.pop()
+        if operation in found or (stop is not None and stop(operation)):
+            continue
+        found.add(operation)
+        waiting += [each.op for each in operation.inputs]
+    return found

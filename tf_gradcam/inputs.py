@@ -1,0 +1,205 @@
+"""What a model takes: the shapes and dtypes of its inputs, and arrays checked against them."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def graph(model: keras.Model) -> keras.Model | None:
+    """Return the functional graph of a functional or Sequential model, or `None` where there is none."""
+    functional = getattr(model, "_functional", None) or model
+    return functional if isinstance(functional, keras.src.models.Functional) else None
+
+
+def known_specs(model: keras.Model) -> Any:
+    """Return a `tf.TensorSpec` with open batch for each input, in the structure that `model` takes.
+
+    `None` where nothing tells: a model with no graph that was never called.
+    """
+    functional = graph(model)
+    if functional is not None:
+        return keras.tree.map_structure(_spec, functional._inputs_struct)
+    shapes = (model.get_build_config() or {}).get("input_shape")
+    if shapes is None or arguments(model) > 1:  # of which Keras notes the first only
+        return None
+    return _specs_of_shapes(shapes, model.variable_dtype)
+
+
+def arguments(model: keras.Model) -> int:
+    """Return how many inputs the `call` of a model asks for as arguments of their own."""
+    parameters = inspect.signature(model.call).parameters.values()
+    required = [each for each in parameters if each.default is each.empty and "VAR" not in each.kind.name]
+    return len([each for each in required if each.name not in ("training", "mask")])
+
+
+def specs_for(model: keras.Model, images: Any) -> Any:
+    """Return the specs to trace `model` for: its own, or where it has no graph, those of `images`."""
+    if graph(model) is not None:
+        return known_specs(model)
+    alone = tf.is_tensor(images)
+
+    def spec(image):
+        # Numbers beside an image may be indices, of an embedding say.
+        dtype = image.dtype if image.dtype.is_integer and not alone else model.variable_dtype
+        return tf.TensorSpec([None, *image.shape[1:]], dtype)
+
+    return keras.tree.map_structure(spec, images)
+
+
+def _spec(symbolic):
+    return tf.TensorSpec([None, *symbolic.shape[1:]], symbolic.dtype, symbolic.name)
+
+
+def _specs_of_shapes(shapes, dtype):
+    if isinstance(shapes, dict):
+        return {name: _specs_of_shapes(shape, dtype) for name, shape in shapes.items()}
+    if all(isinstance(length, int | None) for length in shapes):
+        return tf.TensorSpec([None, *shapes[1:]], dtype)
+    return tuple(_specs_of_shapes(shape, dtype) for shape in shapes)
+
+
+def open_specs(images: Any) -> Any:
+    """Return the specs of raw images that some preprocessing takes: every axis open but the channels."""
+
+    def spec(image):
+        shape = [None] * image.shape.rank
+        channels = 1 if is_channels_first(image.shape) else -1
+        shape[channels] = image.shape[channels]
+        return tf.TensorSpec(shape, tf.float32)
+
+    return keras.tree.map_structure(spec, images)
+
+
+def is_channels_first(image: Sequence[int | None], unknown: bool = False) -> bool:
+    """Whether the shape of an image, with the batch, tells that its channels come first; else `unknown`."""
+    few = (1, 3, 4)
+    told = len(image) == 4 and (image[1] in few) != (image[-1] in few)
+    return image[1] in few if told else unknown
+
+
+def batch(name: str, images: Any, specs: Any) -> Any:
+    """Return `images` as tensors with a batch axis, in the structure of `specs`.
+
+    Args:
+        name: what the argument is called.
+        images: an array or tensor, one image or a batch; or for several inputs a list, tuple or dict of them.
+        specs: as `known_specs` returns them. Without them, an array of rank 3 is one image.
+
+    Raises:
+        TypeError: if `images` holds no real numbers.
+        ValueError: if there isn't one for each input, or they are empty, or, while still on the host,
+            NaN or infinite.
+    """
+    if isinstance(images, keras.Layer):
+        raise TypeError(f"`{name}` must be an image. Received a model: `model` and `{name}` are swapped.")
+    tensors = [_tensor(name, image) for image in _images(name, images, specs)]
+    if specs is None:
+        ranks = [4 if len(tensors) == 1 and each.shape.rank <= 4 else each.shape.rank for each in tensors]
+        specs = keras.tree.map_structure(lambda _: None, images) if len(tensors) > 1 else None
+    else:
+        ranks = [spec.shape.rank for spec in keras.tree.flatten(specs)]
+    given = [tensor.shape.rank for tensor in tensors]
+    if given == [rank - 1 for rank in ranks]:
+        tensors = [tensor[None] for tensor in tensors]
+    elif given != ranks:
+        raise ValueError(
+            f"`{name}` must be {_expected(ranks)}. Received: "
+            f"{' and '.join(f'shape {tensor.shape}' for tensor in tensors)}"
+        )
+    if len({tensor.shape[0] for tensor in tensors} - {None}) > 1:
+        raise ValueError(
+            f"`{name}` must hold as many of each input. Received: {[each.shape[0] for each in tensors]}"
+        )
+    return tensors[0] if specs is None else keras.tree.pack_sequence_as(specs, tensors)
+
+
+def _expected(ranks) -> str:
+    if ranks == [4]:
+        return "an image (H, W, C) or a batch (N, H, W, C)"
+    axes = {rank: f"({', '.join(['N', *'ABCDEFG'[: rank - 1]])})" for rank in ranks}
+    shapes = [axes[rank] for rank in ranks]
+    return f"{' and '.join(shapes)}, or without the batch axis N"
+
+
+def _images(name, images, specs) -> list:
+    """Return one array or tensor for each input, in the order of the flattened `specs`."""
+    inputs = keras.tree.flatten(specs)
+    if specs is None:
+        return keras.tree.flatten(images) if isinstance(images, dict | tuple) else [images]
+    if len(inputs) == 1:
+        if isinstance(images, dict) and len(images) == 1:
+            images = next(iter(images.values()))
+        elif isinstance(images, list | tuple) and len(images) == 1:  # as the model may take it
+            alone = np.ndim(images[0]) == inputs[0].shape.rank
+            images = images[0] if alone else images
+        return [images]
+    names = [spec.name for spec in inputs]
+    if isinstance(images, dict) and not isinstance(specs, dict) and set(images) == set(names):
+        return [images[each] for each in names]
+    if isinstance(images, list | tuple) and isinstance(specs, list | tuple) and len(images) == len(inputs):
+        images = list(images)
+        if all(isinstance(spec, tf.TensorSpec) for spec in specs):
+            return images
+    if isinstance(images, dict | list | tuple):
+        with_images = []
+        try:
+            keras.tree.map_structure_up_to(specs, lambda _, image: with_images.append(image), specs, images)
+            return with_images
+        except (ValueError, TypeError, KeyError):
+            pass
+    about = keras.tree.map_structure(lambda spec: f"{spec.name or 'input'} {spec.shape}", specs)
+    kind = f"a {type(images).__name__} of {len(images)}" if hasattr(images, "__len__") else type(images)
+    raise ValueError(
+        f"`{name}` must hold what the model takes, {len(inputs)} inputs: {about}. Received: {kind}. "
+        "Give them in that structure."
+    )
+
+
+def _tensor(name, image) -> tf.Tensor:
+    """Return a tensor of real numbers; what is still on the host is checked for NaN."""
+    if not tf.is_tensor(image):
+        try:
+            image = np.asarray(image)
+        except ValueError as error:
+            raise ValueError(f"`{name}` must be one array: images of one shape. Received: {error}") from error
+        if image.dtype.name == "bfloat16":  # NumPy takes it for raw bytes
+            image = image.astype(np.float32)
+        if image.dtype.kind not in "fiub":
+            raise TypeError(f"`{name}` must hold real numbers. Received: dtype {image.dtype}")
+        if not np.isfinite(image).all():
+            raise ValueError(f"`{name}` must be finite. Received NaN or infinity in it.")
+        image = tf.convert_to_tensor(image)
+    if not (image.dtype.is_floating or image.dtype.is_integer or image.dtype.is_bool):
+        raise TypeError(f"`{name}` must hold real numbers. Received: dtype {image.dtype.name}")
+    if image.shape.rank is None:
+        raise ValueError(f"`{name}` must have a known number of axes. Received: shape {image.shape}")
+    if 0 in image.shape.as_list():
+        raise ValueError(f"`{name}` must not be empty. Received: shape {image.shape}")
+    return image
+
+
+def check(name: str, images: Any, specs: Any) -> None:
+    """Raise a `ValueError` unless a model, traced for `specs`, takes `images`."""
+    for image, spec in zip(keras.tree.flatten(images), keras.tree.flatten(specs), strict=True):
+        _check(name, image, spec)
+
+
+def _check(name, image, spec) -> None:
+    if not spec.shape.is_compatible_with(image.shape):
+        hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
+        if spec.shape[-1] not in (None, image.shape[-1]):
+            hint = f"It must have {spec.shape[-1]} channels, and they come last."
+        raise ValueError(
+            f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {image.shape}. "
+            f"{hint}"
+        )
+    fractions = spec.dtype.is_integer and image.dtype.is_floating and hasattr(image, "numpy")
+    if fractions and np.any(image.numpy() % 1):
+        raise ValueError(
+            f"`{name}` must hold whole numbers, as the model takes {spec.dtype.name}. Received: fractions. "
+            "Give the pixels as they are, 0 to 255."
+        )
