@@ -9,14 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import inputs, layers, maps, methods, targets
-from tf_gradcam.forward import Read, ancestors, build, find_logits, forward
+from tf_gradcam import gradients, inputs, layers, maps, methods, target_rows
+from tf_gradcam.forward import build
 from tf_gradcam.methods import Method
 
 Layers = str | keras.Operation | Sequence[str | keras.Operation] | None
-
-_ONE_MAP_PER_IMAGE = "one map for each image"
-_PATCHES_COUNT = "patches that the score depends on"
 
 
 class Explanation(NamedTuple):
@@ -173,7 +170,7 @@ class _Explainer:
         reads = layers.resolve(model, asked, self._call, images)
         self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
         self._parts = layers.parts(model)
-        self._explain_map = _explain_map(model, self._reads, self._formula, self._preprocess)
+        self._explain_map = gradients.explain_map(model, self._reads, self._formula, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
         # Made once, as it takes its time.
         self._specs = inputs.known_specs(model)
@@ -191,29 +188,34 @@ class _Explainer:
                 f"Received: interpolation={interpolation!r}"
             )
         if self._parts is None:
-            prepared = _preprocessed(self._preprocess, images)
-            build(self._model(), _cast(prepared, inputs.specs_for(self._model(), prepared)))
+            prepared = gradients.preprocessed(self._preprocess, images)
+            build(self._model(), gradients.cast(prepared, inputs.specs_for(self._model(), prepared)))
             self._compile(prepared)
         elif self._parts != layers.parts(self._model()):  # as when a Sequential model gained a layer
             self._compile()
         flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
         if target is not None:
-            target = targets.per_image(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
+            target = target_rows.per_image(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
         specs = self._specs_to_trace(images)
         inputs.check(name, images, specs)
         key = self._key(images, specs, flat, target, size, interpolation)
         if key not in self._traces:
-            self._traces = {key: each for key, each in self._traces.items() if not targets.is_gone(key[2])}
+            self._traces = {
+                key: each for key, each in self._traces.items() if not target_rows.is_gone(key[2])
+            }
             self._traces[key] = self._trace(images, specs, target, size, interpolation)
         compiled = self._traces[key]
         if target is not None:
             answer = compiled.structured_outputs
-            targets.check_range(target, answer.target, answer.outputs)
-        numbers = [] if target is None else targets.numbers(target)
+            target_rows.check_range(target, answer.target, answer.outputs)
+        numbers = [] if target is None else target_rows.numbers(target)
         try:
             return compiled(*flat, *numbers, *_lengths(size))
         except tf.errors.InvalidArgumentError as error:
-            raise self._explained(error, images) from error
+            told = self._told(str(error), images)
+            if told is None:
+                raise
+            raise ValueError(told) from error
 
     def _specs_to_trace(self, images):
         """Return the shapes and dtypes to trace for: the model's own, or as open as `preprocess` needs."""
@@ -228,7 +230,7 @@ class _Explainer:
         else:
             shapes = repr(specs)
         dtypes = tuple(each.dtype for each in flat)
-        kind = None if target is None else targets.kind(target)
+        kind = None if target is None else target_rows.kind(target)
         return shapes, dtypes, kind, size if isinstance(size, str) else np.shape(size), interpolation
 
     def _trace(self, images, specs, target, size, interpolation):
@@ -238,19 +240,20 @@ class _Explainer:
         would take TensorFlow half a millisecond at every call.
         """
         dtypes = [image.dtype for image in keras.tree.flatten(images)]
-        numbers = [] if target is None else targets.numbers(target)
+        numbers = [] if target is None else target_rows.numbers(target)
         count, last = len(dtypes), len(dtypes) + len(numbers)
         # Whatever the size or the images' dtype, the model is traced once for each kind of target. A callable
         # is no kind: it may have been made on the spot, and must then be free to go, trace and all.
-        inline = target is not None and targets.holds_callable(target)
+        inline = target is not None and target_rows.holds_callable(target)
         explain_map = self._explain_map if inline else self._compiled_map
 
         @tf.function(autograph=False)
         def compiled(*tensors):
             images = keras.tree.pack_sequence_as(specs, tensors[:count])
-            goal = targets.with_numbers(target, tensors[count:last]) if numbers else target
-            goal = targets.per_image(goal, tf.shape(tensors[0])[0])  # rows for None: the predicted classes
-            signed_maps, score, index, outputs, places = explain_map(_cast(images, specs), goal)
+            goal = target_rows.with_numbers(target, tensors[count:last]) if numbers else target
+            # Also None gets its rows: the predicted classes.
+            goal = target_rows.per_image(goal, tf.shape(tensors[0])[0])
+            signed_maps, score, index, outputs, places = explain_map(gradients.cast(images, specs), goal)
             lengths = places if isinstance(size, str) else None if size is None else tensors[last]
             _check_lengths(lengths, signed_maps[0], score, size)
             heatmap, heatmaps = self._heatmaps(signed_maps, score, lengths, interpolation)
@@ -281,27 +284,27 @@ class _Explainer:
 
         return unflat(fused), tuple(map(unflat, heatmaps))
 
-    def _explained(self, error, images) -> Exception:
-        """Return a problem that only showed while the graph ran, as an error that helps."""
-        text = str(error)
-        if "`target` must" in text:
-            return ValueError(text[text.index("`target` must") :].partition("\n")[0])
-        if "EnsureShape" in text:
-            return ValueError(f"`preprocess` must return what the model takes. Received: {error}")
+    def _told(self, error, images) -> str | None:
+        """Return what helps against a problem that only shows when the graph runs; `None` if unknown."""
+        if "`target` must" in error:
+            return error[error.index("`target` must") :].partition("\n")[0]
+        if "EnsureShape" in error:
+            return f"`preprocess` must return what the model takes. Received: {error}"
         names = ", ".join(repr(layer().name) for layer, _ in self._reads)
-        if _ONE_MAP_PER_IMAGE in text:
-            return ValueError(
-                f"`layer` must return {_ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns more rows "
-                "than there are images, as windows of one are. Choose a layer before or after."
+        if gradients.ONE_MAP_PER_IMAGE in error:
+            return (
+                f"`layer` must return {gradients.ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns "
+                "more rows than there are images, as windows of one are. Choose a layer before or after."
             )
-        if _PATCHES_COUNT in text:
+        if gradients.PATCHES_COUNT in error:
             default = layers.default_layer(self._model(), None if self._has_graph else images).layer
             path = next(path for path, each in layers.walk(self._model()) if each is default)
-            return ValueError(
-                f"`layer` must have {_PATCHES_COUNT}. Received: layer={names}, of which only the class token "
-                f"counts: nothing mixes the tokens after it. Choose a layer before: {path!r}, or layer=None."
+            return (
+                f"`layer` must have {gradients.PATCHES_COUNT}. Received: layer={names}, of which only the "
+                "class token counts, as nothing mixes the tokens after it. "
+                f"Choose a layer before: {path!r}, or layer=None."
             )
-        return error
+        return None
 
 
 def _weak(layer):
@@ -341,149 +344,6 @@ def _check_lengths(lengths, signed_map, score, size) -> None:
         raise ValueError(
             f"`size` must hold one length for each of the {grid} axes of the layer's grid. "
             f"Received: {lengths.shape[0]} lengths"
-        )
-
-
-def _explain_map(model, reads, formula, preprocess):
-    """Return the function (images, target) -> (maps, score, class index, outputs, the images' lengths)."""
-    weak_model = weakref.ref(model)
-    first = layers.are_channels_first(model, [layer() for layer, _ in reads])
-
-    def explain_map(images, target):
-        model = weak_model()
-        prepared = _preprocessed(preprocess, images)
-        prepared = _as_the_model_takes(prepared, inputs.specs_for(model, prepared))
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            read = forward(model, prepared, [Read(layer(), call) for layer, call in reads], tape.watch)
-            logits = None if callable(target) else find_logits(read.outputs)
-            score, index = targets.score(target, read.outputs, logits)
-        shapes = [each.shape for each in keras.tree.flatten(prepared)]
-        grids = [
-            _grid(layer(), activations, shapes, channels_first)
-            for (layer, _), activations, channels_first in zip(reads, read.activations, first, strict=True)
-        ]
-        names = [layer().name for layer, _ in reads]
-        signed_maps = _signed_maps(tape, score, read.activations, grids, names, formula)
-        places = _places(images, read.activations[0], len(grids[0].shape), first[0])
-        return signed_maps, score, index, read.outputs, places
-
-    return explain_map
-
-
-def _preprocessed(preprocess, images):
-    if preprocess is None:
-        return images
-    return preprocess(keras.tree.map_structure(lambda image: tf.cast(image, tf.float32), images))
-
-
-def _cast(images, specs):
-    return keras.tree.map_structure(lambda spec, image: tf.cast(image, spec.dtype), specs, images)
-
-
-def _as_the_model_takes(images, specs):
-    """Return `images`, checked against `specs`: a `preprocess` may have returned anything."""
-
-    def checked(spec, image):
-        if not spec.shape.is_compatible_with(image.shape):
-            raise ValueError(
-                f"`preprocess` must return what the model takes, {spec.shape}. Received: {image.shape}"
-            )
-        return tf.ensure_shape(tf.cast(image, spec.dtype), spec.shape)
-
-    return keras.tree.map_structure(checked, specs, images)
-
-
-def _grid(layer, activations, shapes, channels_first) -> maps.Grid:
-    grid = None
-    if activations.shape.rank is not None:
-        grid = maps.find_grid(tuple(activations.shape), shapes, channels_first)
-    if grid is None:
-        raise ValueError(
-            "`layer` must return a map (N, h, w, K) with more than one position, or the tokens of an image's "
-            f"patches. Received: layer={layer.name!r}, which returns {activations.shape}. Choose a layer "
-            "before it, or layer=None for the last that has a map."
-        )
-    return grid
-
-
-def _places(images, activations, rank, channels_first):
-    """Return the lengths of the image that the activations were made of, or `None` where there is none.
-
-    Of several inputs it is the first on the way to the layer that has as many axes as the layer's grid.
-    """
-    way = ancestors([activations])
-    lengths = [
-        maps.places(image, rank, channels_first) for image in keras.tree.flatten(images) if image.op in way
-    ]
-    return next((each for each in lengths if each is not None), None)
-
-
-def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Tensor]:
-    """Return the map of each layer, `(N, *grid)`, or `(N, M, *grid)` for a score `(N, M)`."""
-    wide = [each if each.dtype == tf.float64 else tf.cast(each, tf.float32) for each in activations]
-    on_grid = [maps.to_grid(each, grid) for each, grid in zip(wide, grids, strict=True)]
-
-    def explain(seed):
-        gradients = _gradients(tape, score, activations, seed, names)
-        found = []
-        for gradient, values, grid in zip(gradients, on_grid, grids, strict=True):
-            gradient = _checked(gradient, score, grid)
-            found.append(formula(values, maps.to_grid(gradient, grid)))
-            _check_map_shape(found[-1], values)
-        return found
-
-    if score.shape.rank == 1:
-        return explain(tf.ones_like(score))
-    seeds = tf.eye(tf.shape(score)[1], dtype=score.dtype)
-    # One backward pass for each score, all through the one forward pass: a loop, as there may be many.
-    found = tf.map_fn(
-        lambda seed: explain(tf.broadcast_to(seed, tf.shape(score))),
-        seeds,
-        fn_output_signature=[each.dtype for each in on_grid],
-    )
-    return [tf.transpose(each, [1, 0, *range(2, each.shape.rank)]) for each in found]
-
-
-def _gradients(tape, score, activations, seed, names) -> list[tf.Tensor]:
-    """Return the gradients of `score`, weighed by `seed`, in float32, or float64 where the layer is."""
-    gradients = tape.gradient(score, activations, seed)
-    if None in gradients:
-        lost = names[gradients.index(None)]
-        raise ValueError(
-            f"`layer` must be on the way to the score. Received: layer={lost!r}, on which the target's score "
-            "doesn't depend. Choose a layer before the output that is explained."
-        )
-    if not any(each.dtype == tf.float16 for each in activations):
-        return [each if each.dtype == tf.float64 else tf.cast(each, tf.float32) for each in gradients]
-    # Spread over many places a gradient vanishes in float16, and scaled up another overflows.
-    scaled = tape.gradient(score, activations, 1024 * seed)
-    return [_unscaled(*pair) for pair in zip(gradients, scaled, strict=True)]
-
-
-def _unscaled(gradient, scaled):
-    if gradient.dtype != tf.float16:
-        return gradient if gradient.dtype == tf.float64 else tf.cast(gradient, tf.float32)
-    scaled = tf.cast(scaled, tf.float32) / 1024
-    return tf.where(tf.math.is_finite(scaled), scaled, tf.cast(gradient, tf.float32))
-
-
-def _checked(gradient, score, grid) -> tf.Tensor:
-    """Return `gradient`, with a complaint in the graph for what only its values can tell."""
-    rows, images = tf.shape(gradient)[0], tf.shape(score)[0]
-    complaints = [tf.debugging.assert_equal(rows, images, _ONE_MAP_PER_IMAGE)]
-    if grid.extra:
-        counts = tf.reduce_any(maps.to_grid(gradient, grid) != 0)
-        token_counts = tf.reduce_any(maps.extra_tokens(gradient, grid) != 0)
-        complaints.append(tf.debugging.Assert(counts | ~token_counts, [_PATCHES_COUNT]))
-    with tf.control_dependencies([each for each in complaints if each is not None]):
-        return tf.identity(gradient)
-
-
-def _check_map_shape(signed_map, activations):
-    if signed_map.shape.rank != activations.shape.rank - 1:
-        raise ValueError(
-            "`method` must return a map (N, h, w) from activations and gradients (N, h, w, K). "
-            f"Received: {signed_map.shape} from {activations.shape}"
         )
 
 

@@ -202,7 +202,7 @@ class LayerInfo(NamedTuple):
     calls: int = 1
 
 
-def list_layers(model: keras.Model) -> list[LayerInfo]:
+def list_layers(model: keras.Model, images: Any = None) -> list[LayerInfo]:
     """List every layer that can be explained, in order of execution.
 
     A layer can be explained when it returns one tensor that has a grid with more than one place:
@@ -212,6 +212,8 @@ def list_layers(model: keras.Model) -> list[LayerInfo]:
 
     Args:
         model: a `keras.Model`, built.
+        images: arrays or tensors that it takes, with their batch axis, where its first call doesn't tell: a
+            subclassed model notes the first of several arguments only.
 
     Returns:
         A list of `LayerInfo(path, layer, shape, calls)`.
@@ -221,7 +223,7 @@ def list_layers(model: keras.Model) -> list[LayerInfo]:
         ValueError: if `model` was never built.
     """
     check_model(model)
-    specs = specs_for(model)
+    specs = specs_for(model, images)
     runs = _runs_of_graph(model)
     runs = _trial(model, specs).runs if runs is None else runs
     return [each.info for each in _with_map(model, specs, runs)]
@@ -233,7 +235,13 @@ def specs_for(model: keras.Model, images: Any = None) -> Any:
     Raises:
         ValueError: if nothing tells the shape.
     """
-    specs = inputs.known_specs(model) if images is None else inputs.specs_for(model, images)
+    if images is not None:
+        return inputs.specs_for(model, inputs.batch("images", images, inputs.known_specs(model)))
+    specs = inputs.known_specs(model)
+    if specs is None and model.built:
+        raise ValueError(
+            f"`images` must be given, as model {model.name!r} doesn't tell what it takes. Received: None."
+        )
     if specs is None:
         raise ValueError(
             f"`model` must be built. Received: model={model.name!r}, which was never called. "
