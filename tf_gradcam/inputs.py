@@ -1,7 +1,7 @@
 """What a model takes: the shapes and dtypes of its inputs, and arrays checked against them."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -137,26 +137,31 @@ def _images(name, images, specs) -> list:
             alone = np.ndim(images[0]) == inputs[0].shape.rank
             images = images[0] if alone else images
         return [images]
-    names = [spec.name for spec in inputs]
-    if isinstance(images, dict) and not isinstance(specs, dict) and set(images) == set(names):
-        return [images[each] for each in names]
-    if isinstance(images, list | tuple) and isinstance(specs, list | tuple) and len(images) == len(inputs):
-        images = list(images)
-        if all(isinstance(spec, tf.TensorSpec) for spec in specs):
-            return images
-    if isinstance(images, dict | list | tuple):
-        with_images = []
-        try:
-            keras.tree.map_structure_up_to(specs, lambda _, image: with_images.append(image), specs, images)
-            return with_images
-        except (ValueError, TypeError, KeyError):
-            pass
-    about = keras.tree.map_structure(lambda spec: f"{spec.name or 'input'} {spec.shape}", specs)
-    kind = f"a {type(images).__name__} of {len(images)}" if hasattr(images, "__len__") else type(images)
-    raise ValueError(
-        f"`{name}` must hold what the model takes, {len(inputs)} inputs: {about}. Received: {kind}. "
-        "Give them in that structure."
-    )
+    if isinstance(images, dict) and set(images) == {spec.name for spec in inputs}:
+        return [images[spec.name] for spec in inputs]
+    try:
+        return list(_aligned(images, specs))
+    except ValueError as error:
+        takes = keras.tree.map_structure(lambda spec: f"{spec.name or 'input'} {spec.shape}", specs)
+        sized = f" of {len(images)}" if isinstance(images, dict | list | tuple) else ""
+        raise ValueError(
+            f"`{name}` must hold what the model takes, {len(inputs)} inputs: {takes}. "
+            f"Received: a {type(images).__name__}{sized}. Give them in that structure."
+        ) from error
+
+
+def _aligned(images, specs) -> Iterator[Any]:
+    """Yield what in `images` stands where `specs` has its leaves, in the order of `keras.tree.flatten`."""
+    if isinstance(specs, tf.TensorSpec):
+        yield images
+        return
+    kind = dict if isinstance(specs, dict) else list | tuple
+    if not isinstance(images, kind) or len(images) != len(specs):
+        raise ValueError("another structure")
+    for key in sorted(specs) if isinstance(specs, dict) else range(len(specs)):
+        if isinstance(images, dict) and key not in images:
+            raise ValueError("another key")
+        yield from _aligned(images[key], specs[key])
 
 
 def _tensor(name, image) -> tf.Tensor:

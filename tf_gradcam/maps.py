@@ -62,24 +62,28 @@ def _token_grid(shape, image) -> Grid | None:
         return None
     places = image[2:] if is_channels_first(image) else image[1:3]
     for lengths in _patch_grids(places, tokens):
-        if 1 < math.prod(lengths) <= tokens <= math.prod(lengths) + _MOST_EXTRA:
-            return Grid(lengths, channels, tokens - math.prod(lengths))
+        extra = tokens - math.prod(lengths)
+        if 0 <= extra <= _MOST_EXTRA and extra < math.prod(lengths) > 1:
+            return Grid(lengths, channels, extra)
     return None
 
 
 def _patch_grids(places, tokens):
-    """Yield grids that square patches of an image make; first those that leave nothing over, finest first."""
+    """Yield the grids that square patches of an image make; first those that leave nothing over."""
     if None in places:
         side = math.isqrt(tokens)
         yield side, side
         return
     patches = range(1, max(places) + 1)
-    for exact in (True, False):
-        for patch in patches:
-            if exact != all(length % patch == 0 for length in places):
-                continue
-            yield tuple(-(-length // patch) for length in places)  # padded, or
-            yield tuple(length // patch for length in places)  # cut off
+    yield from (_patches(places, patch) for patch in patches if not any(each % patch for each in places))
+    for patch in patches:
+        padded, cut_off = _patches([each + patch - 1 for each in places], patch), _patches(places, patch)
+        # Some such grid fits nearly any small number of tokens.
+        yield from (each for each in (padded, cut_off) if math.prod(each) in (tokens, max(tokens - 1, 16)))
+
+
+def _patches(places, patch) -> tuple[int, ...]:
+    return tuple(length // patch for length in places)
 
 
 def to_grid(values: tf.Tensor, grid: Grid) -> tf.Tensor:

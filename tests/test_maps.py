@@ -1,0 +1,177 @@
+"""From activations to heatmaps: grids, sizes, scales, and several heatmaps in one."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_gradcam import maps
+
+# Grids
+
+
+@pytest.mark.parametrize(
+    ("shape", "images", "channels_first", "expected"),
+    [
+        ((None, 7, 5, 64), [(None, 224, 160, 3)], False, maps.Grid((7, 5), 64)),
+        ((None, 64, 7, 5), [(None, 3, 224, 160)], True, maps.Grid((7, 5), 64, None, True)),
+        ((None, 18, 4), [(None, 40, 3)], False, maps.Grid((18,), 4)),
+        ((None, 4, 18), [(None, 3, 40)], True, maps.Grid((18,), 4, None, True)),
+        ((None, 3, 5, 4, 8), [(None, 12, 20, 16, 1)], False, maps.Grid((3, 5, 4), 8)),
+        ((None, None, None, 8), [(None, None, None, 3)], False, maps.Grid((None, None), 8)),
+        ((None, 1, None, 8), [(None, 9, None, 3)], False, maps.Grid((1, None), 8)),
+        ((None, 1, 1, 8), [(None, 9, 9, 3)], False, None),
+        ((None, 1, 8), [(None, 40, 3)], False, None),
+        ((None, 8), [(None, 9, 9, 3)], False, None),
+        # An image beside a table, and beside a text.
+        ((None, 7, 7, 64), [(None, 4), (None, 224, 224, 3)], False, maps.Grid((7, 7), 64)),
+    ],
+)
+def test_the_grid_is_all_but_the_batch_and_the_channels(shape, images, channels_first, expected):
+    assert maps.find_grid(shape, images, channels_first) == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "image", "grid", "extra"),
+    [
+        (196, (224, 224, 3), (14, 14), 0),
+        (197, (224, 224, 3), (14, 14), 1),  # a class token
+        (201, (224, 224, 3), (14, 14), 5),  # and four registers
+        (1 + 37 * 37, (518, 518, 3), (37, 37), 1),
+        (577, (384, 384, 3), (24, 24), 1),
+        (15 + 3, (24, 40, 3), (3, 5), 3),  # not square
+        (40, (32, 80, 3), (4, 10), 0),
+        (14 * 19, (224, 300, 3), (14, 19), 0),  # 300 is padded to 19 patches of 16
+        (14 * 18, (224, 300, 3), (14, 18), 0),  # or cut off to 18
+        (197, (3, 224, 224), (14, 14), 1),  # channels first
+        (197, (None, None, 3), (14, 14), 1),  # a size that varies: taken for a square
+    ],
+)
+def test_tokens_are_patches_of_the_image_and_a_few_more(tokens, image, grid, extra):
+    assert maps.find_grid((None, tokens, 8), [(None, *image)]) == maps.Grid(grid, 8, extra)
+
+
+@pytest.mark.parametrize("tokens", [None, 1, 130])
+def test_tokens_that_fit_no_image_are_no_grid(tokens):
+    assert maps.find_grid((None, tokens, 8), [(None, 32, 80, 3)]) is None
+
+
+def test_a_few_vectors_are_no_patches_of_an_image_that_they_would_not_leave_whole():
+    assert maps.find_grid((None, 10, 16), [(None, 28, 28, 1)]) is None  # ten digits, and not 3 x 3 and one
+
+
+def test_tokens_of_a_video_are_no_grid():
+    assert maps.find_grid((None, 16, 8), [(None, 4, 32, 32, 3)]) is None
+
+
+def test_values_are_laid_on_their_grid():
+    tokens = tf.range(2 * 8 * 3)
+    tokens = tf.reshape(tokens, (2, 8, 3))  # two images, two extra tokens and 2 x 3 patches, three channels
+    grid = maps.Grid((2, 3), 3, 2)
+    np.testing.assert_array_equal(maps.to_grid(tokens, grid)[1, 1, 2], tokens[1, 7])
+    np.testing.assert_array_equal(maps.to_grid(tokens, grid)[0, 0, 0], tokens[0, 2])
+    np.testing.assert_array_equal(maps.extra_tokens(tokens, grid), tokens[:, :2])
+    volume = tf.reshape(tf.range(2 * 3 * 4 * 5 * 6), (2, 3, 4, 5, 6))
+    turned = maps.to_grid(volume, maps.Grid((4, 5, 6), 3, None, True))
+    np.testing.assert_array_equal(turned[1, 3, 4, 5], volume[1, :, 3, 4, 5])
+    assert maps.to_grid(volume, maps.Grid((3, 4, 5), 6)) is volume
+
+
+@pytest.mark.parametrize(
+    ("image", "rank", "channels_first", "expected"),
+    [
+        ((2, 24, 40, 3), 2, False, [24, 40]),
+        ((2, 3, 24, 40), 2, True, [24, 40]),
+        ((2, 3, 24, 40), 2, False, [24, 40]),  # the shape tells
+        ((2, 24, 40, 3), 2, True, [24, 40]),  # turned by preprocessing
+        ((2, 13, 24, 40), 2, True, [24, 40]),  # the layer tells
+        ((2, 24, 40), 2, False, [24, 40]),  # no channels
+        ((2, 40, 3), 1, False, [40]),
+        ((2, 9, 24, 40, 1), 3, False, [9, 24, 40]),
+        ((2, 1, 9, 24, 40), 3, True, [9, 24, 40]),
+        ((2, 9, 24, 40, 1), 2, False, [24, 40]),  # one map for all the frames of a video
+        ((2, 4), 2, False, None),  # a table
+    ],
+)
+def test_the_places_of_an_image_are_all_but_the_batch_and_the_channels(image, rank, channels_first, expected):
+    places = maps.places(tf.zeros(image), rank, channels_first)
+    assert (places if expected is None else places.numpy().tolist()) == expected
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    "size", ["same", (), (0, 3), (2.5, 3), (1, 2, 3, 4), ((3, 4),), True, -1, (3, 2**14 + 1)]
+)
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(ValueError, match="`size` must be"):
+        maps.checked_size(size)
+
+
+def test_sizes_become_numbers():
+    assert maps.checked_size(None) is None
+    assert maps.checked_size("input") == "input"
+    for size, expected in [(7, [7]), ((3, 4), [3, 4]), ([2, 3, 4], [2, 3, 4]), (np.array([5, 6]), [5, 6])]:
+        assert maps.checked_size(size).tolist() == expected
+        assert maps.checked_size(size).dtype == np.int32
+
+
+def test_heatmaps_are_relu_then_resized_then_divided_by_their_maximum():
+    signed_map = tf.constant([[[-1.0, 1.0], [2.0, -3.0]]])
+    expected = tf.image.resize([[[0.0], [1.0]], [[2.0], [0.0]]], (5, 7))[..., 0].numpy()
+    np.testing.assert_allclose(
+        maps.heatmap(signed_map, tf.constant([5, 7]), "bilinear")[0], expected / expected.max()
+    )
+    np.testing.assert_array_equal(maps.heatmap(signed_map, None, "bilinear")[0], [[0, 0.5], [1, 0]])
+
+
+def test_no_evidence_is_zeros():
+    np.testing.assert_array_equal(
+        maps.heatmap(-tf.ones((1, 2, 3)), tf.constant([4, 5]), "bicubic"), np.zeros((1, 4, 5))
+    )
+
+
+def linear(values, size):
+    """Linear interpolation between the centres of cells, the last one going on to the edge."""
+    centres = (np.arange(size) + 0.5) * len(values) / size - 0.5
+    return np.interp(centres, np.arange(len(values)), values)
+
+
+def test_signals_and_volumes_are_interpolated_along_every_axis():
+    random = np.random.default_rng(0)
+    signal = random.uniform(size=(2, 5)).astype("float32")
+    resized = maps._resize(tf.constant(signal), tf.constant([12]), "bilinear")
+    np.testing.assert_allclose(resized, [linear(each, 12) for each in signal], rtol=1e-5)
+    volume = random.uniform(size=(2, 3, 4, 5)).astype("float32")
+    expected = volume
+    for axis, size in enumerate((7, 9, 6), start=1):
+        expected = np.apply_along_axis(linear, axis, expected, size)
+    resized = maps._resize(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
+    np.testing.assert_allclose(resized, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", maps.INTERPOLATIONS)
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
+    grid, size = (3, 4, 5, 2)[:rank], (6, 7, 4, 3)[:rank]
+    resized = maps._resize(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
+    np.testing.assert_allclose(resized, np.full((2, *size), 0.5), atol=1e-5)
+
+
+# Several heatmaps in one
+
+
+def test_heatmaps_are_fused_by_mean_maximum_or_as_layercam():
+    shallow = tf.constant([[[0.5, 1.0], [0.0, 0.25]]])
+    deep = tf.constant([[[1.0, 0.0], [0.5, 0.5]]])
+    fused = {fusion: maps.fuse([shallow, deep], [16, 4], fusion)[0] for fusion in maps.FUSIONS}
+    np.testing.assert_allclose(fused["mean"], np.array([[0.75, 0.5], [0.25, 0.375]]) / 0.75)
+    np.testing.assert_allclose(fused["max"], [[1, 1], [0.5, 0.5]])
+    tanh = np.tanh(2 * shallow.numpy()[0])  # 0.76, 0.96, 0, 0.46
+    np.testing.assert_allclose(fused["layercam"], [[1, tanh[0, 1]], [0.5, 0.5]], rtol=1e-6)
+
+
+def test_layers_without_evidence_leave_the_others_as_they_are():
+    heatmap = tf.constant([[[0.5, 1.0]]])
+    for fusion in ("mean", "max"):
+        np.testing.assert_allclose(maps.fuse([heatmap, 0 * heatmap], [2, 2], fusion), heatmap)
