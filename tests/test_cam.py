@@ -430,6 +430,114 @@ def test_the_first_image_builds_a_model_that_was_never_called(images, layer, own
     np.testing.assert_allclose(make_gradcam_heatmap(model, images, layer), explanation.heatmap, atol=1e-5)
 
 
+# Several layers, several runs
+
+
+def test_several_layers_give_a_map_each_and_a_heatmap_of_all(model, images):
+    cam = GradCAM(model, ["conv1", "relu2"])
+    explanation = cam(images, 1)
+    assert [layer.name for layer in cam.layer] == ["conv1", "relu2"]
+    for name, signed_map, heatmap in zip(
+        ["conv1", "relu2"], explanation.map, explanation.heatmaps, strict=True
+    ):
+        alone = GradCAM(model, name)(images, 1)
+        np.testing.assert_allclose(signed_map, alone.map, atol=1e-6)
+        np.testing.assert_allclose(heatmap, alone.heatmap, atol=1e-5)
+    mean = np.mean(explanation.heatmaps, axis=0)
+    np.testing.assert_allclose(explanation.heatmap, mean / mean.max(axis=(1, 2), keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(
+        make_gradcam_heatmap(model, images, ["conv1", "relu2"], 1), explanation.heatmap, atol=1e-5
+    )
+
+
+def test_fuse_says_how_several_layers_become_one(images):
+    model = small(
+        keras.layers.Dense(CLASSES), first=[keras.layers.Conv2D(3, 3, padding="same", name="conv0")]
+    )
+    heatmaps = {
+        fusion: GradCAM(model, ["conv0", "conv2"], fuse=fusion)(images, 1).heatmap.numpy()
+        for fusion in (None, "mean", "max", "layercam")
+    }
+    np.testing.assert_array_equal(heatmaps[None], heatmaps["mean"])
+    assert len({heatmap.tobytes() for heatmap in heatmaps.values()}) == 3
+    each = GradCAM(model, ["conv0", "conv2"])(images, 1).heatmaps
+    np.testing.assert_allclose(heatmaps["max"], np.maximum(*each), atol=1e-6)
+    layercam = np.maximum(np.tanh(2 * each[0]), each[1])
+    np.testing.assert_allclose(
+        heatmaps["layercam"], layercam / layercam.max(axis=(1, 2), keepdims=True), atol=1e-6
+    )
+
+
+def test_several_layers_without_a_size_meet_on_the_finest_grid(images):
+    model = small(
+        keras.layers.Dense(CLASSES), first=[keras.layers.Conv2D(3, 3, padding="same", name="conv0")]
+    )
+    explanation = GradCAM(model, ["conv2", "conv0"])(images, size=None)
+    assert explanation.heatmap.shape == (3, SIDE, SIDE)
+    assert [each.shape for each in explanation.map] == [(3, 8, 8), (3, SIDE, SIDE)]
+
+
+def test_several_layers_and_classes_go_together(functional, images):
+    explanation = GradCAM(functional, ["conv1", "conv2"])(images, targets.Classes([0, 3]))
+    assert explanation.heatmap.shape == (3, 2, SIDE, SIDE)
+    alone = GradCAM(functional, ["conv1", "conv2"])(images, 3)
+    np.testing.assert_allclose(explanation.heatmap[:, 1], alone.heatmap, atol=1e-5)
+
+
+def test_call_says_which_run_of_a_layer_is_meant(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    first, shared = (
+        keras.layers.Conv2D(3, 3, padding="same"),
+        keras.layers.Conv2D(3, 3, padding="same", name="shared"),
+    )
+    after = keras.layers.Conv2D(3, 3, name="after")
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    model = keras.Model(x, chain(x, [first, shared, shared, after, *head]))
+    once = shared(first(x))
+    by_hand = keras.Model(x, [once, shared(once), model.output])
+    for run in (0, 1):
+        with tf.GradientTape() as tape:
+            features = by_hand(images)[run]
+            tape.watch(features)
+            score = chain(shared(features) if run == 0 else features, [after, *head])[:, 1]
+        expected = methods.gradcam(features, tape.gradient(score, features))
+        np.testing.assert_allclose(GradCAM(model, "shared", call=run)(images, 1).map, expected, atol=1e-6)
+    assert not np.allclose(
+        make_gradcam_heatmap(model, images, "shared", 1, call=0),
+        make_gradcam_heatmap(model, images, "shared", 1, call=1),
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"call": 1}, "`call` must be a run of the layer, from 0 to 0. Received: call=1.*ran once"),
+        ({"call": -1}, "`call` must be None or a number from 0 on"),
+        ({"call": True}, "`call` must be None or a number from 0 on"),
+        ({"fuse": "max"}, "`fuse` must be left out where one layer is explained.*Give a list of layers"),
+        ({"layer": ["conv1", "conv2"], "fuse": "sum"}, "`fuse` must be one of"),
+        ({"layer": []}, "`layer` must name a layer. Received: an empty list"),
+        ({"layer": ["conv1", "pool"]}, "`layer` must return a map.*'pool'"),
+    ],
+)
+def test_calls_and_fusions_that_make_no_sense_are_refused(functional, images, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_gradcam_heatmap(**{"model": functional, "img": images, "layer": "conv2", **arguments})
+
+
+def test_preprocess_gets_every_input():
+    image, table = keras.Input((SIDE, SIDE, 3), name="image"), keras.Input((2,), name="table")
+    pooled = chain(image, parts()[:4])
+    model = keras.Model([image, table], keras.layers.Dense(3)(keras.layers.Concatenate()([pooled, table])))
+    random = np.random.default_rng(0)
+    raw = [random.integers(0, 256, (2, SIDE, SIDE, 3), dtype="uint8"), random.normal(size=(2, 2))]
+    cam = GradCAM(model, preprocess=lambda inputs: [inputs[0] / 255, inputs[1] - 1])
+    expected = GradCAM(model)([raw[0] / 255, raw[1] - 1])
+    np.testing.assert_allclose(cam(raw).map, expected.map, atol=1e-6)
+    np.testing.assert_allclose(cam({"image": raw[0], "table": raw[1]}).map, expected.map, atol=1e-6)
+
+
 # Compiled once
 
 

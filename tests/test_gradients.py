@@ -1,0 +1,159 @@
+"""In the graph: several scores and layers from one pass, the image that a layer looks at, complaints."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import CLASSES, SIDE, build, chain, parts
+from oracle import Oracle
+
+from tf_gradcam import GradCAM, make_gradcam_heatmap, methods, targets
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_several_classes_at_once_are_what_each_is_alone(model, images, method):
+    cam = GradCAM(model, "conv2", method=method)
+    together = cam(images, targets.Classes([4, 0, 2]))
+    assert together.heatmap.shape == (3, 3, SIDE, SIDE)
+    for place, index in enumerate([4, 0, 2]):
+        expected = Oracle(model.get_weights(), images, index).map("conv2", method)
+        atol = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(together.map[:, place], expected, rtol=0, atol=atol)
+        alone = cam(images, index)
+        np.testing.assert_allclose(together.heatmap[:, place], alone.heatmap, atol=1e-5)
+        np.testing.assert_allclose(together.score[:, place], alone.score, atol=1e-5)
+        np.testing.assert_array_equal(together.target[:, place], alone.target)
+
+
+def test_several_classes_are_one_forward_pass_for_any_number_of_them(images):
+    model, runs = build("functional"), []
+    call = model.get_layer("pool").call
+    object.__setattr__(
+        model.get_layer("pool"), "call", lambda *args, **kwargs: (runs.append(1), call(*args, **kwargs))[1]
+    )
+    cam = GradCAM(model)
+    cam(images, targets.Classes([0, 1]))
+    assert len(runs) == 1
+    cam(images, targets.Classes([[0, 1], [2, 3], [4, 0]]))  # others for each image
+    assert len(runs) == 1
+    concrete = next(iter(cam._explainer._traces.values()))
+    functions = [
+        concrete.graph,
+        *(f.graph for f in concrete.graph._functions.values() if hasattr(f, "graph")),
+    ]
+    convolutions = [op for graph in functions for op in graph.get_operations() if op.type == "Conv2D"]
+    assert len(convolutions) <= 2  # conv1 and conv2, and none in the loop over classes
+
+
+def test_a_callable_may_return_several_scores(functional, images):
+    explanation = GradCAM(functional)(images, lambda outputs: outputs[:, 1:3])
+    assert explanation.map.shape == (3, 2, 8, 8)
+    alone = GradCAM(functional)(images, lambda outputs: outputs[:, 2])
+    np.testing.assert_allclose(explanation.map[:, 1], alone.map, atol=1e-7)
+
+
+def test_several_scores_in_float16_do_not_vanish():
+    random = np.random.default_rng(0)
+    image, scores = random.normal(size=(1, 32, 32, 3)), {}
+    for policy in ("mixed_float16", "float32"):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((32, 32, 3))
+        features = keras.layers.Conv2D(8, 3, dtype=policy, name="conv")(x)
+        pooled = keras.layers.GlobalAveragePooling2D(dtype=policy)(features)
+        units = keras.layers.Dense(
+            3, kernel_initializer=keras.initializers.RandomNormal(0, 1e-3), dtype=policy
+        )
+        model = keras.Model(x, units(pooled))
+        scores[policy] = GradCAM(model, "conv")(image, targets.Classes([0, 1, 2])).map.numpy()
+    scale = np.abs(scores["float32"]).max()
+    np.testing.assert_allclose(scores["mixed_float16"], scores["float32"], rtol=0, atol=1e-2 * scale)
+
+
+def test_the_heatmap_has_the_size_of_the_image_that_the_layer_looks_at():
+    small, large, table = keras.Input((12, 14, 3)), keras.Input((20, 24, 3)), keras.Input((4,))
+    features = [
+        keras.layers.Conv2D(2, 3, name=name)(x) for name, x in [("on_small", small), ("on_large", large)]
+    ]
+    pooled = [keras.layers.GlobalAveragePooling2D()(each) for each in features]
+    scores = keras.layers.Dense(3)(keras.layers.Concatenate()([table, *pooled]))
+    model = keras.Model([table, small, large], scores)
+    random = np.random.default_rng(0)
+    images = [random.normal(size=shape) for shape in [(2, 4), (2, 12, 14, 3), (2, 20, 24, 3)]]
+    assert GradCAM(model, "on_small")(images).heatmap.shape == (2, 12, 14)
+    assert GradCAM(model, "on_large")(images).heatmap.shape == (2, 20, 24)
+
+
+def test_a_grid_that_no_input_has_needs_a_size():
+    signal = keras.Input((64,))
+    spectrum = keras.layers.Reshape((8, 8, 1))(signal)
+    features = keras.layers.Conv2D(4, 3, name="conv")(spectrum)
+    model = keras.Model(signal, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(features)))
+    signals = np.random.default_rng(0).normal(size=(2, 64))
+    with pytest.raises(ValueError, match='`size` must be None or 2 lengths. Received: size="input"'):
+        make_gradcam_heatmap(model, signals, "conv")
+    assert GradCAM(model, "conv")(signals, size=None).heatmap.shape == (2, 6, 6)
+    assert GradCAM(model, "conv")(signals, size=(16, 16)).heatmap.shape == (2, 16, 16)
+    with pytest.raises(ValueError, match="one length for each of the 2 axes.*Received: 3 lengths"):
+        GradCAM(model, "conv")(signals, size=(16, 16, 16))
+
+
+class Windows(keras.layers.Layer):
+    """Cut each image into four, as windowed attention does."""
+
+    def call(self, x):
+        _, height, width, channels = x.shape
+        x = keras.ops.reshape(x, (-1, 2, height // 2, 2, width // 2, channels))
+        x = keras.ops.transpose(x, (0, 1, 3, 2, 4, 5))
+        return keras.ops.reshape(x, (-1, height // 2, width // 2, channels))
+
+
+class Joined(keras.layers.Layer):
+    def call(self, x):
+        return keras.ops.reshape(x, (-1, 4 * x.shape[1] * x.shape[2], x.shape[3]))
+
+
+def test_a_layer_with_more_rows_than_images_is_refused():
+    x = keras.Input((16, 16, 3))
+    layers = [keras.layers.Conv2D(4, 3, padding="same"), Windows(name="windows"), Joined()]
+    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(chain(x, layers))))
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
+    with pytest.raises(ValueError, match="`layer` must return one map for each image.*'windows'"):
+        GradCAM(model, "windows")(images)
+
+
+def test_the_backward_pass_ends_at_the_layer(functional, images):
+    """No gradient of a kernel is ever computed: that of a 1x1 convolution with stride 2 can crash."""
+    cam = GradCAM(functional, "conv1")
+    cam(images)
+    (concrete,) = cam._explainer._traces.values()
+    definition = tf.compat.v1.graph_util.extract_sub_graph(
+        concrete.graph.as_graph_def(), [output.op.name for output in concrete.outputs]
+    )
+    called = {node.attr["f"].func.name for node in definition.node if "PartitionedCall" in node.op}
+    inner = [f for f in definition.library.function if f.signature.name in called]
+    assert inner
+    for function in inner:
+        inputs_of = {node.name: [each.split(":")[0] for each in node.input] for node in function.node_def}
+        wanted, waiting = set(), [value.split(":")[0] for value in function.ret.values()]
+        while waiting:
+            name = waiting.pop()
+            if name in inputs_of and name not in wanted:
+                wanted.add(name)
+                waiting += inputs_of[name]
+        types = {node.op for node in function.node_def if node.name in wanted}
+        assert "Conv2DBackpropInput" in types  # back to conv1, through conv2
+        assert "Conv2DBackpropFilter" not in types
+
+
+def test_outputs_are_explained_where_the_target_picks_one(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    features = chain(x, parts()[:3])
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    scores = keras.layers.Dense(CLASSES, activation="softmax", name="scores")(pooled)
+    size = keras.layers.Dense(1, name="size")(pooled)
+    model = keras.Model(x, [scores, size])
+    for target, output in [(targets.Output("scores", 2), scores), (targets.Output(1), size)]:
+        alone = GradCAM(keras.Model(x, output), "relu2")(images, 2 if output is scores else None)
+        np.testing.assert_allclose(GradCAM(model, "relu2")(images, target).map, alone.map, atol=1e-6)
+    with pytest.raises(ValueError, match="which of the model's 2 outputs to explain"):
+        GradCAM(model)(images)
