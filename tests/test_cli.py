@@ -282,6 +282,7 @@ def test_a_blank_heatmap_is_said(functional, capsys):
     "option",
     [
         ["--layer", "conv1"],
+        ["--layer", "conv1", "--layer", "conv2"],
         ["--target", "4"],
         ["--top", "2"],
         ["--method", "hirescam"],
@@ -293,7 +294,7 @@ def test_a_blank_heatmap_is_said(functional, capsys):
         ["--model", "other.keras"],
         ["--out", "elsewhere"],
     ],
-    ids=lambda option: option[0],
+    ids=" ".join,
 )
 def test_every_option_changes_something(option, tiny, functional):
     def result(*options):
@@ -312,6 +313,60 @@ def test_every_option_changes_something(option, tiny, functional):
     functional.save("other.keras")
     assert result() == result()
     assert result() != result(*option)
+
+
+def overlay_of(photo, *options):
+    assert explain(photo, *options) == 0
+    return pathlib.Path("gradcam", explained()[0]["overlay"]).read_bytes()
+
+
+def test_several_layers_are_named_in_the_row_and_fused_as_asked(tiny):
+    photo, layers = write_photo("a.png"), ["--layer", "conv1", "--layer", "relu2"]
+    overlays = {overlay_of(photo, *tiny, *layers, "--fuse", fusion) for fusion in ("mean", "max")}
+    assert len(overlays) == 2
+    assert explained()[0]["layer"] == "conv1, relu2"
+
+
+def test_call_chooses_a_run_of_a_layer(capsys):
+    images, shared = keras.Input((9, 9, 3)), keras.layers.Conv2D(3, 3, padding="same", name="shared")
+    pooled = keras.layers.GlobalAveragePooling2D()(shared(shared(images)))
+    options = save(keras.Model(images, keras.layers.Dense(3)(pooled)))
+    photo = write_photo("a.png")
+    first, second = (overlay_of(photo, *options, "--layer", "shared", "--call", run) for run in (0, 1))
+    assert first != second
+    assert overlay_of(photo, *options) == second  # the default: the last run of the chain
+    assert cli.main(["layers", *options]) == 0
+    assert "shared Conv2D 9 x 9 x 3 runs 2 times, default" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("outputs", [list, dict])
+def test_output_chooses_among_several_outputs(outputs):
+    images = keras.Input((9, 9, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(images))
+    heads = {
+        "animal": keras.layers.Dense(5, activation="softmax", name="animal")(pooled),
+        "size": keras.layers.Dense(1, name="size")(pooled),
+    }
+    options = save(keras.Model(images, heads if outputs is dict else list(heads.values())))
+    options += ["--preprocess", "unit"]
+    photo = write_photo("a.png")
+    pathlib.Path("labels.txt").write_text("\n".join(LABELS))
+    assert explain(photo, *options, "--output", "animal", "--target", "bee", "--labels", "labels.txt") == 0
+    (row,) = explained()
+    assert (row["class"], row["label"]) == (1, "bee")
+    assert 0 < row["probability"] < 1
+    assert explain(photo, *options, "--output", "1") == 0
+    assert explained()[0]["class"] is None
+    assert explain(photo, *options) == 2
+
+
+def test_a_segmentation_is_explained_by_class():
+    images = keras.Input((8, 8, 3))
+    features = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="features")(images)
+    model = keras.Model(images, keras.layers.Conv2D(3, 1, activation="softmax")(features))
+    assert explain(write_photo("a.png"), *save(model), "--target", "1") == 0
+    (row,) = explained()
+    assert (row["class"], row["layer"]) == (1, "features")
 
 
 @pytest.mark.parametrize("target", ["3", "dog", "DoG"])
@@ -347,6 +402,12 @@ def test_a_preprocessing_function_comes_from_the_current_folder(tiny):
         (["--model", "no.keras"], "no.keras, which doesn't exist"),
         (["--layer", "relu3"], "'relu2'"),
         (["--layer", "scores"], "layer='scores'"),
+        (["--fuse", "max"], "fuse='max'"),
+        (["--layer", "conv1", "--layer", "conv2", "--fuse", "sum"], "fuse='sum'"),
+        (["--call", "1"], "call=1"),
+        (["--call", "first"], "invalid int value"),
+        (["--output", "scores2"], "Output('scores2')"),
+        (["--output", "1"], "from 0 to 0"),
         (["--target", "catt"], "Did you mean cat"),
         (["--target", "5"], "target=5"),
         (["--target", "-1"], "Received: -1"),
@@ -421,6 +482,23 @@ def test_a_grey_model_sees_grey():
     assert explain(write_photo("a.png"), *save(head(3, "softmax", channels=1))) == 0
 
 
+def test_a_model_with_channels_first_sees_the_same():
+    def model(data_format, shape):
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Conv2D(4, 3, data_format=data_format)]
+        layers += [keras.layers.GlobalAveragePooling2D(data_format=data_format), keras.layers.Dense(3)]
+        return keras.Sequential([keras.Input(shape), *layers])
+
+    photo = write_photo("a.png")
+    last = overlay_of(photo, *save(model("channels_last", (9, 12, 3))), "--preprocess", "unit")
+    assert overlay_of(photo, *save(model("channels_first", (3, 9, 12))), "--preprocess", "unit") == last
+
+
+def test_a_model_that_takes_no_photograph_is_left_to_python(capsys):
+    assert explain(write_photo("a.png"), *save(head(3, "softmax", channels=13))) == 2
+    assert "`--model` must take one photograph" in capsys.readouterr().err
+
+
 def test_a_model_of_no_fixed_size_sees_the_photograph_in_its_proportions():
     pathlib.Path("spy.py").write_text(
         "SEEN = []\ndef see(images):\n    SEEN.append(images.shape)\n    return images\n"
@@ -446,7 +524,7 @@ def test_an_h5_file_explains_like_the_keras_file(tiny, functional):
 def test_layers_lists_them_in_order_and_marks_the_default(tiny, capsys):
     assert cli.main(["layers", *tiny[:2]]) == 0
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert rows[-4:-1] == ["conv1 8 x 8 x 8", "conv2 8 x 8 x 6", "relu2 8 x 8 x 6 default"]
+    assert rows[-4:-1] == ["conv1 Conv2D 8 x 8 x 8", "conv2 Conv2D 8 x 8 x 6", "relu2 ReLU 8 x 8 x 6 default"]
 
 
 def test_the_demo_says_what_to_install(monkeypatch, capsys):

@@ -119,7 +119,21 @@ def _add_model_option(parser) -> None:
 
 def _add_explain_options(parser, out) -> None:
     _add_model_option(parser)
-    parser.add_argument("--layer", metavar="L", help="name or path of a layer (default: the last with a map)")
+    parser.add_argument(
+        "--layer",
+        action="append",
+        metavar="L",
+        help="name or path of a layer; several times for several, fused (default: the last with a map)",
+    )
+    parser.add_argument(
+        "--fuse", metavar="F", help="how several layers become one: mean, max or layercam (default: mean)"
+    )
+    parser.add_argument(
+        "--call", type=int, metavar="N", help="which run of a layer that runs several times, from 0"
+    )
+    parser.add_argument(
+        "--output", metavar="NAME|N", help="which output of a model with several: its name or position"
+    )
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument(
         "--target", metavar="N|LABEL", help="class to explain: index or label (default: the predicted one)"
@@ -182,11 +196,12 @@ def _layers(arguments) -> int:
 
     model = load_classifier(arguments.model).model
     default = layers.default_layer(model).layer
-    rows = [
-        (each.path, _shape(each.shape), "default" if each.layer is default else "")
-        for each in layers.list_layers(model)
-    ]
-    _print_table(("layer", "map (h x w x channels)", ""), rows)
+    rows = []
+    for each in layers.list_layers(model):
+        notes = [f"runs {each.calls} times"] if each.calls > 1 else []
+        notes += ["default"] if each.layer is default else []
+        rows.append((each.path, type(each.layer).__name__, _shape(each.shape), ", ".join(notes)))
+    _print_table(("layer", "class", "map (h x w x channels)", ""), rows)
     return 0
 
 
@@ -261,20 +276,35 @@ def _answers(photos, arguments) -> Iterator[_Answer]:
 def _explainer(arguments) -> Callable[[Any], Iterator[_Answer]]:
     """Return the function photograph -> answers that the arguments ask for."""
     _import_tensorflow()
-    from tf_gradcam import GradCAM, layers
+    from tf_gradcam import GradCAM, layers, targets
     from tf_gradcam.classifier import class_index, load_classifier
 
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
-    target = None if arguments.target is None else class_index(arguments.target, classifier.labels)
-    (read,) = layers.resolve(classifier.model, arguments.layer)
-    layer = read.layer
-    path = next(path for path, each in layers.walk(classifier.model) if each is layer)
+    model, asked = classifier.model, arguments.layer
+    cam = GradCAM(
+        model,
+        asked[0] if asked and len(asked) == 1 else asked,
+        call=arguments.call,
+        method=arguments.method,
+        fuse=arguments.fuse,
+    )
+    explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
+    path = ", ".join(next(path for path, each in layers.walk(model) if each is layer) for layer in explained)
     about = {"layer": path, "method": arguments.method}
-    cam = GradCAM(classifier.model, layer, method=arguments.method)
+    index = None if arguments.target is None else class_index(arguments.target, classifier.labels)
+    output = arguments.output
+    if output is not None and output.isdecimal():
+        output = int(output)
 
     def explain(image):
-        images = classifier.preprocess(_model_input(image, classifier.model))
-        for explanation, seconds in _explain_classes(cam, images, image.shape[:2], target, arguments.top):
+        images = classifier.preprocess(_model_input(image, model))
+
+        def explain_class(index):
+            target = index if output is None else targets.Output(output, index)
+            explanation, seconds = _timed(cam, images, target, size=image.shape[:2])
+            return explanation._replace(outputs=_output(model, explanation.outputs, output)), seconds
+
+        for explanation, seconds in _explain_classes(explain_class, index, arguments.top):
             row = {**_findings(explanation, classifier.labels), **about, "seconds": round(seconds, 4)}
             if not explanation.heatmap.numpy().any():
                 row["warning"] = _one_line(
@@ -298,9 +328,9 @@ def _rehearse(explain, arguments) -> None:
         _pictures(answer, arguments)
 
 
-def _explain_classes(cam, images, size, target, top) -> Iterator[tuple[Any, float]]:
-    """Yield the explanation, and the seconds it took, of the target or else of the `top` best classes."""
-    first, seconds = _timed(cam, images, target, size=size)
+def _explain_classes(explain_class, index, top) -> Iterator[tuple[Any, float]]:
+    """Yield the explanation, and the seconds it took, of a class or else of the `top` best ones."""
+    first, seconds = explain_class(index)
     yield first, seconds
     if top == 1:
         return
@@ -309,7 +339,7 @@ def _explain_classes(cam, images, size, target, top) -> Iterator[tuple[Any, floa
         raise ValueError(f"`--top` must be at most {len(scores)}, the number of classes. Received: {top}")
     best = int(first.target[0])
     for index in [each for each in scores.argsort()[::-1] if each != best][: top - 1]:
-        yield _timed(cam, images, int(index), size=size)
+        yield explain_class(int(index))
 
 
 def _timed(cam, *args, **kwargs):
@@ -319,11 +349,23 @@ def _timed(cam, *args, **kwargs):
     return explanation, time.perf_counter() - start
 
 
+def _output(model, outputs, name):
+    """Return the output of that name or position; of a model with one output, that."""
+    from tf_gradcam import target_rows, targets
+
+    goal = targets.Output(0 if name is None else name)
+    return targets.find_output(
+        target_rows.per_image(goal, 1, getattr(model, "output_names", None)).name, outputs
+    )
+
+
 def _scores(explanation):
     """Return what the model returned for each class; a single sigmoid unit stands for two."""
     import numpy as np
 
     scores = explanation.outputs[0].numpy().astype("float64")
+    if scores.ndim > 1:  # a segmentation: the mean over its pixels
+        scores = scores.reshape(-1, scores.shape[-1]).mean(axis=0)
     if explanation.target is not None and scores.size == 1:
         return np.array([1 - scores[0], scores[0]])
     return scores
@@ -387,20 +429,26 @@ def _model_input(image, model):
     """Return a photograph as `model` takes it, but for preprocessing: float32 `(1, h, w, C)` in 0..255."""
     import cv2
 
-    from tf_gradcam import layers, load_image
+    from tf_gradcam import inputs, layers, load_image
 
     spec = layers.specs_for(model)
-    if not hasattr(spec, "shape") or spec.shape.rank != 4 or spec.shape[-1] not in (None, 1, 3):
+    shape = tuple(getattr(spec, "shape", ()))
+    channels_first = inputs.is_channels_first(shape)
+    if channels_first:
+        shape = (shape[0], *shape[2:], shape[1])
+    if len(shape) != 4 or shape[-1] not in (None, 1, 3):
         raise ValueError(
             "`--model` must take one photograph (N, H, W, 3) or (N, H, W, 1). Received: a model that takes "
             f"{spec}. Explain it in Python, with tf_gradcam.GradCAM."
         )
-    *size, channels = spec.shape[1:]
+    _, *size, channels = shape
     shrink = min(1, _LONGEST_SIDE / max(image.shape[:2]))
     size = [given or max(1, round(own * shrink)) for given, own in zip(size, image.shape[:2], strict=True)]
     pixels = load_image(image, size=tuple(size))
     if channels == 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+    if channels_first:
+        pixels = pixels.transpose(2, 0, 1)
     return pixels[None].astype("float32")
 
 
