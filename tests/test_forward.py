@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import head
+from conftest import SIDE, head
 from oracle import Oracle
 
 from tf_gradcam import build_submodel, forward, layers
@@ -102,3 +102,117 @@ def test_other_outputs_are_their_own_logits(activation, images):
     model = head(activation=activation)
     _, logits = build_submodel(model, "conv2")(images)
     np.testing.assert_allclose(logits, model(images), atol=1e-6)
+
+
+def test_logits_are_found_where_a_detector_joins_them_to_its_boxes(images):
+    base = head()
+    boxes, scores = keras.layers.Dense(4)(base.output), keras.layers.Dense(2)(base.output)
+    end = [boxes, keras.layers.Activation("sigmoid")(scores)]
+    joined = keras.layers.Reshape((1, 6))(keras.layers.Concatenate()(end))
+    model = keras.Model(base.inputs[0], joined)
+    _, logits = build_submodel(model, "conv2").predict(images, verbose=0)
+    expected = keras.Model(model.inputs[0], [boxes, scores])(images)
+    np.testing.assert_allclose(logits[:, 0], tf.concat(expected, -1), atol=1e-6)
+
+
+# Reading several layers, and one of several runs
+
+
+class Twice(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(3, 3, padding="same", name="conv")
+
+    def call(self, images):
+        return tf.reduce_mean(self.conv(self.conv(images)), axis=(1, 2))
+
+
+def test_each_run_of_a_layer_can_be_read(images):
+    model = Twice()
+    model(images)
+    first = model.conv(images)
+    reads = [Read(model.conv, 1), Read(model.conv, 0)]
+    activations, outputs = forward.forward(model, images, reads)
+    np.testing.assert_allclose(activations[1], first, atol=1e-6)
+    np.testing.assert_allclose(activations[0], model.conv(first), atol=1e-6)
+    np.testing.assert_allclose(outputs, model(images), atol=1e-6)
+
+
+def test_reading_two_runs_differentiates_each(images):
+    model = Twice()
+    model(images)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        activations, outputs = forward.forward(
+            model, images, [Read(model.conv, 0), Read(model.conv, 1)], tape.watch
+        )
+        score = outputs[:, 1]
+    early, late = tape.gradient(score, activations)
+    one = tf.one_hot(tf.fill((3, SIDE, SIDE), 1), 3) / SIDE**2
+    np.testing.assert_allclose(late, one, atol=1e-6)
+    kernel = model.conv.kernel
+    expected = tf.nn.conv2d_transpose(one, kernel, tf.shape(one), 1, "SAME")
+    np.testing.assert_allclose(early, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            None,
+            "`layer` must run once, or `call` must say.*ran 2 times. Give call=0 for the first, up to call=1",
+        ),
+        (2, "`call` must be a run of the layer, from 0 to 1. Received: call=2.*ran 2 times"),
+    ],
+)
+def test_a_run_that_is_not_said_or_not_there_is_refused(images, call, message):
+    model = Twice()
+    model(images)
+    with pytest.raises(ValueError, match=message):
+        forward.forward(model, images, [Read(model.conv, call)])
+
+
+def test_a_layer_that_never_runs_is_refused(images):
+    model = Twice()
+    model.idle = keras.layers.ReLU(name="idle")
+    with pytest.raises(ValueError, match="`layer` must run when the model is called.*'idle'"):
+        forward.forward(model, images, [Read(model.idle)])
+
+
+def test_a_layer_that_returns_several_tensors_is_refused(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    lstm = keras.layers.ConvLSTM2D(2, 3, return_state=True, name="lstm")
+    outputs = lstm(keras.layers.Reshape((1, SIDE, SIDE, 3))(x))
+    with pytest.raises(ValueError, match="`layer` must return one tensor.*'lstm', which returns"):
+        forward.forward(keras.Model(x, outputs[0]), images, [Read(lstm)])
+
+
+# Going back through a graph
+
+
+def test_ancestors_are_found_from_the_nearest_on_and_not_past_a_stop():
+    with tf.Graph().as_default():
+        x, other = tf.compat.v1.placeholder(tf.float32, (2, 3)), tf.compat.v1.placeholder(tf.float32, (3, 4))
+        root = tf.sqrt(x)
+        product = tf.matmul(root, other)
+        result = tf.exp(product)
+        assert list(forward.ancestors([result])) == [each.op for each in (result, product, root, other, x)]
+        assert list(forward.ancestors([result], lambda op: op.type == "MatMul")) == [result.op]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((2, 3, 5, 8), (2, 15, 8), [(3, 5)]),
+        ((None, 3, 5, 8), (-1, 15, 8), [(3, 5)]),
+        ((2, 3, 5, 4, 4, 8), (2, 15, 128), [(3, 5)]),  # patches of 4 x 4 pixels
+        ((2, 8, 3, 5), (2, 8, 15), [(3, 5)]),  # channels first
+        ((2, 20, 3, 16), (2, 20, 48), [(3, 16)]),  # columns: taken up only where there are 48 tokens
+        ((2, 15, 8), (2, 3, 5, 8), []),
+        ((2, 3, 5, 8), (2, 120), []),
+        ((None, None, 5, 8), (-1, 15, 8), []),
+    ],
+)
+def test_flattened_grids_are_told_by_the_reshapes(before, after, expected):
+    with tf.Graph().as_default():
+        x = tf.compat.v1.placeholder(tf.float32, before)
+        assert forward.flattened_grids([tf.reshape(x, after).op]) == expected

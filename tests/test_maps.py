@@ -30,37 +30,31 @@ def test_the_grid_is_all_but_the_batch_and_the_channels(shape, images, channels_
     assert maps.find_grid(shape, images, channels_first) == expected
 
 
+IMAGE = (None, 24, 40, 3)
+
+
 @pytest.mark.parametrize(
-    ("tokens", "image", "grid", "extra"),
+    ("tokens", "flattened", "expected"),
     [
-        (196, (224, 224, 3), (14, 14), 0),
-        (197, (224, 224, 3), (14, 14), 1),  # a class token
-        (201, (224, 224, 3), (14, 14), 5),  # and four registers
-        (1 + 37 * 37, (518, 518, 3), (37, 37), 1),
-        (577, (384, 384, 3), (24, 24), 1),
-        (15 + 3, (24, 40, 3), (3, 5), 3),  # not square
-        (40, (32, 80, 3), (4, 10), 0),
-        (14 * 19, (224, 300, 3), (14, 19), 0),  # 300 is padded to 19 patches of 16
-        (14 * 18, (224, 300, 3), (14, 18), 0),  # or cut off to 18
-        (197, (3, 224, 224), (14, 14), 1),  # channels first
-        (197, (None, None, 3), (14, 14), 1),  # a size that varies: taken for a square
+        (15, [(3, 5)], maps.Grid((3, 5), 8, 0)),
+        (16, [(3, 5)], maps.Grid((3, 5), 8, 1)),  # a class token
+        (20, [(3, 5)], maps.Grid((3, 5), 8, 5)),  # and four registers
+        (15, [(6, 10), (3, 5)], maps.Grid((3, 5), 8, 0)),  # (6, 10) is of a later or another branch
+        (60, [(6, 10), (5, 12)], maps.Grid((6, 10), 8, 0)),  # the nearest
+        (15, [], None),  # nothing tells
+        (14, [(3, 5)], None),
+        (15 + 17, [(3, 5)], None),
+        (None, [(3, 5)], None),
+        (1, [(1, 1)], None),
     ],
 )
-def test_tokens_are_patches_of_the_image_and_a_few_more(tokens, image, grid, extra):
-    assert maps.find_grid((None, tokens, 8), [(None, *image)]) == maps.Grid(grid, 8, extra)
+def test_tokens_are_the_grid_that_was_flattened_and_a_few_more(tokens, flattened, expected):
+    assert maps.find_grid((None, tokens, 8), [IMAGE], False, flattened) == expected
 
 
-@pytest.mark.parametrize("tokens", [None, 1, 130])
-def test_tokens_that_fit_no_image_are_no_grid(tokens):
-    assert maps.find_grid((None, tokens, 8), [(None, 32, 80, 3)]) is None
-
-
-def test_a_few_vectors_are_no_patches_of_an_image_that_they_would_not_leave_whole():
-    assert maps.find_grid((None, 10, 16), [(None, 28, 28, 1)]) is None  # ten digits, and not 3 x 3 and one
-
-
-def test_tokens_of_a_video_are_no_grid():
-    assert maps.find_grid((None, 16, 8), [(None, 4, 32, 32, 3)]) is None
+def test_what_comes_of_a_signal_is_a_signal_also_beside_an_image():
+    assert maps.find_grid((None, 15, 8), [(None, 40, 3)], False, [(3, 5)]) == maps.Grid((15,), 8)
+    assert maps.find_grid((None, 15, 8), [IMAGE, (None, 40, 3)], False, [(3, 5)]) == maps.Grid((3, 5), 8, 0)
 
 
 def test_values_are_laid_on_their_grid():

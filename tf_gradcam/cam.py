@@ -153,6 +153,7 @@ class _Explainer:
         self._formula = methods.get(method)
         self._fuse = _checked_fuse(fuse, layer)
         self._preprocess = preprocess
+        self._takes_several = inputs.arguments(model) > 1
         self._parts = None
         if layers.is_built(model):
             self._compile()
@@ -180,7 +181,7 @@ class _Explainer:
 
     def explain(self, name, images, target, size, interpolation) -> Explanation:
         known = self._specs if self._parts is not None else inputs.known_specs(self._model())
-        images = inputs.batch(name, images, known)
+        images = inputs.batch(name, images, known, self._takes_several)
         size = maps.checked_size(size)
         if interpolation not in maps.INTERPOLATIONS:
             raise ValueError(

@@ -1,5 +1,6 @@
 """One forward pass of any Keras model: tap layers while it runs, and find its logits."""
 
+import collections
 import contextlib
 import functools
 import threading
@@ -199,13 +200,32 @@ def needs_graph(outputs: Any) -> bool:
     return any(_logits(output) is not output and not hasattr(output, "_keras_logits") for output in flat)
 
 
-def ancestors(tensors: Iterable[tf.Tensor], stop: Callable[[tf.Operation], bool] | None = None) -> set:
-    """Return the operations of a graph that `tensors` come out of, going back to, and not past, `stop`."""
-    found, waiting = set(), [tensor.op for tensor in tensors]
+def ancestors(
+    tensors: Iterable[tf.Tensor], stop: Callable[[tf.Operation], bool] | None = None
+) -> dict[tf.Operation, None]:
+    """Return the operations of a graph that `tensors` come out of, the nearest first, but not past `stop`."""
+    found, waiting = {}, collections.deque(tensor.op for tensor in tensors)
     while waiting:
-        operation = waiting.pop()
+        operation = waiting.popleft()
         if operation in found or (stop is not None and stop(operation)):
             continue
-        found.add(operation)
+        found[operation] = None
         waiting += [each.op for each in operation.inputs]
+    return found
+
+
+def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]:
+    """Return each `(h, w)` that one of `operations` reshapes to `h * w` tokens.
+
+    `(N, h, w, ...)` becomes `(N, h * w, ...)`, or with channels first `(N, C, h, w)` becomes `(N, C, h * w)`.
+    """
+    shapes = [(each.inputs[0].shape, each.outputs[0].shape) for each in operations if each.type == "Reshape"]
+    shapes = [(tuple(before), tuple(after)) for before, after in shapes if before.rank and after.rank]
+    found = []
+    for before, after in shapes:
+        places, channels_first = before[1:3], before[2:4]
+        if len(before) > 3 and None not in places and after[1:2] in [(None,), (places[0] * places[1],)]:
+            found.append(places)
+        if len(before) == 4 and len(after) == 3 and None not in channels_first and before[1] == after[1]:
+            found.append(channels_first)
     return found

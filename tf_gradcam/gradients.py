@@ -26,9 +26,9 @@ def explain_map(model, reads, formula, preprocess):
             read = forward(model, prepared, [Read(layer(), call) for layer, call in reads], tape.watch)
             logits = None if callable(target) else find_logits(read.outputs)
             score, index = targets.score(target, read.outputs, logits)
-        shapes = [each.shape for each in keras.tree.flatten(prepared)]
+        seen = keras.tree.flatten(prepared)
         grids = [
-            _grid(layer(), activations, shapes, channels_first)
+            _grid(layer(), activations, seen, channels_first)
             for (layer, _), activations, channels_first in zip(reads, read.activations, first, strict=True)
         ]
         names = [layer().name for layer, _ in reads]
@@ -62,10 +62,8 @@ def _as_the_model_takes(images, specs):
     return keras.tree.map_structure(checked, specs, images)
 
 
-def _grid(layer, activations, shapes, channels_first) -> maps.Grid:
-    grid = None
-    if activations.shape.rank is not None:
-        grid = maps.find_grid(tuple(activations.shape), shapes, channels_first)
+def _grid(layer, activations, images, channels_first) -> maps.Grid:
+    grid = layers.grid_of(activations, images, channels_first)
     if grid is None:
         raise ValueError(
             "`layer` must return a map (N, h, w, K) with more than one position, or the tokens of an image's "

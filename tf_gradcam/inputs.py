@@ -81,13 +81,15 @@ def is_channels_first(image: Sequence[int | None], unknown: bool = False) -> boo
     return image[1] in few if told else unknown
 
 
-def batch(name: str, images: Any, specs: Any) -> Any:
+def batch(name: str, images: Any, specs: Any, several: bool = False) -> Any:
     """Return `images` as tensors with a batch axis, in the structure of `specs`.
 
     Args:
         name: what the argument is called.
         images: an array or tensor, one image or a batch; or for several inputs a list, tuple or dict of them.
-        specs: as `known_specs` returns them. Without them, an array of rank 3 is one image.
+        specs: as `known_specs` returns them. Without them, an array of rank 3 is one image, and a list holds
+            several inputs if its arrays are of different shapes.
+        several: whether a list holds several inputs whatever their shapes, where there are no specs.
 
     Raises:
         TypeError: if `images` holds no real numbers.
@@ -96,6 +98,9 @@ def batch(name: str, images: Any, specs: Any) -> Any:
     """
     if isinstance(images, keras.Layer):
         raise TypeError(f"`{name}` must be an image. Received a model: `model` and `{name}` are swapped.")
+    if specs is None and isinstance(images, list):
+        shapes = {tuple(getattr(image, "shape", ())) for image in images}
+        images = tuple(images) if several or len(shapes) > 1 else images
     tensors = [_tensor(name, image) for image in _images(name, images, specs)]
     if specs is None:
         ranks = [4 if len(tensors) == 1 and each.shape.rank <= 4 else each.shape.rank for each in tensors]

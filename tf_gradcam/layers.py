@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from tf_gradcam import inputs, maps
-from tf_gradcam.forward import Read, ancestors, call_model, find_logits, forward, tap
+from tf_gradcam.forward import Read, ancestors, call_model, find_logits, flattened_grids, forward, tap
 
 # What may stand between the last convolutions and the head. A pooled map is coarser than it need be.
 _AFTER_THE_END = (
@@ -53,7 +53,10 @@ def check_model(model: Any) -> None:
     if not isinstance(model, keras.Model):
         hint = ""
         if type(model).__module__.startswith(("tf_keras", "keras.src.legacy")):
-            hint = " Save this Keras 2 model as .keras or .h5 and load it with keras.models.load_model."
+            hint = (
+                " Rebuild this Keras 2 model in Keras 3 and hand its weights over: "
+                "save_weights('m.weights.h5') there, load_weights('m.weights.h5') here."
+            )
         elif hasattr(model, "shape"):
             hint = " The model comes first, then the image."
         raise TypeError(
@@ -207,8 +210,9 @@ def list_layers(model: keras.Model, images: Any = None) -> list[LayerInfo]:
 
     A layer can be explained when it returns one tensor that has a grid with more than one place:
     `(N, h, w, K)`, signals `(N, t, K)`, volumes `(N, d, h, w, K)`, the same with channels first, and tokens
-    `(N, T, K)` of a model that takes images. Functional and Sequential models are read from their graph;
-    anything else is traced once.
+    `(N, T, K)` that are the flattened grid of an image and perhaps a class token, as long as the outputs
+    depend on more than that. Functional and Sequential models are read from their graph; those with tokens or
+    several inputs, and anything else, are traced once.
 
     Args:
         model: a `keras.Model`, built.
@@ -224,9 +228,12 @@ def list_layers(model: keras.Model, images: Any = None) -> list[LayerInfo]:
     """
     check_model(model)
     specs = specs_for(model, images)
-    runs = _runs_of_graph(model)
-    runs = _trial(model, specs).runs if runs is None else runs
-    return [each.info for each in _with_map(model, specs, runs)]
+    found = _maps_of_graph(model)
+    if found is None:
+        found = _maps_of_trial(model, _trial(model, specs))
+    tokens = [each for each in found if each.grid.extra]
+    alive = _alive(model, specs, tokens) if tokens else []
+    return [each.info for each in found if each not in tokens or each in alive]
 
 
 def specs_for(model: keras.Model, images: Any = None) -> Any:
@@ -236,7 +243,9 @@ def specs_for(model: keras.Model, images: Any = None) -> Any:
         ValueError: if nothing tells the shape.
     """
     if images is not None:
-        return inputs.specs_for(model, inputs.batch("images", images, inputs.known_specs(model)))
+        several = inputs.arguments(model) > 1
+        images = inputs.batch("images", images, inputs.known_specs(model), several)
+        return inputs.specs_for(model, images)
     specs = inputs.known_specs(model)
     if specs is None and model.built:
         raise ValueError(
@@ -262,17 +271,16 @@ class _Map(NamedTuple):
     call: int | None = None  # that run, where a chain of runs leads up to it
 
 
-def _with_map(model, specs, runs) -> list[_Map]:
+def _with_map(model, runs, grid_of) -> list[_Map]:
     """Return those layers whose last run gave a map, in the order of these runs."""
-    shapes = [spec.shape for spec in keras.tree.flatten(specs)]
     runs = [run for run in runs if not isinstance(run.layer, keras.layers.InputLayer)]
     last = {id(run.layer): run for run in runs}
     counts = collections.Counter(id(run.layer) for run in runs)
     paths = {id(layer): path for path, layer in walk(model)}
-    runs = [run for run in runs if last[id(run.layer)] is run and _has_batch(run.output)]
+    runs = [run for run in runs if last[id(run.layer)] is run and hasattr(run.output, "shape")]
     found = []
     for run, first in zip(runs, are_channels_first(model, [run.layer for run in runs]), strict=True):
-        grid = maps.find_grid(tuple(run.output.shape), shapes, first)
+        grid = grid_of(run.output, first)
         if grid is not None:
             shape = (*grid.shape, grid.channels)
             info = LayerInfo(paths[id(run.layer)], run.layer, shape, counts[id(run.layer)])
@@ -280,10 +288,24 @@ def _with_map(model, specs, runs) -> list[_Map]:
     return found
 
 
-def _has_batch(output) -> bool:
-    """Whether a symbolic output has, as far as its shape tells, one row for each image."""
-    shape = getattr(output, "shape", None)
-    return shape is not None and getattr(shape, "rank", 1) and len(shape) > 0 and shape[0] in (None, _BATCH)
+def grid_of(
+    activations: tf.Tensor, images: Sequence[tf.Tensor], channels_first: bool = False
+) -> maps.Grid | None:
+    """Return the grid of `activations`, symbolic ones, or `None` where they have none.
+
+    Args:
+        activations: what a layer returned.
+        images: what the model took, in the same graph.
+        channels_first: whether the layer has its channels right after the batch.
+    """
+    if activations.shape.rank is None:
+        return None
+    shape = tuple(activations.shape)
+    if len(shape) != 3:
+        return maps.find_grid(shape, [image.shape for image in images], channels_first)
+    way = ancestors([activations])
+    shapes = [image.shape for image in images if image.op in way]
+    return maps.find_grid(shape, shapes, channels_first, flattened_grids(way))
 
 
 def _is_graph(layer: keras.Operation) -> bool:
@@ -296,13 +318,24 @@ def _is_leaf(layer: keras.Operation) -> bool:
     """Whether `layer` has no layers inside that matter: those of Keras's own layers are their own affair."""
     if not isinstance(layer, keras.Layer):
         return True
-    if isinstance(layer, keras.Model):
+    if isinstance(layer, keras.Model | keras.layers.Wrapper):
         return False
     return type(layer).__module__.startswith("keras.src.layers.") or not _children(layer)
 
 
+def _maps_of_graph(model) -> list[_Map] | None:
+    """Return the layers with a map if Keras's graphs tell it all; else `None`."""
+    runs = _runs_of_graph(model)
+    if runs is None or len(model.inputs) > 1:
+        return None
+    image = model.inputs[0].shape
+    if len(image) > 3 and any(len(getattr(run.output, "shape", ())) == 3 for run in runs):
+        return None  # Where tokens come from, only TensorFlow's graph tells.
+    return _with_map(model, runs, lambda output, first: maps.find_grid(output.shape, [image], first))
+
+
 def _runs_of_graph(model) -> list[_Run] | None:
-    """Return what runs, in order of execution, if Keras's graphs tell it all; else `None`."""
+    """Return what runs, in order of execution, or `None` if Keras's graphs don't tell all of it."""
     functional = inputs.graph(model)
     if not _is_graph(model) or functional is None:
         return None
@@ -323,13 +356,14 @@ def _runs_of_graph(model) -> list[_Run] | None:
 
 class _Trial(NamedTuple):
     runs: list[_Run]
+    images: list[tf.Tensor]
     outputs: list[tf.Tensor]
     graph: tf.Graph  # keeps the tensors alive
 
 
 def _trial(model, specs) -> _Trial:
     """Run the model in a graph of its own, and note what each layer returns."""
-    runs, outputs = [], []
+    runs, taken, outputs = [], [], []
 
     def note(layer, output):
         runs.append(_Run(layer, output))
@@ -340,6 +374,7 @@ def _trial(model, specs) -> _Trial:
     layers = {id(layer): layer for layer in below if not _is_graph(layer) and id(layer) not in hidden}
 
     def run(images):
+        taken.extend(keras.tree.flatten(images))
         with tap(list(layers.values()), note):
             outputs.extend(keras.tree.flatten(call_model(model, images)))
 
@@ -347,7 +382,15 @@ def _trial(model, specs) -> _Trial:
     graph = tf.function(run, autograph=False).get_concrete_function(batch).graph
     # What runs in a loop of the model's own is in another graph.
     runs = [run for run in runs if getattr(run.output, "graph", None) is graph]
-    return _Trial(runs, outputs, graph)
+    return _Trial(runs, taken, outputs, graph)
+
+
+def _maps_of_trial(model, trial) -> list[_Map]:
+    def grid(output, channels_first):
+        has_a_row_for_each_image = output.shape.rank and output.shape[0] in (None, _BATCH)
+        return grid_of(output, trial.images, channels_first) if has_a_row_for_each_image else None
+
+    return _with_map(model, trial.runs, grid)
 
 
 def _inside(layer) -> list[keras.Operation]:
@@ -374,10 +417,8 @@ def default_layer(model: keras.Model, images: Any = None) -> Read:
         ValueError: if no layer of `model` has one.
     """
     specs = specs_for(model, images)
-    runs = _runs_of_graph(model)
-    candidates = []
-    if runs is not None and [len(output.shape) for output in model.outputs] == [2]:
-        candidates = _upright(_with_map(model, specs, runs), specs)
+    candidates = _maps_of_graph(model) or []
+    candidates = _upright(candidates, specs) if _has_one_vector(model) else []
     if not candidates or candidates[-1].info.calls > 1:
         candidates = _candidates(model, specs)
     if not candidates:
@@ -389,6 +430,11 @@ def default_layer(model: keras.Model, images: Any = None) -> Read:
         candidates = _alive(model, specs, candidates[-_MOST_TRIED:]) or candidates
     *_, last = candidates
     return Read(last.info.layer, last.call)
+
+
+def _has_one_vector(model) -> bool:
+    """Whether the model's graph tells that it returns (N, classes), and nothing else."""
+    return inputs.graph(model) is not None and [len(each.shape) for each in model.outputs] == [2]
 
 
 def _upright(found, specs) -> list[_Map]:
@@ -421,7 +467,7 @@ def _candidates(model, specs) -> list[_Map]:
         with contextlib.suppress(Exception):  # It may not take the size of the trial; then no grid is known.
             specs = keras.tree.map_structure(_closed, specs)
             trial = _trial(model, specs)
-    found = _upright(_with_map(model, specs, trial.runs), specs)
+    found = _upright(_maps_of_trial(model, trial), specs)
     ways = [ancestors([output]) for output in trial.outputs]
     found = [each for each in found if any(each.output.op in way for way in ways)]
     found = [each for each in found if all(each.output.op in way for way in ways)] or found
@@ -464,7 +510,7 @@ def _alive(model, specs, found) -> list[_Map]:
         ]
 
     noise = keras.tree.map_structure(_noise, specs)
-    answers = tf.function(depends, autograph=False)(noise)
+    answers = tf.function(depends, autograph=False).get_concrete_function(noise)(noise)
     return [each for each, answer in zip(found, answers, strict=True) if answer]
 
 

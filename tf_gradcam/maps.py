@@ -16,7 +16,7 @@ from tf_gradcam.inputs import is_channels_first
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
 FUSIONS = ("mean", "max", "layercam")
 LARGEST_SIDE = 2**14  # of a heatmap, in pixels; beyond it one takes gigabytes
-_MOST_EXTRA = 8  # tokens that are no patch: a class token and registers
+_MOST_EXTRA = 16  # tokens that are no patch: a class token and registers
 
 
 class Grid(NamedTuple):
@@ -36,54 +36,36 @@ class Grid(NamedTuple):
 
 
 def find_grid(
-    shape: Sequence[int | None], images: Sequence[Sequence[int | None]], channels_first: bool = False
+    shape: Sequence[int | None],
+    images: Sequence[Sequence[int | None]],
+    channels_first: bool = False,
+    flattened: Sequence[tuple[int, int]] = (),
 ) -> Grid | None:
     """Return the grid of activations, or `None` where they have none with more than one place.
 
     Args:
         shape: of the activations, with the batch.
-        images: shapes of the model's inputs, with the batch. To a model that takes images, activations of
-            three axes are tokens; to one that takes signals they are a signal.
+        images: shapes of the inputs that they depend on, with the batch. What comes of a signal is a signal,
+            and three axes that come of an image are tokens.
         channels_first: whether the layer has its channels right after the batch.
+        flattened: grids `(h, w)` that were flattened on the way to tokens, the nearest first.
     """
     if len(shape) < 3:
         return None
-    if len(shape) == 3 and max(map(len, images)) > 3:
-        return _token_grid(shape, max(images, key=len))
+    if len(shape) == 3 and max(map(len, images), default=0) > 3:
+        return _token_grid(shape, flattened)
     *places, channels = (*shape[2:], shape[1]) if channels_first else shape[1:]
     if math.prod(1 if length is None else length for length in places) <= 1 and None not in places:
         return None
     return Grid(tuple(places), channels, None, channels_first)
 
 
-def _token_grid(shape, image) -> Grid | None:
+def _token_grid(shape, flattened) -> Grid | None:
     _, tokens, channels = shape
-    if tokens is None or len(image) != 4:
-        return None
-    places = image[2:] if is_channels_first(image) else image[1:3]
-    for lengths in _patch_grids(places, tokens):
-        extra = tokens - math.prod(lengths)
-        if 0 <= extra <= _MOST_EXTRA and extra < math.prod(lengths) > 1:
-            return Grid(lengths, channels, extra)
+    for height, width in flattened:
+        if tokens is not None and 1 < height * width <= tokens <= height * width + _MOST_EXTRA:
+            return Grid((height, width), channels, tokens - height * width)
     return None
-
-
-def _patch_grids(places, tokens):
-    """Yield the grids that square patches of an image make; first those that leave nothing over."""
-    if None in places:
-        side = math.isqrt(tokens)
-        yield side, side
-        return
-    patches = range(1, max(places) + 1)
-    yield from (_patches(places, patch) for patch in patches if not any(each % patch for each in places))
-    for patch in patches:
-        padded, cut_off = _patches([each + patch - 1 for each in places], patch), _patches(places, patch)
-        # Some such grid fits nearly any small number of tokens.
-        yield from (each for each in (padded, cut_off) if math.prod(each) in (tokens, max(tokens - 1, 16)))
-
-
-def _patches(places, patch) -> tuple[int, ...]:
-    return tuple(length // patch for length in places)
 
 
 def to_grid(values: tf.Tensor, grid: Grid) -> tf.Tensor:

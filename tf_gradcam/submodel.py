@@ -72,10 +72,13 @@ def build_submodel(
 
     ```python
     submodel = tf_gradcam.build_submodel(model, "top_conv")
-    with tf.GradientTape() as tape:
-        activations, logits = submodel(images)
-        score = logits[:, 285]
-    gradients = tape.gradient(score, activations)
+
+    @tf.function  # Eagerly, TensorFlow would compute the gradients of kernels as well.
+    def explain(images):
+        with tf.GradientTape() as tape:
+            activations, logits = submodel(images)
+            score = logits[:, 285]
+        return activations, tape.gradient(score, activations)
     ```
     """
     layers.check_model(model)
