@@ -207,6 +207,7 @@ def test_ancestors_are_found_from_the_nearest_on_and_not_past_a_stop():
         ((2, 3, 5, 4, 4, 8), (2, 15, 128), [(3, 5)]),  # patches of 4 x 4 pixels
         ((2, 8, 3, 5), (2, 8, 15), [(3, 5)]),  # channels first
         ((2, 20, 3, 16), (2, 20, 48), [(3, 16)]),  # columns: taken up only where there are 48 tokens
+        ((2, 18, 3, 16), (2, 18, 48), []),  # the heads of 18 tokens
         ((2, 15, 8), (2, 3, 5, 8), []),
         ((2, 3, 5, 8), (2, 120), []),
         ((None, None, 5, 8), (-1, 15, 8), []),
@@ -215,4 +216,4 @@ def test_ancestors_are_found_from_the_nearest_on_and_not_past_a_stop():
 def test_flattened_grids_are_told_by_the_reshapes(before, after, expected):
     with tf.Graph().as_default():
         x = tf.compat.v1.placeholder(tf.float32, before)
-        assert forward.flattened_grids([tf.reshape(x, after).op]) == expected
+        assert forward.flattened_grids([tf.reshape(x, after).op], 18) == expected

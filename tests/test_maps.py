@@ -40,7 +40,7 @@ IMAGE = (None, 24, 40, 3)
         (16, [(3, 5)], maps.Grid((3, 5), 8, 1)),  # a class token
         (20, [(3, 5)], maps.Grid((3, 5), 8, 5)),  # and four registers
         (15, [(6, 10), (3, 5)], maps.Grid((3, 5), 8, 0)),  # (6, 10) is of a later or another branch
-        (60, [(6, 10), (5, 12)], maps.Grid((6, 10), 8, 0)),  # the nearest
+        (60, [(5, 11), (6, 10)], maps.Grid((6, 10), 8, 0)),  # with the fewest tokens left over
         (15, [], None),  # nothing tells
         (14, [(3, 5)], None),
         (15 + 17, [(3, 5)], None),

@@ -100,6 +100,7 @@ class GradCAM:
         """
         return self._explainer.layer
 
+    @tf.autograph.experimental.do_not_convert  # in a tf.function of the user's
     def __call__(
         self,
         images: Any,

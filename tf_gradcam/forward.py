@@ -214,10 +214,11 @@ def ancestors(
     return found
 
 
-def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]:
+def flattened_grids(operations: Iterable[tf.Operation], tokens: int | None) -> list[tuple[int, int]]:
     """Return each `(h, w)` that one of `operations` reshapes to `h * w` tokens.
 
     `(N, h, w, ...)` becomes `(N, h * w, ...)`, or with channels first `(N, C, h, w)` becomes `(N, C, h * w)`.
+    `(N, tokens, ...)` is no grid any more: attention joins its heads so.
     """
     shapes = [(each.inputs[0].shape, each.outputs[0].shape) for each in operations if each.type == "Reshape"]
     shapes = [(tuple(before), tuple(after)) for before, after in shapes if before.rank and after.rank]
@@ -226,6 +227,7 @@ def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]
         places, channels_first = before[1:3], before[2:4]
         if len(before) > 3 and None not in places and after[1:2] in [(None,), (places[0] * places[1],)]:
             found.append(places)
-        if len(before) == 4 and len(after) == 3 and None not in channels_first and before[1] == after[1]:
+        is_kept = len(before) == 4 and len(after) == 3 and before[1] == after[1] != tokens
+        if is_kept and None not in channels_first:
             found.append(channels_first)
     return found

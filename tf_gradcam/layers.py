@@ -13,7 +13,8 @@ import tensorflow as tf
 from tf_gradcam import inputs, maps
 from tf_gradcam.forward import Read, ancestors, call_model, find_logits, flattened_grids, forward, tap
 
-# What may stand between the last convolutions and the head. A pooled map is coarser than it need be.
+# What may stand between the last convolutions and the head. A pooled map is coarser than it need be, and one
+# that was permuted or reshaped doesn't lie on the image any more.
 _AFTER_THE_END = (
     keras.layers.MaxPooling1D,
     keras.layers.MaxPooling2D,
@@ -22,6 +23,8 @@ _AFTER_THE_END = (
     keras.layers.AveragePooling2D,
     keras.layers.AveragePooling3D,
     keras.layers.Dropout,
+    keras.layers.Permute,
+    keras.layers.Reshape,
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
     keras.layers.SpatialDropout3D,
@@ -305,7 +308,7 @@ def grid_of(
         return maps.find_grid(shape, [image.shape for image in images], channels_first)
     way = ancestors([activations])
     shapes = [image.shape for image in images if image.op in way]
-    return maps.find_grid(shape, shapes, channels_first, flattened_grids(way))
+    return maps.find_grid(shape, shapes, channels_first, flattened_grids(way, shape[1]))
 
 
 def _is_graph(layer: keras.Operation) -> bool:

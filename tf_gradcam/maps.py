@@ -48,7 +48,7 @@ def find_grid(
         images: shapes of the inputs that they depend on, with the batch. What comes of a signal is a signal,
             and three axes that come of an image are tokens.
         channels_first: whether the layer has its channels right after the batch.
-        flattened: grids `(h, w)` that were flattened on the way to tokens, the nearest first.
+        flattened: grids `(h, w)` that were flattened on the way to tokens.
     """
     if len(shape) < 3:
         return None
@@ -62,10 +62,11 @@ def find_grid(
 
 def _token_grid(shape, flattened) -> Grid | None:
     _, tokens, channels = shape
-    for height, width in flattened:
-        if tokens is not None and 1 < height * width <= tokens <= height * width + _MOST_EXTRA:
-            return Grid((height, width), channels, tokens - height * width)
-    return None
+    if tokens is None:
+        return None
+    extras = {tokens - height * width: (height, width) for height, width in flattened if height * width > 1}
+    fewest = min((extra for extra in extras if extra >= 0), default=tokens)
+    return Grid(extras[fewest], channels, fewest) if fewest <= _MOST_EXTRA and fewest in extras else None
 
 
 def to_grid(values: tf.Tensor, grid: Grid) -> tf.Tensor:

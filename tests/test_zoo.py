@@ -1,0 +1,89 @@
+"""Every kind of model in the README's table: the map is right, its default layer is found, nothing warns."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+
+from tf_gradcam import GradCAM, list_layers, make_gradcam_heatmap, targets
+
+
+@pytest.fixture(scope="module", params=zoo.KINDS)
+def kind(request):
+    return zoo.KINDS[request.param]()
+
+
+def target(kind):
+    return None if kind.output is None else targets.Output(kind.output)
+
+
+@pytest.fixture(scope="module")
+def expected(kind):
+    """The maps of each sample's predicted class."""
+    return zoo.expected_maps(kind, zoo.logits(kind).argmax(-1))
+
+
+def test_what_is_worked_out_by_hand_is_what_the_model_does(kind):
+    zoo.assert_near(zoo.answer(kind), tf.nn.softmax(zoo.logits(kind)), kind.tolerance)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+def test_the_map_of_the_predicted_class_is_right(kind, expected, method):
+    cam = GradCAM(kind.model, kind.layer, call=kind.call, method=method)
+    explanation = cam(kind.inputs, target(kind))
+    heatmap = zoo.expected_heatmap(expected[method], kind.size)
+    zoo.assert_near(explanation.map, expected[method], kind.tolerance)
+    zoo.assert_near(explanation.heatmap, heatmap, 2 * kind.tolerance)
+    zoo.assert_near(explanation.score, zoo.logits(kind).max(-1), kind.tolerance)
+    np.testing.assert_array_equal(explanation.target, zoo.logits(kind).argmax(-1))
+    outputs = explanation.outputs if kind.output is None else explanation.outputs[kind.output]
+    zoo.assert_near(outputs, zoo.answer(kind), kind.tolerance)
+    if method == "hirescam" and kind.tail is None:  # All of the score is shared out but the bias.
+        total = np.asarray(explanation.map, "float64").reshape(2, -1).sum(-1)
+        zoo.assert_near(total, (zoo.logits(kind) - kind.bias)[range(2), explanation.target], kind.tolerance)
+
+
+def test_make_gradcam_heatmap_is_right(kind, expected):
+    layer = None if kind.default else kind.layer
+    heatmap = make_gradcam_heatmap(kind.model, kind.inputs, layer, target(kind), call=kind.call)
+    assert heatmap.shape == (2, *kind.size)
+    assert heatmap.dtype == np.float32
+    zoo.assert_near(heatmap, zoo.expected_heatmap(expected["gradcam"], kind.size), 2 * kind.tolerance)
+
+
+def test_the_layer_is_listed_and_found_by_default(kind):
+    zoo.answer(kind)  # builds what was never built
+    listed = {info.path: info for info in list_layers(kind.model)}
+    info, shape = listed[kind.layer], (*kind.grid, kind.activations.shape[-1])
+    assert all(length in (None, known) for length, known in zip(info.shape, shape, strict=True))
+    assert (info.calls > 1) == (kind.call is not None)
+    if kind.default is not None:
+        assert GradCAM(kind.model).layer is listed[kind.default].layer
+
+
+# Vision transformers whose class token alone is read
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return zoo.KINDS["ViT"]()
+
+
+@pytest.mark.parametrize("layer", ["block2", "norm", "block2/norm2"])
+def test_a_layer_whose_patches_are_never_read_is_refused_with_one_that_works(vit, layer):
+    with pytest.raises(ValueError, match="`layer` must") as refusal:
+        make_gradcam_heatmap(vit.model, vit.inputs, layer)
+    paths = {info.path for info in list_layers(vit.model)}
+    offered = [name for name in re.findall(r"'([^']+)'", str(refusal.value)) if name in paths - {layer}]
+    assert offered
+    assert np.any(GradCAM(vit.model, offered[0])(vit.inputs).map)
+
+
+def test_the_default_layer_of_a_vision_transformer_has_patches_that_are_read(vit):
+    cam = GradCAM(vit.model)
+    explanation = cam(vit.inputs)
+    assert cam.layer.name in ("block1", "norm1")
+    assert explanation.map.shape == (2, 3, 5)
+    assert np.all(np.any(explanation.map, axis=(1, 2)))
