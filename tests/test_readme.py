@@ -7,9 +7,8 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import zoo
 from conftest import chain
-
-import tf_gradcam
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
@@ -39,21 +38,19 @@ def test_the_python_examples_run_as_they_stand(tmp_path, monkeypatch):
         "photographs": photographs,
         "images": photographs / 255,
     }
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks[:3]:
         exec(block, names)
     assert names["heatmap"].shape == names["picture"].shape[:2] == (224, 224)
     assert names["explanation"].map.shape == (3, 7, 7)
-    classes, unit = names["cam"], tf_gradcam.GradCAM(build(1, "sigmoid"))
-    for line in blocks[3].splitlines():
-        exec(
-            line,
-            {
-                **names,
-                **vars(tf_gradcam),
-                "targets": tf_gradcam.targets,
-                "cam": unit if "targets." in line else classes,
-            },
-        )
-    exec(blocks[4], names)
+    for block in blocks[3:]:
+        exec(block, names)
+    assert [each.shape for each in names["explanation"].map] == [(3, 224, 224), (3, 7, 7)]
     assert (tmp_path / "models" / "cat" / "1" / "saved_model.pb").exists()
+
+
+def test_every_kind_of_model_in_the_table_is_a_test_and_every_test_is_in_the_table():
+    table = README.read_text(encoding="utf-8").partition("| your model |")[2].partition("\n\n")[0]
+    kinds = re.findall(r"`([^`]+)`", table)
+    assert len(set(kinds)) == len(kinds)
+    assert set(kinds) == set(zoo.KINDS)
