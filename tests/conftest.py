@@ -65,6 +65,26 @@ def head(*after, activation=None):
     return keras.Model(images, x)
 
 
+class Reused(keras.Model):
+    """The usual style: one ReLU for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.relu, self.pool, self.scores = parts()
+
+    def call(self, images):
+        return self.scores(self.pool(self.relu(self.conv2(self.relu(self.conv1(images))))))
+
+
+def reused(kind, images):
+    model = Reused()
+    model(images)
+    if kind == "subclassed":
+        return model
+    inputs = keras.Input((SIDE, SIDE, 3))
+    return keras.Model(inputs, model.call(inputs))
+
+
 @pytest.fixture(params=KINDS)
 def model(request):
     return build(request.param)

@@ -1,9 +1,10 @@
 """Which layers can be explained: the list, the look-up, the default."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIDE, Subclassed, build, chain, parts
+from conftest import SIDE, Subclassed, build, chain, parts, reused
 
 from tf_gradcam import layers, list_layers
 
@@ -42,7 +43,6 @@ def test_a_model_in_a_subclassed_model_is_listed_in_order_of_execution(images):
     model = Backwards()
     model(images)
     assert [info.layer.name for info in list_layers(model)] == ["first", "last"]
-    assert layers.default_layer(model).layer is model.last
 
 
 def test_a_layer_that_refers_to_what_holds_it_is_walked_once():
@@ -51,36 +51,10 @@ def test_a_layer_that_refers_to_what_holds_it_is_walked_once():
     assert [path for path, _ in layers.walk(model)] == ["conv1", "conv2", "relu2", "pool", "scores"]
 
 
-class Reused(keras.Model):
-    """The usual style: one ReLU for all."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2, self.relu, self.pool, self.scores = parts()
-
-    def call(self, images):
-        return self.scores(self.pool(self.relu(self.conv2(self.relu(self.conv1(images))))))
-
-
-def reused(kind, images):
-    model = Reused()
-    model(images)
-    if kind == "subclassed":
-        return model
-    inputs = keras.Input((SIDE, SIDE, 3))
-    return keras.Model(inputs, model.call(inputs))
-
-
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])
-def test_a_layer_that_runs_twice_in_a_chain_is_listed_once_and_its_last_run_is_the_default(images, kind):
-    model = reused(kind, images)
-    assert [(info.layer.name, info.calls) for info in list_layers(model)] == [
-        ("conv1", 1),
-        ("conv2", 1),
-        ("relu2", 2),
-    ]
-    default = layers.default_layer(model)
-    assert (default.layer.name, default.call) == ("relu2", 1)
+def test_a_layer_that_runs_twice_is_listed_once_with_its_runs(images, kind):
+    listed = list_layers(reused(kind, images))
+    assert [(info.layer.name, info.calls) for info in listed] == [("conv1", 1), ("conv2", 1), ("relu2", 2)]
 
 
 def test_an_inner_model_on_another_size_is_listed_with_the_maps_it_has_there(images):
@@ -89,7 +63,6 @@ def test_an_inner_model_on_another_size_is_listed_with_the_maps_it_has_there(ima
     outer = keras.Input((SIDE, SIDE, 3))
     model = keras.Model(outer, chain(inner(outer), parts()[3:]))
     assert [info.shape for info in list_layers(model)] == [(8, 8, 8), (8, 8, 6), (8, 8, 6)]
-    assert layers.default_layer(model).layer.name == "relu2"
 
 
 def test_layers_of_another_model_are_listed_with_the_maps_they_have_here():
@@ -103,33 +76,6 @@ def test_layers_of_another_model_are_listed_with_the_maps_they_have_here():
 def test_only_models_have_layers_to_list():
     with pytest.raises(TypeError, match="`model` must be a keras.Model"):
         list_layers("model")
-
-
-def test_the_default_layer_is_the_last_with_a_map(model):
-    assert layers.default_layer(model).layer.name == "relu2"
-
-
-@pytest.mark.parametrize(
-    "after",
-    [
-        [keras.layers.GlobalAveragePooling2D(keepdims=True), keras.layers.Flatten()],
-        [keras.layers.AveragePooling2D(8), keras.layers.Conv2D(4, 1), keras.layers.Flatten()],
-        [keras.layers.MaxPooling2D(), keras.layers.Flatten()],
-        [keras.layers.MaxPooling2D(), keras.layers.Dropout(0.1), keras.layers.Flatten()],
-        [keras.layers.SpatialDropout2D(0.1), keras.layers.Flatten()],
-        [keras.layers.AveragePooling2D(2), keras.layers.Flatten()],
-    ],
-)
-def test_the_default_layer_is_never_a_pooling_nor_a_dropout_nor_a_single_place(after):
-    images = keras.Input((SIDE, SIDE, 3))
-    model = keras.Model(images, chain(images, [*parts()[:3], *after, keras.layers.Dense(2)]))
-    assert layers.default_layer(model).layer.name == "relu2"
-
-
-def test_a_model_without_a_map_has_no_default_layer():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match="`model` must have a layer with a map"):
-        layers.default_layer(model)
 
 
 def twins():
@@ -170,7 +116,58 @@ def test_a_layer_of_another_model_is_refused(model):
         layers.find_layer(model, keras.layers.Conv2D(3, 3, name="conv2"))
 
 
-@pytest.mark.parametrize("layer", [3, b"conv2", ["conv2", 3], ["conv2", None]])
-def test_what_names_no_layer_is_refused(model, layer):
-    with pytest.raises(TypeError, match="`layer` must be a name, a keras.Layer, a list of them, or None"):
-        layers.resolve(model, layer)
+def test_steps_of_a_graph_that_are_no_layers_are_listed_and_found(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    features = keras.layers.Conv2D(3, 3, padding="same", name="conv")(x)
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.ops.relu(features + x))
+    model = keras.Model(x, keras.layers.Dense(2)(pooled))
+    listed = list_layers(model)
+    assert [type(info.layer).__name__ for info in listed] == ["Conv2D", "Add", "Relu"]
+    assert all(layers.find_layer(model, info.path) is info.layer for info in listed)
+
+
+def test_a_model_with_a_fixed_batch_is_listed():
+    x = keras.Input((SIDE, SIDE, 3), batch_size=2)
+    assert [info.path for info in list_layers(keras.Model(x, chain(x, parts())))] == [
+        "conv1",
+        "conv2",
+        "relu2",
+    ]
+
+
+class TwoArguments(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(4, 3, name="conv")
+
+    def call(self, image, table):
+        return tf.reduce_mean(self.conv(image), (1, 2)) + table
+
+
+def test_a_model_of_several_arguments_is_listed_by_what_it_takes(images):
+    model, table = TwoArguments(), np.zeros((3, 4), "float32")
+    model(images, table)
+    with pytest.raises(ValueError, match="`images` must be given, as model"):
+        list_layers(model)
+    for given in ((images, table), [images, table], {"image": images, "table": table}):
+        assert [info.shape for info in list_layers(model, given)] == [(15, 15, 4)]
+
+
+def test_the_layers_of_a_tf_keras_model_are_refused_with_what_to_do():
+    old = type("Model", (), {"__module__": "tf_keras.src.engine.training"})()
+    with pytest.raises(TypeError, match="Rebuild this Keras 2 model in Keras 3 and hand its weights over"):
+        list_layers(old)
+
+
+def test_channels_are_first_where_a_layer_says_so_or_its_neighbour_does():
+    x = keras.Input((3, 8, 8))
+    steps = [
+        keras.layers.Rescaling(2.0),
+        keras.layers.Conv2D(4, 3, data_format="channels_first"),
+        keras.layers.ReLU(),
+        keras.layers.Permute((2, 3, 1)),
+        keras.layers.Conv2D(4, 3, data_format="channels_last"),
+        keras.layers.ReLU(),
+    ]
+    model = keras.Model(x, chain(x, steps))
+    assert layers.are_channels_first(model, steps) == [True, True, True, True, False, False]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import gradients, inputs, layers, maps, methods, target_rows
+from tf_gradcam import choice, gradients, inputs, layers, maps, methods, target_rows
 from tf_gradcam.forward import build
 from tf_gradcam.methods import Method
 
@@ -52,7 +52,7 @@ class GradCAM:
             change.
         layer: the layer whose map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or a step of a
             functional model such as the `"add"` of `x + y`; or a list of them; or `None` for the last one
-            that still has a map, as `layers.default_layer` says it (the end of the convolutions, before any
+            that still has a map, as `choice.default_layer` says it (the end of the convolutions, before any
             pooling).
         call: which run of a layer that runs several times, from 0: where two inputs go through one network,
             0 is the first of them.
@@ -169,7 +169,7 @@ class _Explainer:
     def _compile(self, images=None):
         model = self._model()
         asked = [_strong(each) for each in self._requested] if self._several else _strong(self._requested)
-        reads = layers.resolve(model, asked, self._call, images)
+        reads = choice.resolve(model, asked, self._call, images)
         self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
         self._parts = layers.parts(model)
         self._explain_map = gradients.explain_map(model, self._reads, self._formula, self._preprocess)
@@ -299,7 +299,7 @@ class _Explainer:
                 "more rows than there are images, as windows of one are. Choose a layer before or after."
             )
         if gradients.PATCHES_COUNT in error:
-            default = layers.default_layer(self._model(), None if self._has_graph else images).layer
+            default = choice.default_layer(self._model(), None if self._has_graph else images).layer
             path = next(path for path, each in layers.walk(self._model()) if each is default)
             return (
                 f"`layer` must have {gradients.PATCHES_COUNT}. Received: layer={names}, of which only the "

@@ -191,11 +191,11 @@ def _demo(arguments) -> int:
 
 def _layers(arguments) -> int:
     _import_tensorflow()
-    from tf_gradcam import layers
+    from tf_gradcam import choice, layers
     from tf_gradcam.classifier import load_classifier
 
     model = load_classifier(arguments.model).model
-    default = layers.default_layer(model).layer
+    default = choice.default_layer(model).layer
     rows = []
     for each in layers.list_layers(model):
         notes = [f"runs {each.calls} times"] if each.calls > 1 else []

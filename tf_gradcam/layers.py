@@ -1,9 +1,7 @@
-"""Which layers of a model can be explained: find them, list them, choose one."""
+"""Which layers a model has, and which of them have a map: the look-up, the list."""
 
 import collections
-import contextlib
 import difflib
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,37 +11,8 @@ import tensorflow as tf
 from tf_gradcam import inputs, maps
 from tf_gradcam.forward import Read, ancestors, call_model, find_logits, flattened_grids, forward, tap
 
-# What may stand between the last convolutions and the head. A pooled map is coarser than it need be, and one
-# that was permuted or reshaped doesn't lie on the image any more.
-_AFTER_THE_END = (
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.Dropout,
-    keras.layers.Permute,
-    keras.layers.Reshape,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
-_PRODUCTS = (  # operations with weights in them; a call may hide one
-    "BatchMatMulV2",
-    "Conv2D",
-    "Conv2DBackpropInput",
-    "Conv3D",
-    "Conv3DBackpropInputV2",
-    "DepthwiseConv2dNative",
-    "Einsum",
-    "MatMul",
-    "PartitionedCall",
-    "StatefulPartitionedCall",
-)
 _BATCH = 3  # of a trial run, to see which outputs have one row for each image
 _SIDE = 128  # of a trial image, where the model leaves it open
-_MOST_TRIED = 32  # layers whose gradients are looked at, from the last
 
 
 def check_model(model: Any) -> None:
@@ -161,21 +130,6 @@ def _shortened(names: list[str], most: int = 12) -> str:
     return ", ".join(names if len(names) <= most else ["...", *names[-most:]])
 
 
-def resolve(model: keras.Model, layer: Any, call: int | None = None, images: Any = None) -> list[Read]:
-    """Return what `layer` and `call` mean: a read for each layer, or that of the default one for `None`.
-
-    Raises:
-        TypeError: if `layer` is neither a string nor a layer nor a list of them nor `None`.
-        ValueError: if `model` has no such layer, or several.
-    """
-    check_layer(layer, call)
-    if layer is None:
-        default = default_layer(model, images)
-        return [default if call is None else default._replace(call=call)]
-    several = layer if isinstance(layer, list | tuple) else [layer]
-    return [Read(find_layer(model, each), call) for each in several]
-
-
 def are_channels_first(model: keras.Model, layers: Sequence[keras.Operation]) -> list[bool]:
     """Return for each layer whether its channels come right after the batch: its own word, or a neighbour's.
 
@@ -231,12 +185,12 @@ def list_layers(model: keras.Model, images: Any = None) -> list[LayerInfo]:
     """
     check_model(model)
     specs = specs_for(model, images)
-    found = _maps_of_graph(model)
+    found = maps_of_graph(model)
     if found is None:
-        found = _maps_of_trial(model, _trial(model, specs))
+        found = maps_of_trial(model, run_trial(model, specs))
     tokens = [each for each in found if each.grid.extra]
-    alive = _alive(model, specs, tokens) if tokens else []
-    return [each.info for each in found if each not in tokens or each in alive]
+    counting = alive(model, specs, tokens) if tokens else []
+    return [each.info for each in found if each not in tokens or each in counting]
 
 
 def specs_for(model: keras.Model, images: Any = None) -> Any:
@@ -262,19 +216,19 @@ def specs_for(model: keras.Model, images: Any = None) -> Any:
     return specs
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     layer: keras.Operation
     output: Any  # symbolic: of Keras's graph, or of TensorFlow's
 
 
-class _Map(NamedTuple):
+class Map(NamedTuple):
     info: LayerInfo
     grid: maps.Grid
     output: Any  # of the last run
     call: int | None = None  # that run, where a chain of runs leads up to it
 
 
-def _with_map(model, runs, grid_of) -> list[_Map]:
+def _with_map(model, runs, grid_of) -> list[Map]:
     """Return those layers whose last run gave a map, in the order of these runs."""
     runs = [run for run in runs if not isinstance(run.layer, keras.layers.InputLayer)]
     last = {id(run.layer): run for run in runs}
@@ -287,7 +241,7 @@ def _with_map(model, runs, grid_of) -> list[_Map]:
         if grid is not None:
             shape = (*grid.shape, grid.channels)
             info = LayerInfo(paths[id(run.layer)], run.layer, shape, counts[id(run.layer)])
-            found.append(_Map(info, grid, run.output))
+            found.append(Map(info, grid, run.output))
     return found
 
 
@@ -326,7 +280,7 @@ def _is_leaf(layer: keras.Operation) -> bool:
     return type(layer).__module__.startswith("keras.src.layers.") or not _children(layer)
 
 
-def _maps_of_graph(model) -> list[_Map] | None:
+def maps_of_graph(model) -> list[Map] | None:
     """Return the layers with a map if Keras's graphs tell it all; else `None`."""
     runs = _runs_of_graph(model)
     if runs is None or len(model.inputs) > 1:
@@ -337,7 +291,7 @@ def _maps_of_graph(model) -> list[_Map] | None:
     return _with_map(model, runs, lambda output, first: maps.find_grid(output.shape, [image], first))
 
 
-def _runs_of_graph(model) -> list[_Run] | None:
+def _runs_of_graph(model) -> list[Run] | None:
     """Return what runs, in order of execution, or `None` if Keras's graphs don't tell all of it."""
     functional = inputs.graph(model)
     if not _is_graph(model) or functional is None:
@@ -347,7 +301,7 @@ def _runs_of_graph(model) -> list[_Run] | None:
     for node in nodes:
         layer = node.operation
         if _is_leaf(layer):
-            runs.append(_Run(layer, node.outputs[0] if len(node.outputs) == 1 else None))
+            runs.append(Run(layer, node.outputs[0] if len(node.outputs) == 1 else None))
             continue
         inner = _runs_of_graph(layer)
         # An inner model may be called on another size than it was built for.
@@ -357,19 +311,19 @@ def _runs_of_graph(model) -> list[_Run] | None:
     return runs
 
 
-class _Trial(NamedTuple):
-    runs: list[_Run]
+class Trial(NamedTuple):
+    runs: list[Run]
     images: list[tf.Tensor]
     outputs: list[tf.Tensor]
     graph: tf.Graph  # keeps the tensors alive
 
 
-def _trial(model, specs) -> _Trial:
+def run_trial(model, specs) -> Trial:
     """Run the model in a graph of its own, and note what each layer returns."""
     runs, taken, outputs = [], [], []
 
     def note(layer, output):
-        runs.append(_Run(layer, output))
+        runs.append(Run(layer, output))
         return output
 
     below = [layer for _, layer in walk(model)]
@@ -385,10 +339,10 @@ def _trial(model, specs) -> _Trial:
     graph = tf.function(run, autograph=False).get_concrete_function(batch).graph
     # What runs in a loop of the model's own is in another graph.
     runs = [run for run in runs if getattr(run.output, "graph", None) is graph]
-    return _Trial(runs, taken, outputs, graph)
+    return Trial(runs, taken, outputs, graph)
 
 
-def _maps_of_trial(model, trial) -> list[_Map]:
+def maps_of_trial(model, trial) -> list[Map]:
     def grid(output, channels_first):
         has_a_row_for_each_image = output.shape.rank and output.shape[0] in (None, _BATCH)
         return grid_of(output, trial.images, channels_first) if has_a_row_for_each_image else None
@@ -400,102 +354,7 @@ def _inside(layer) -> list[keras.Operation]:
     return [each for _, each in walk(layer)] if isinstance(layer, keras.Layer) else []
 
 
-# The default
-
-
-def default_layer(model: keras.Model, images: Any = None) -> Read:
-    """Return the last layer that still has a map: the end of the convolutions, before pooling and dropout.
-
-    Where a model has several outputs, it is the last that all of them depend on. Where an output is itself
-    a map, as in segmentation and detection, it is the last on the coarsest grid, before the layers that make
-    the output: further on, a place's evidence is the place itself (Vinogradova et al., "Towards Interpretable
-    Semantic Segmentation via Gradient-weighted Class Activation Mapping", 2020, explain the bottleneck). In a
-    vision transformer it is the last whose patch tokens the outputs depend on.
-
-    Args:
-        model: a `keras.Model`, built.
-        images: what it is called on, where its first call doesn't tell.
-
-    Raises:
-        ValueError: if no layer of `model` has one.
-    """
-    specs = specs_for(model, images)
-    candidates = _maps_of_graph(model) or []
-    candidates = _upright(candidates, specs) if _has_one_vector(model) else []
-    if not candidates or candidates[-1].info.calls > 1:
-        candidates = _candidates(model, specs)
-    if not candidates:
-        raise ValueError(
-            f"`model` must have a layer with a map (N, h, w, K). Received: model={model.name!r}, "
-            "where no layer has one."
-        )
-    if candidates[-1].grid.extra:
-        candidates = _alive(model, specs, candidates[-_MOST_TRIED:]) or candidates
-    *_, last = candidates
-    return Read(last.info.layer, last.call)
-
-
-def _has_one_vector(model) -> bool:
-    """Whether the model's graph tells that it returns (N, classes), and nothing else."""
-    return inputs.graph(model) is not None and [len(each.shape) for each in model.outputs] == [2]
-
-
-def _upright(found, specs) -> list[_Map]:
-    """Return the maps that can be the end of the convolutions, leaving out those that only look like one.
-
-    What has an image's axes has about its proportions: the queries of a transformer, (tokens, heads), do not.
-    """
-    found = [each for each in found if not isinstance(each.info.layer, _AFTER_THE_END)]
-    if not any(each.grid.extra is not None for each in found):
-        return found
-    images = [spec.shape for spec in keras.tree.flatten(specs) if len(spec.shape) == 4]
-    if not images or None in images[0]:
-        return found
-    height, width = images[0][2:] if inputs.is_channels_first(images[0]) else images[0][1:3]
-    flat = [each for each in found if len(each.grid.shape) == 2 and None not in each.grid.shape]
-    upright = [each for each in flat if _fits(*each.grid.shape, height / width)]
-    return [each for each in found if each in upright or each not in flat] or found
-
-
-def _fits(height, width, proportion) -> bool:
-    """Whether a grid has about the image's proportions, give or take a place or a half."""
-    return (height - 1) / (width + 1) / 1.5 <= proportion <= 1.5 * (height + 1) / max(width - 1, 0.5)
-
-
-def _candidates(model, specs) -> list[_Map]:
-    """Return the maps on the way to every output, in order of execution, the best one last."""
-    trial = _trial(model, specs)
-    is_dense = any(len(output.shape) > 2 for output in trial.outputs)
-    if is_dense and any(None in spec.shape[1:] for spec in keras.tree.flatten(specs)):
-        with contextlib.suppress(Exception):  # It may not take the size of the trial; then no grid is known.
-            specs = keras.tree.map_structure(_closed, specs)
-            trial = _trial(model, specs)
-    found = _upright(_maps_of_trial(model, trial), specs)
-    ways = [ancestors([output]) for output in trial.outputs]
-    found = [each for each in found if any(each.output.op in way for way in ways)]
-    found = [each for each in found if all(each.output.op in way for way in ways)] or found
-    found = [each._replace(call=_end_of_chain(each, trial.runs)) for each in found]
-    if not is_dense:
-        return found
-    makes_output = ancestors(trial.outputs, lambda operation: operation.type in _PRODUCTS)
-    found = [each for each in found if each.output.op not in makes_output] or found
-    coarsest = min((math.prod(each.grid.shape) for each in found if None not in each.grid.shape), default=0)
-    return [each for each in found if None in each.grid.shape or math.prod(each.grid.shape) == coarsest]
-
-
-def _end_of_chain(found, runs) -> int | None:
-    """Return the number of the last of several runs if it depends on all of them, as with a shared ReLU."""
-    way = ancestors([found.output])
-    before = [run.output.op in way for run in runs if run.layer is found.info.layer]
-    return len(before) - 1 if len(before) > 1 and all(before) else None
-
-
-def _closed(spec) -> tf.TensorSpec:
-    shape = [_SIDE if length is None else length for length in spec.shape[1:]]
-    return tf.TensorSpec([None, *shape], spec.dtype)
-
-
-def _alive(model, specs, found) -> list[_Map]:
+def alive(model, specs, found) -> list[Map]:
     """Return those maps whose places, and not only a class token beside them, the outputs depend on."""
     reads = [Read(each.info.layer, each.info.calls - 1) for each in found]
 
@@ -518,5 +377,10 @@ def _alive(model, specs, found) -> list[_Map]:
 
 
 def _noise(spec) -> tf.Tensor:
-    shape = [1, *_closed(spec).shape[1:]]
+    shape = [1, *closed(spec).shape[1:]]
     return tf.cast(tf.random.stateless_uniform(shape, [0, 1]), spec.dtype)
+
+
+def closed(spec) -> tf.TensorSpec:
+    shape = [_SIDE if length is None else length for length in spec.shape[1:]]
+    return tf.TensorSpec([None, *shape], spec.dtype)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_gradcam import layers
+from tf_gradcam import choice, layers
 from tf_gradcam.forward import Read, find_logits, forward, needs_graph
 
 
@@ -85,7 +85,7 @@ def build_submodel(
     specs = layers.specs_for(model)
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Build a sub-model for each.")
-    (read,) = layers.resolve(model, layer, call)
+    (read,) = choice.resolve(model, layer, call)
     position = next(place for place, (_, each) in enumerate(layers.walk(model)) if each is read.layer)
     images = keras.tree.map_structure(
         lambda spec: keras.Input(spec.shape.as_list()[1:], dtype=spec.dtype.name, name=spec.name), specs
