@@ -1,5 +1,8 @@
 """What to explain: named tuples whose `score` turns a model's answer into one number per image.
 
+For a pixel, a masked region or a box take `method="hirescam"` or `"layercam"`: Grad-CAM averages gradients
+over all places, and so shows whatever else looks alike.
+
 The numbers in a target are arrays with one row per image, so that other numbers never trace anew. Its method
 `score(outputs, logits)` returns the score and the class index it belongs to, int32 of the same shape, or
 `None` where it belongs to none.
