@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIDE, build, parts
+from conftest import SIDE, build, chain, parts
 
 from tf_gradcam import GradCAM, export_gradcam
 
@@ -115,3 +115,28 @@ def test_saved_model_cli_runs_both_endpoints(functional, images, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "heatmap.npy"), expected.heatmap, atol=1e-5)
     np.testing.assert_array_equal(np.load(tmp_path / "class.npy"), expected.target)
     np.testing.assert_allclose(np.load(tmp_path / "output_0.npy"), expected.outputs, atol=1e-6)
+
+
+def two_inputs(arrange):
+    image, table = keras.Input((SIDE, SIDE, 3), name="image"), keras.Input((4,), name="table")
+    pooled = chain(image, parts()[:4])
+    scores = keras.layers.Dense(3, activation="softmax")(keras.layers.Concatenate()([pooled, table]))
+    return keras.Model(arrange(image, table), scores)
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [lambda image, table: [image, table], lambda image, table: {"image": image, "table": table}],
+    ids=["list", "dict"],
+)
+def test_a_model_of_several_inputs_takes_them_by_name(arrange, images, tmp_path):
+    model, table = two_inputs(arrange), np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    export_gradcam(model, tmp_path)
+    expected = GradCAM(model)(arrange(images, table))
+    answer = endpoints(tmp_path)["gradcam"](image=tf.constant(images), table=tf.constant(table))
+    np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
+    np.testing.assert_array_equal(answer["class"], expected.target)
+    (scores,) = endpoints(tmp_path)["serving_default"](
+        image=tf.constant(images), table=tf.constant(table)
+    ).values()
+    np.testing.assert_allclose(scores, expected.outputs, atol=1e-6)

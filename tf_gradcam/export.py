@@ -29,7 +29,8 @@ def export_gradcam(
     (absent where the model has no classes, but a single unit without sigmoid).
 
     Args:
-        model: a built `keras.Model` with one input, as `GradCAM` takes it.
+        model: a built `keras.Model` with one output, as `GradCAM` takes it. Several inputs keep their names;
+            one is called `images`.
         path: the folder to write. TensorFlow Serving looks for a number below the model's name:
             `"models/cat/1"`.
         layer: the layer to explain; see `GradCAM`.
