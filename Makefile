@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-fast test-minimum lint notebooks bench clean
+.PHONY: help demo test test-fast test-minimum lint notebooks bench applications clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
 help:  ## say what there is to make
@@ -31,7 +31,11 @@ notebooks: $(VENV)/test.stamp  ## run the notebooks from top to bottom
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 bench: $(VENV)/test.stamp  ## time Grad-CAM beside a forward pass
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/classes.py
+
+applications: $(VENV)/test.stamp  ## explain every model of keras.applications, for docs/applications.md
+	$(BIN)/python benchmarks/applications.py
 
 clean:  ## remove everything that was made
 	rm -rf .venv .venv-minimum build dist *.egg-info .pytest_cache .ruff_cache

@@ -737,6 +737,28 @@ def test_the_model_is_untouched_when_explaining_fails(model, images):
     np.testing.assert_array_equal(model.predict(images, verbose=0), predicted)
 
 
+class Counting(keras.Model):
+    """A model that counts its calls, takes two arguments, and has a layer that never runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.scores = keras.layers.Conv2D(4, 3, name="conv"), keras.layers.Dense(3)
+        self.idle = keras.layers.Dense(2)
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, image, table):
+        self.calls.assign(self.calls + 1)
+        return self.scores(tf.concat([tf.reduce_mean(self.conv(image), (1, 2)), table], -1))
+
+
+def test_the_state_of_a_model_that_is_not_all_built_is_untouched(images):
+    model, table = Counting(), np.zeros((3, 2), "float32")
+    model(images, table)
+    GradCAM(model)((images, table))
+    make_gradcam_heatmap(model, (images, table))
+    assert float(model.calls) == 1
+
+
 def test_state_and_losses_of_the_layers_are_untouched(images):
     class Counter(keras.layers.Layer):
         def build(self, shape):
@@ -930,6 +952,12 @@ def test_another_backend_is_refused(functional, images, monkeypatch):
 def test_a_map_that_overflows_is_said(functional, images):
     with pytest.raises(ValueError, match="`model` answers NaN or infinity"):
         make_gradcam_heatmap(functional, images, "conv2", lambda outputs: outputs[:, 1] * 1e38 * 1e5)
+
+
+def test_only_a_preprocess_is_blamed_for_a_wrong_shape(images):
+    model = small(keras.layers.Dense(3), keras.layers.Lambda(lambda x: tf.ensure_shape(x, (4, 3))))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        GradCAM(model)(images)
 
 
 # Blank maps

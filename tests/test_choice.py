@@ -26,6 +26,8 @@ def test_the_default_layer_is_the_last_with_a_map(model):
         [keras.layers.MaxPooling2D(), keras.layers.Dropout(0.1), keras.layers.Flatten()],
         [keras.layers.SpatialDropout2D(0.1), keras.layers.Flatten()],
         [keras.layers.AveragePooling2D(2), keras.layers.Flatten()],
+        [keras.layers.GaussianNoise(0.1), keras.layers.ZeroPadding2D(), keras.layers.Flatten()],
+        [keras.layers.Cropping2D(), keras.layers.ActivityRegularization(), keras.layers.Flatten()],
     ],
 )
 def test_the_default_layer_is_never_a_pooling_nor_a_dropout_nor_a_single_place(after):
@@ -126,6 +128,22 @@ def test_the_default_of_a_detector_is_before_the_layers_that_make_its_output(ima
     assert explanation.map.shape == (3, 8, 8)
 
 
+def test_the_default_of_a_detector_with_levels_is_what_all_levels_depend_on(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    features = chain(x, parts()[:3])
+    coarse = keras.layers.Conv2D(6, 3, strides=2, padding="same", activation="relu", name="coarse")(features)
+    heads = [
+        keras.layers.Reshape((count, 6))(
+            keras.layers.Conv2D(6, 1)(keras.layers.Conv2D(4, 3, padding="same")(level))
+        )
+        for level, count in ((features, 64), (coarse, 16))
+    ]
+    model = keras.Model(x, keras.layers.Concatenate(axis=1)(heads))
+    assert default(model) == "relu2"
+    for anchor in (3, 70):  # of the fine level and of the coarse one
+        assert np.any(GradCAM(model)(images, targets.Detection(anchor)).map)
+
+
 def test_maps_that_were_turned_round_are_not_the_default():
     x = keras.Input((SIDE, SIDE, 3))
     turned = chain(x, [*parts()[:3], keras.layers.Permute((2, 1, 3)), keras.layers.Reshape((4, 16, 6))])
@@ -166,3 +184,24 @@ def test_what_a_model_without_a_graph_takes_may_be_told(images):
     model, table = Lazy(), np.zeros((3, 4), "float32")
     model(images, table)
     assert default(model, (images, table)) == "conv"
+
+
+class Flattened(keras.layers.Layer):
+    """Tokens whose number is lost with the batch's, as many vision transformers make them."""
+
+    def call(self, x):
+        return tf.reshape(x, (tf.shape(x)[0], -1, x.shape[-1]))
+
+
+def test_tokens_whose_number_only_a_batch_tells_are_explained(images):
+    x = keras.Input((24, 40, 3))
+    steps = [
+        keras.layers.Conv2D(8, 8, strides=8),
+        Flattened(name="tokens"),
+        keras.layers.LayerNormalization(name="norm"),
+    ]
+    ends = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)]
+    model = keras.Model(x, chain(x, [*steps, *ends]))
+    assert default(model) == "norm"
+    explanation = GradCAM(model)(np.random.default_rng(0).normal(size=(2, 24, 40, 3)))
+    assert explanation.map.shape == (2, 3, 5)

@@ -207,7 +207,6 @@ def test_ancestors_are_found_from_the_nearest_on_and_not_past_a_stop():
         ((2, 3, 5, 4, 4, 8), (2, 15, 128), [(3, 5)]),  # patches of 4 x 4 pixels
         ((2, 8, 3, 5), (2, 8, 15), [(3, 5)]),  # channels first
         ((2, 20, 3, 16), (2, 20, 48), [(3, 16)]),  # columns: taken up only where there are 48 tokens
-        ((2, 18, 3, 16), (2, 18, 48), []),  # the heads of 18 tokens
         ((2, 15, 8), (2, 3, 5, 8), []),
         ((2, 3, 5, 8), (2, 120), []),
         ((None, None, 5, 8), (-1, 15, 8), []),
@@ -216,4 +215,21 @@ def test_ancestors_are_found_from_the_nearest_on_and_not_past_a_stop():
 def test_flattened_grids_are_told_by_the_reshapes(before, after, expected):
     with tf.Graph().as_default():
         x = tf.compat.v1.placeholder(tf.float32, before)
-        assert forward.flattened_grids([tf.reshape(x, after).op], 18) == expected
+        assert forward.flattened_grids([tf.reshape(x, after).op]) == expected
+
+
+def test_heads_that_attention_joins_come_after_grids():
+    with tf.Graph().as_default():
+        heads = tf.reshape(tf.compat.v1.placeholder(tf.float32, (2, 17, 2, 8)), (2, 17, 16))
+        patches = tf.reshape(tf.compat.v1.placeholder(tf.float32, (2, 4, 4, 8)), (2, 16, 8))
+        assert forward.flattened_grids([heads.op, patches.op]) == [(4, 4), (2, 8)]
+
+
+def test_an_output_is_taken_apart_into_the_levels_it_was_joined_from():
+    with tf.Graph().as_default():
+        levels = [tf.compat.v1.placeholder(tf.float32, (2, count, 6)) for count in (16, 4, 1)]
+        inner = tf.concat(levels[1:], axis=1)
+        output = tf.identity(tf.sigmoid(tf.concat([levels[0], tf.reshape(inner, (2, 5, 6))], axis=1)))
+        assert [each.op for each in forward.joined(output)] == [each.op for each in levels]
+        alone = tf.exp(levels[0])
+        assert forward.joined(alone) == [alone]

@@ -42,7 +42,7 @@ def test_several_classes_are_one_forward_pass_for_any_number_of_them(images):
         *(f.graph for f in concrete.graph._functions.values() if hasattr(f, "graph")),
     ]
     convolutions = [op for graph in functions for op in graph.get_operations() if op.type == "Conv2D"]
-    assert len(convolutions) <= 2  # conv1 and conv2, and none in the loop over classes
+    assert len(convolutions) == 2  # conv1 and conv2, and none in the loop over classes
 
 
 def test_a_callable_may_return_several_scores(functional, images):
@@ -157,3 +157,25 @@ def test_outputs_are_explained_where_the_target_picks_one(images):
         np.testing.assert_allclose(GradCAM(model, "relu2")(images, target).map, alone.map, atol=1e-6)
     with pytest.raises(ValueError, match="which of the model's 2 outputs to explain"):
         GradCAM(model)(images)
+
+
+def test_layers_that_look_at_different_images_or_grids_are_not_fused():
+    one, two, signal = keras.Input((12, 10, 3)), keras.Input((20, 24, 3)), keras.Input((30, 2))
+    features = [
+        keras.layers.Conv2D(2, 3, name="on_one")(one),
+        keras.layers.Conv2D(2, 3, name="on_two")(two),
+        keras.layers.Conv1D(2, 3, name="on_signal")(signal),
+    ]
+    pooled = [keras.layers.GlobalAveragePooling2D()(each) for each in features[:2]]
+    pooled.append(keras.layers.GlobalAveragePooling1D()(features[2]))
+    model = keras.Model([one, two, signal], keras.layers.Dense(2)(keras.layers.Concatenate()(pooled)))
+    random = np.random.default_rng(0)
+    images = [random.normal(size=(2, *x.shape[1:])) for x in (one, two, signal)]
+    for names in (["on_one", "on_two"], ["on_one", "on_signal"]):
+        with pytest.raises(
+            ValueError, match="`layer` must name layers that look at one image.*Explain them one by"
+        ):
+            GradCAM(model, names)(images)
+        for size in (None, (5, 5)):
+            with pytest.raises(ValueError, match="`layer` must name layers that look at one image"):
+                GradCAM(model, names)(images, size=size)

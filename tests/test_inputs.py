@@ -1,5 +1,7 @@
 """What a model takes: its specs, and what is handed to it."""
 
+import collections
+
 import keras
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def test_specs_have_the_structure_of_the_models_inputs():
 
 
 def test_numbers_beside_an_image_may_be_indices():
-    specs = inputs.specs_for(Subclassed(), (tf.zeros((2, 8, 8, 3)), tf.zeros((2, 4), tf.int64)))
+    specs = inputs.specs_for(Subclassed(), (tf.zeros((2, 8, 8, 3), tf.uint8), tf.zeros((2, 4), tf.int64)))
     assert [spec.dtype for spec in specs] == [tf.float32, tf.int64]
 
 
@@ -85,6 +87,32 @@ def test_shapes_tell_where_the_channels_are(shape, unknown, expected):
 # What is handed over
 
 
+def test_a_list_of_alike_images_is_a_batch_unless_the_model_takes_several():
+    assert inputs.batch("images", [ONE, ONE], None).shape == (2, 8, 8, 3)
+    assert [each.shape[0] for each in inputs.batch("images", [SOME, SOME], None, several=True)] == [2, 2]
+    assert [each.shape[0] for each in inputs.batch("images", (SOME, SOME), None)] == [2, 2]
+
+
+def test_one_array_is_not_several_arguments():
+    with pytest.raises(
+        ValueError, match="must hold every argument that the model takes. Received: a ndarray"
+    ):
+        inputs.batch("images", SOME, None, several=True)
+
+
+def test_a_dict_stays_a_dict_and_its_order_is_the_models():
+    assert inputs.batch("images", {"image": SOME}, None)["image"].shape == (2, 8, 8, 3)
+    specs = collections.OrderedDict(z=IMAGE, a=TABLE)
+    batch = inputs.batch("images", {"a": ROWS, "z": SOME}, specs)
+    assert {name: tuple(each.shape) for name, each in batch.items()} == {"z": (2, 8, 8, 3), "a": (2, 4)}
+
+
+@pytest.mark.parametrize("specs", [IMAGE, [IMAGE], {"image": IMAGE}])
+def test_a_dict_with_another_key_is_refused(specs):
+    with pytest.raises(ValueError, match="must hold what the model takes, 1 inputs.*Received: a dict of 1"):
+        inputs.batch("images", {"imgae": SOME}, specs)
+
+
 @pytest.mark.parametrize(
     "given", [ONE, SOME[:1], [SOME[:1]], [ONE], {"image": ONE}, ONE.tolist(), tf.constant(ONE)]
 )
@@ -103,6 +131,7 @@ def test_one_image_is_a_batch_of_one(given):
         ([SOME, [ROWS]], [IMAGE, [TABLE]]),
         ({"all": (SOME, ROWS)}, {"all": [IMAGE, TABLE]}),
         ((SOME, ROWS), None),
+        ([SOME, ROWS], None),
         ({"a": SOME, "b": ROWS}, None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which layers can be explained: the list, the look-up, the default."""
+"""Which layers can be explained: the list, and the look-up."""
 
 import keras
 import numpy as np
@@ -147,14 +147,15 @@ class TwoArguments(keras.Model):
 def test_a_model_of_several_arguments_is_listed_by_what_it_takes(images):
     model, table = TwoArguments(), np.zeros((3, 4), "float32")
     model(images, table)
-    with pytest.raises(ValueError, match="`images` must be given, as model"):
+    with pytest.raises(ValueError, match="`model` must tell what it takes.*Give list_layers its `images`"):
         list_layers(model)
     for given in ((images, table), [images, table], {"image": images, "table": table}):
         assert [info.shape for info in list_layers(model, given)] == [(15, 15, 4)]
 
 
 def test_the_layers_of_a_tf_keras_model_are_refused_with_what_to_do():
-    old = type("Model", (), {"__module__": "tf_keras.src.engine.training"})()
+    theirs = type("Model", (), {"__module__": "tf_keras.src.engine.training"})
+    old = type("MyModel", (theirs,), {})()
     with pytest.raises(TypeError, match="Rebuild this Keras 2 model in Keras 3 and hand its weights over"):
         list_layers(old)
 
@@ -170,4 +171,47 @@ def test_channels_are_first_where_a_layer_says_so_or_its_neighbour_does():
         keras.layers.ReLU(),
     ]
     model = keras.Model(x, chain(x, steps))
-    assert layers.are_channels_first(model, steps) == [True, True, True, True, False, False]
+    assert layers.are_channels_first(model, steps) == [True, True, True, False, False, False]
+
+
+def test_a_sum_among_channels_first_layers_has_channels_first_too():
+    x = keras.Input((4, 12, 10))
+    conv = keras.layers.Conv2D(4, 3, padding="same", data_format="channels_first")
+    back = [keras.layers.Permute((2, 3, 1)), keras.layers.Conv2D(2, 3, data_format="channels_last")]
+    pooled = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(chain(x + conv(x), back))
+    shapes = {type(info.layer).__name__: info.shape for info in list_layers(keras.Model(x, pooled))}
+    assert shapes["Add"] == shapes["Permute"] == (12, 10, 4)
+
+
+def test_an_output_of_an_inner_model_that_is_not_used_is_not_listed():
+    x = keras.Input((SIDE, SIDE, 3))
+    features = chain(x, parts()[:3])
+    inner = keras.Model(x, [features, keras.layers.Conv2D(4, 3, name="aside")(features)])
+    outer = keras.Input((SIDE, SIDE, 3))
+    model = keras.Model(outer, chain(inner(outer)[0], parts()[3:]))
+    assert [info.layer.name for info in list_layers(model)] == ["conv1", "conv2", "relu2"]
+
+
+def test_listing_builds_nothing(images):
+    for model in (Subclassed(), keras.Sequential(parts())):
+        with pytest.raises(ValueError, match="`model` must be built.*Call it once"):
+            list_layers(model, images)
+        assert not model.built
+
+
+def test_a_layer_that_gives_a_map_and_later_a_vector_is_listed_with_its_map(images):
+    class Shared(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.conv2, self.relu, self.pool, self.scores = parts()
+
+        def call(self, images):
+            return self.relu(self.scores(self.pool(self.relu(self.conv2(self.conv1(images))))))
+
+    model = Shared()
+    model(images)
+    assert [(info.layer.name, info.shape, info.calls) for info in list_layers(model)][-1] == (
+        "relu2",
+        (8, 8, 6),
+        2,
+    )

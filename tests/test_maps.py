@@ -41,6 +41,7 @@ IMAGE = (None, 24, 40, 3)
         (20, [(3, 5)], maps.Grid((3, 5), 8, 5)),  # and four registers
         (15, [(6, 10), (3, 5)], maps.Grid((3, 5), 8, 0)),  # (6, 10) is of a later or another branch
         (60, [(5, 11), (6, 10)], maps.Grid((6, 10), 8, 0)),  # with the fewest tokens left over
+        (16, [(4, 4), (2, 8)], maps.Grid((4, 4), 8, 0)),  # the likelier
         (15, [], None),  # nothing tells
         (14, [(3, 5)], None),
         (15 + 17, [(3, 5)], None),
@@ -84,6 +85,7 @@ def test_values_are_laid_on_their_grid():
         ((2, 1, 9, 24, 40), 3, True, [9, 24, 40]),
         ((2, 9, 24, 40, 1), 2, False, [24, 40]),  # one map for all the frames of a video
         ((2, 4), 2, False, None),  # a table
+        ((2, 64, 1), 2, False, None),  # a signal of one channel
     ],
 )
 def test_the_places_of_an_image_are_all_but_the_batch_and_the_channels(image, rank, channels_first, expected):

@@ -38,7 +38,7 @@ ARROWS = {
     "visualize": {"image"},
     "gradients": {"forward", "inputs", "layers", "maps", "targets"},
     "cam": {"choice", "forward", "gradients", "inputs", "layers", "maps", "methods", "target_rows"},
-    "export": {"cam", "layers", "methods"},
+    "export": {"cam", "inputs", "layers", "methods"},
     "classifier": {"pretrained"},
     "cli": {*MODULES} - {"__main__", "cli"},
     "__main__": {"cli"},

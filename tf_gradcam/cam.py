@@ -52,8 +52,9 @@ class GradCAM:
             change.
         layer: the layer whose map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or a step of a
             functional model such as the `"add"` of `x + y`; or a list of them; or `None` for the last one
-            that still has a map, as `choice.default_layer` says it (the end of the convolutions, before any
-            pooling).
+            that still has a map (the end of the convolutions, before any pooling; of a segmentation or
+            detector, on its coarsest grid; of a vision transformer, where the patches still count). Several
+            must look at one image, and their grids have as many axes.
         call: which run of a layer that runs several times, from 0: where two inputs go through one network,
             0 is the first of them.
         method: `"gradcam"`, `"hirescam"`, `"layercam"`, or a callable
@@ -114,14 +115,16 @@ class GradCAM:
         Args:
             images: `(N, H, W, C)`, or `(H, W, C)` for a batch of one; array or tensor of any real dtype, as
                 the model takes it, or as `preprocess` does. For a model with several inputs, a list or dict
-                of them, as the model takes it. Arrays are checked for NaN; tensors are not read back from
-                their device.
+                of them, as the model takes it. To a model that was never called, three axes are one image, a
+                list is a batch, and a tuple or dict is several inputs. Arrays are checked for NaN; tensors
+                are not read back from their device.
             target: what to explain: `None` (each image's own predicted class; with a single sigmoid unit
                 the side it falls on), an int, N ints, a target from `tf_gradcam.targets`, or any callable
                 `outputs -> (N,)`, or `(N, M)` for M maps of each image, which gets just what the model
                 returns. A callable is traced once: keep it, and use it again.
-            size: `"input"` for the images' height and width, `None` for the layer's own grid (of several, the
-                finest), or `(height, width)` in pixels: one length for each axis of the grid.
+            size: `"input"` for the height and width of the image that the layer looks at (of several, the
+                first with as many axes), `None` for the layer's own grid (of several, the finest), or
+                `(height, width)` in pixels: one length for each axis of the grid.
             interpolation: a method of `tf.image.resize`. The papers use `"bilinear"`. The kernel matters on
                 small objects: in a trial the peak of a 7x7 map fell on the object in 52 % of scenes with
                 `"bilinear"`, 59 % `"bicubic"`, 64 % `"mitchellcubic"`, 69 % `"gaussian"`. What overshoots
@@ -156,7 +159,7 @@ class _Explainer:
         self._preprocess = preprocess
         self._takes_several = inputs.arguments(model) > 1
         self._parts = None
-        if layers.is_built(model):
+        if layers.is_built(model) and inputs.known_specs(model) is not None:
             self._compile()
 
     @property
@@ -171,7 +174,6 @@ class _Explainer:
         asked = [_strong(each) for each in self._requested] if self._several else _strong(self._requested)
         reads = choice.resolve(model, asked, self._call, images)
         self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
-        self._parts = layers.parts(model)
         self._explain_map = gradients.explain_map(model, self._reads, self._formula, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
         # Made once, as it takes its time.
@@ -179,6 +181,7 @@ class _Explainer:
         self._has_graph = inputs.graph(model) is not None
         self._names = getattr(inputs.graph(model), "output_names", None)
         self._traces = {}
+        self._parts = layers.parts(model)  # last, as it tells other threads that all the rest is there
 
     def explain(self, name, images, target, size, interpolation) -> Explanation:
         known = self._specs if self._parts is not None else inputs.known_specs(self._model())
@@ -189,24 +192,26 @@ class _Explainer:
                 f"`interpolation` must be one of {maps.INTERPOLATIONS}. "
                 f"Received: interpolation={interpolation!r}"
             )
-        if self._parts is None:
+        # The first image builds; and a Sequential model may have gained a layer.
+        if self._parts is None or self._parts != layers.parts(self._model()):
             prepared = gradients.preprocessed(self._preprocess, images)
-            build(self._model(), gradients.cast(prepared, inputs.specs_for(self._model(), prepared)))
-            self._compile(prepared)
-        elif self._parts != layers.parts(self._model()):  # as when a Sequential model gained a layer
-            self._compile()
+            if not layers.is_built(self._model()):
+                build(self._model(), gradients.cast(prepared, inputs.specs_for(self._model(), prepared)))
+            self._compile(None if known is not None and self._parts is not None else prepared)
         flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
         if target is not None:
             target = target_rows.per_image(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
         specs = self._specs_to_trace(images)
         inputs.check(name, images, specs)
         key = self._key(images, specs, flat, target, size, interpolation)
-        if key not in self._traces:
+        compiled = self._traces.get(key)
+        if compiled is None:
+            compiled = self._trace(images, specs, target, size, interpolation)
+            traces = list(self._traces.items())
             self._traces = {
-                key: each for key, each in self._traces.items() if not target_rows.is_gone(key[2])
+                **{key: each for key, each in traces if not target_rows.is_gone(key[2])},
+                key: compiled,
             }
-            self._traces[key] = self._trace(images, specs, target, size, interpolation)
-        compiled = self._traces[key]
         if target is not None:
             answer = compiled.structured_outputs
             target_rows.check_range(target, answer.target, answer.outputs)
@@ -290,7 +295,7 @@ class _Explainer:
         """Return what helps against a problem that only shows when the graph runs; `None` if unknown."""
         if "`target` must" in error:
             return error[error.index("`target` must") :].partition("\n")[0]
-        if "EnsureShape" in error:
+        if "EnsureShape" in error and self._preprocess is not None:
             return f"`preprocess` must return what the model takes. Received: {error}"
         names = ", ".join(repr(layer().name) for layer, _ in self._reads)
         if gradients.ONE_MAP_PER_IMAGE in error:
@@ -314,12 +319,16 @@ def _weak(layer):
 
 
 def _strong(layer):
-    return layer() if isinstance(layer, weakref.ref) else layer
+    if not isinstance(layer, weakref.ref):
+        return layer
+    if layer() is None:
+        raise ValueError("`layer` must be a layer of the model. Received: a layer that is no more.")
+    return layer()
 
 
 def _checked_fuse(fuse, layer):
     several = isinstance(layer, list | tuple)
-    if fuse is not None and fuse not in maps.FUSIONS:
+    if fuse is not None and (not isinstance(fuse, str) or fuse not in maps.FUSIONS):
         raise ValueError(f"`fuse` must be one of {maps.FUSIONS}. Received: fuse={fuse!r}")
     if fuse is not None and not several:
         raise ValueError(
@@ -349,7 +358,7 @@ def _check_lengths(lengths, signed_map, score, size) -> None:
         )
 
 
-# model -> {(its parts, layer, method): explainer}. Nothing of ours in it keeps a model alive.
+# model -> {(layer, call, method, fuse, its parts): explainer}. Nothing of ours in it keeps a model alive.
 _SHARED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _MOST_SHARED = 64  # of a model, before the oldest goes: a method may have been made on the spot
 
@@ -358,13 +367,17 @@ def _shared(model, layer, call, method, fuse) -> _Explainer:
     """Return the explainer that all calls with this model, layer and method share."""
     layers.check_model(model)
     layers.check_layer(layer, call)
+    _checked_fuse(fuse, layer)
     formula = methods.get(method)
-    if formula.__hash__ is None:
-        raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}")
+    try:
+        hash(formula)
+    except TypeError as error:
+        raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}") from error
     about = call, formula, fuse, layers.parts(model)
     explainers = _SHARED.setdefault(model, {})
     asked = tuple(map(_weak, layer)) if isinstance(layer, list | tuple) else _weak(layer)
-    if (asked, *about) not in explainers:
+    explainer = explainers.get((asked, *about))
+    if explainer is None:
         explainer = _Explainer(model, layer, call, formula, fuse)
         if isinstance(explainer.layer, keras.Operation):  # However it was named, one serves it.
             ((_, run),) = explainer._reads
@@ -373,7 +386,7 @@ def _shared(model, layer, call, method, fuse) -> _Explainer:
         explainers[asked, *about] = explainer
         while len(explainers) > _MOST_SHARED:
             explainers.pop(next(iter(explainers)))
-    return explainers[asked, *about]
+    return explainer
 
 
 def make_gradcam_heatmap(

@@ -7,24 +7,11 @@ from typing import Any
 import keras
 
 from tf_gradcam import inputs, layers
-from tf_gradcam.forward import Read, ancestors
+from tf_gradcam.forward import Read, ancestors, joined
 
 # What may stand between the last convolutions and the head. A pooled map is coarser than it need be, and one
-# that was permuted or reshaped doesn't lie on the image any more.
-_AFTER_THE_END = (
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.Dropout,
-    keras.layers.Permute,
-    keras.layers.Reshape,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
+# that was permuted, reshaped or cropped doesn't lie on the image any more.
+_AFTER_THE_END = tuple(f"keras.src.layers.{kind}." for kind in ("pooling", "regularization", "reshaping"))
 _PRODUCTS = (  # operations with weights in them; a call may hide one
     "BatchMatMulV2",
     "Conv2D",
@@ -58,11 +45,12 @@ def resolve(model: keras.Model, layer: Any, call: int | None = None, images: Any
 def default_layer(model: keras.Model, images: Any = None) -> Read:
     """Return the last layer that still has a map: the end of the convolutions, before pooling and dropout.
 
-    Where a model has several outputs, it is the last that all of them depend on. Where an output is itself
-    a map, as in segmentation and detection, it is the last on the coarsest grid, before the layers that make
-    the output: further on, a place's evidence is the place itself (Vinogradova et al., "Towards Interpretable
-    Semantic Segmentation via Gradient-weighted Class Activation Mapping", 2020, explain the bottleneck). In a
-    vision transformer it is the last whose patch tokens the outputs depend on.
+    Where a model has several outputs, or one joined from several levels, it is the last that all of them
+    depend on. Where an output is itself a map, as in segmentation and detection, it is the last on the
+    coarsest grid, before the layers that make the output: further on, a place's evidence is the place itself
+    (Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation
+    Mapping", 2020, explain the bottleneck). In a vision transformer it is the last whose patch tokens the
+    outputs depend on.
 
     Args:
         model: a `keras.Model`, built.
@@ -71,9 +59,8 @@ def default_layer(model: keras.Model, images: Any = None) -> Read:
     Raises:
         ValueError: if no layer of `model` has one.
     """
-    specs = layers.specs_for(model, images)
-    candidates = layers.maps_of_graph(model) or []
-    candidates = _upright(candidates, specs) if _has_one_vector(model) else []
+    specs = layers.specs_of(model, images)
+    candidates = _upright(layers.maps_of_graph(model) or [], specs) if _has_one_vector(model) else []
     if not candidates or candidates[-1].info.calls > 1:
         candidates = _candidates(model, specs)
     if not candidates:
@@ -83,8 +70,8 @@ def default_layer(model: keras.Model, images: Any = None) -> Read:
         )
     if candidates[-1].grid.extra:
         candidates = layers.alive(model, specs, candidates[-_MOST_TRIED:]) or candidates
-    *_, last = candidates
-    return Read(last.info.layer, last.call)
+    last = candidates[-1]
+    return Read(last.info.layer, last.run if last.info.calls > 1 else None)
 
 
 def _has_one_vector(model) -> bool:
@@ -97,20 +84,25 @@ def _upright(found, specs) -> list[layers.Map]:
 
     What has an image's axes has about its proportions: the queries of a transformer, (tokens, heads), do not.
     """
-    found = [each for each in found if not isinstance(each.info.layer, _AFTER_THE_END)]
+    found = [each for each in found if not _is_after_the_end(each.info.layer)] or found
     if not any(each.grid.extra is not None for each in found):
         return found
     images = [spec.shape for spec in keras.tree.flatten(specs) if len(spec.shape) == 4]
-    if not images or None in images[0]:
+    if not images or None in images[0][1:]:
         return found
     height, width = images[0][2:] if inputs.is_channels_first(images[0]) else images[0][1:3]
-    flat = [each for each in found if len(each.grid.shape) == 2 and None not in each.grid.shape]
-    upright = [each for each in flat if _fits(*each.grid.shape, height / width)]
-    return [each for each in found if each in upright or each not in flat] or found
+    return [each for each in found if _fits(each.grid.shape, height / width)] or found
 
 
-def _fits(height, width, proportion) -> bool:
+def _is_after_the_end(layer) -> bool:
+    return any(kind.__module__.startswith(_AFTER_THE_END) for kind in type(layer).__mro__)
+
+
+def _fits(grid, proportion) -> bool:
     """Whether a grid has about the image's proportions, give or take a place or a half."""
+    if len(grid) != 2 or None in grid:
+        return True
+    height, width = grid
     return (height - 1) / (width + 1) / 1.5 <= proportion <= 1.5 * (height + 1) / max(width - 1, 0.5)
 
 
@@ -123,20 +115,22 @@ def _candidates(model, specs) -> list[layers.Map]:
             specs = keras.tree.map_structure(layers.closed, specs)
             trial = layers.run_trial(model, specs)
     found = _upright(layers.maps_of_trial(model, trial), specs)
-    ways = [ancestors([output]) for output in trial.outputs]
-    found = [each for each in found if any(each.output.op in way for way in ways)]
+    pieces = [piece for output in trial.outputs for piece in joined(output)]
+    ways = [ancestors([piece]) for piece in pieces]
     found = [each for each in found if all(each.output.op in way for way in ways)] or found
-    found = [each._replace(call=_end_of_chain(each, trial.runs)) for each in found]
+    found = [each if _ends_a_chain(each, trial.runs) else each._replace(run=None) for each in found]
     if not is_dense:
         return found
-    makes_output = ancestors(trial.outputs, lambda operation: operation.type in _PRODUCTS)
+    makes_output = ancestors(pieces, lambda operation: operation.type in _PRODUCTS)
     found = [each for each in found if each.output.op not in makes_output] or found
     coarsest = min((math.prod(each.grid.shape) for each in found if None not in each.grid.shape), default=0)
     return [each for each in found if None in each.grid.shape or math.prod(each.grid.shape) == coarsest]
 
 
-def _end_of_chain(found, runs) -> int | None:
-    """Return the number of the last of several runs if it depends on all of them, as with a shared ReLU."""
+def _ends_a_chain(found, runs) -> bool:
+    """Whether the run that gave a map depends on all runs of its layer before it, as with a shared ReLU."""
+    if found.info.calls == 1:
+        return True
     way = ancestors([found.output])
-    before = [run.output.op in way for run in runs if run.layer is found.info.layer]
-    return len(before) - 1 if len(before) > 1 and all(before) else None
+    earlier = [run for run in runs if run.layer is found.info.layer][: found.run]
+    return all(run.output.op in way for run in earlier)

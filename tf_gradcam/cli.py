@@ -431,7 +431,7 @@ def _model_input(image, model):
 
     from tf_gradcam import inputs, layers, load_image
 
-    spec = layers.specs_for(model)
+    spec = layers.specs_of(model)
     shape = tuple(getattr(spec, "shape", ()))
     channels_first = inputs.is_channels_first(shape)
     if channels_first:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tf_gradcam import layers
 from tf_gradcam.cam import GradCAM
+from tf_gradcam.inputs import is_channels_first
 from tf_gradcam.methods import Method
 
 
@@ -52,7 +53,7 @@ def export_gradcam(
     ```
     """
     cam = GradCAM(model, layer, method=method, preprocess=preprocess)
-    specs = layers.specs_for(model)
+    specs = layers.specs_of(model)
     if preprocess is not None:
         specs = keras.tree.map_structure(_raw, specs)
     if isinstance(specs, tf.TensorSpec):
@@ -74,4 +75,9 @@ def export_gradcam(
 
 
 def _raw(spec) -> tf.TensorSpec:
-    return tf.TensorSpec([None] * (spec.shape.rank - 1) + [spec.shape[-1]], tf.uint8, spec.name)
+    """Return the spec of a raw photograph, or of a table as it is."""
+    if spec.shape.rank < 4:
+        return spec
+    shape, channels = [None] * spec.shape.rank, 1 if is_channels_first(spec.shape) else -1
+    shape[channels] = spec.shape[channels]
+    return tf.TensorSpec(shape, tf.uint8, spec.name)

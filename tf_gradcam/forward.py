@@ -50,8 +50,11 @@ def call_model(model: keras.Model, images: Any) -> Any:
 
 
 def build(model: keras.Model, images: Any) -> None:
-    """Give `model` its weights, as its first call would."""
+    """Give `model` its weights, as its first call would, and leave the state of those that it has."""
+    state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
     _call(model, keras.tree.map_structure(lambda image: image[:1], images))
+    for variable, value in state:
+        variable.assign(value)
 
 
 def _call(model, images):
@@ -82,7 +85,7 @@ def forward(
     reads: Sequence[Read],
     watch: Callable[[tf.Tensor], None] | None = None,
 ) -> Forward:
-    """Call `model` once and read layers on the way. This is the library's only forward path.
+    """Call `model` once and read layers on the way. Whatever needs values goes through here.
 
     Args:
         model: any built Keras model.
@@ -214,20 +217,29 @@ def ancestors(
     return found
 
 
-def flattened_grids(operations: Iterable[tf.Operation], tokens: int | None) -> list[tuple[int, int]]:
-    """Return each `(h, w)` that one of `operations` reshapes to `h * w` tokens.
+def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]:
+    """Return each `(h, w)` that one of `operations` reshapes to `h * w` tokens, the likelier first.
 
-    `(N, h, w, ...)` becomes `(N, h * w, ...)`, or with channels first `(N, C, h, w)` becomes `(N, C, h * w)`.
-    `(N, tokens, ...)` is no grid any more: attention joins its heads so.
+    `(N, h, w, ...)` becomes `(N, h * w, ...)`. With channels first `(N, C, h, w)` becomes `(N, C, h * w)`,
+    but so does attention join its heads.
     """
     shapes = [(each.inputs[0].shape, each.outputs[0].shape) for each in operations if each.type == "Reshape"]
     shapes = [(tuple(before), tuple(after)) for before, after in shapes if before.rank and after.rank]
-    found = []
+    found, channels_first = [], []
     for before, after in shapes:
-        places, channels_first = before[1:3], before[2:4]
+        places = before[1:3]
         if len(before) > 3 and None not in places and after[1:2] in [(None,), (places[0] * places[1],)]:
             found.append(places)
-        is_kept = len(before) == 4 and len(after) == 3 and before[1] == after[1] != tokens
-        if is_kept and None not in channels_first:
-            found.append(channels_first)
-    return found
+        elif len(before) == 4 and len(after) == 3 and None not in before[2:] and before[1] == after[1]:
+            channels_first.append(before[2:])
+    return found + channels_first
+
+
+def joined(output: tf.Tensor) -> list[tf.Tensor]:
+    """Return what `output` was put together from, as a detector's is from its levels; or else itself."""
+    operation = output.op
+    while operation.type in ("Cast", "Identity", "Reshape", "Sigmoid", "Softmax", "Transpose"):
+        operation = operation.inputs[0].op
+    if operation.type != "ConcatV2":
+        return [output]
+    return [piece for each in operation.inputs[:-1] for piece in joined(each)]

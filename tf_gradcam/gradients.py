@@ -22,18 +22,18 @@ def explain_map(model, reads, formula, preprocess):
         model = weak_model()
         prepared = preprocessed(preprocess, images)
         prepared = _as_the_model_takes(prepared, inputs.specs_for(model, prepared))
+        asked = [Read(layer(), call) for layer, call in reads]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            read = forward(model, prepared, [Read(layer(), call) for layer, call in reads], tape.watch)
+            read = forward(model, prepared, asked, tape.watch)
             logits = None if callable(target) else find_logits(read.outputs)
             score, index = targets.score(target, read.outputs, logits)
-        seen = keras.tree.flatten(prepared)
         grids = [
-            _grid(layer(), activations, seen, channels_first)
-            for (layer, _), activations, channels_first in zip(reads, read.activations, first, strict=True)
+            _grid(model, each.layer, activations, prepared, channels_first)
+            for each, activations, channels_first in zip(asked, read.activations, first, strict=True)
         ]
-        names = [layer().name for layer, _ in reads]
+        names = [each.layer.name for each in asked]
+        places = _places(images, read.activations, grids, names, first)
         signed_maps = _signed_maps(tape, score, read.activations, grids, names, formula)
-        places = _places(images, read.activations[0], len(grids[0].shape), first[0])
         return signed_maps, score, index, read.outputs, places
 
     return explain
@@ -62,8 +62,13 @@ def _as_the_model_takes(images, specs):
     return keras.tree.map_structure(checked, specs, images)
 
 
-def _grid(layer, activations, images, channels_first) -> maps.Grid:
-    grid = layers.grid_of(activations, images, channels_first)
+def _grid(model, layer, activations, images, channels_first) -> maps.Grid:
+    grid = layers.grid_of(activations, keras.tree.flatten(images), channels_first)
+    if grid is None and activations.shape.rank == 3 and activations.shape[1] is None:
+        # The number of tokens is lost with the batch's; a trial run, which has a batch, tells it.
+        trial = layers.run_trial(model, inputs.specs_for(model, images))
+        grids = {id(each.info.layer): each.grid for each in layers.maps_of_trial(model, trial)}
+        grid = grids.get(id(layer))
     if grid is None:
         raise ValueError(
             "`layer` must return a map (N, h, w, K) with more than one position, or the tokens of an image's "
@@ -73,22 +78,30 @@ def _grid(layer, activations, images, channels_first) -> maps.Grid:
     return grid
 
 
-def _places(images, activations, rank, channels_first):
-    """Return the lengths of the image that the activations were made of, or `None` where there is none.
+def _places(images, activations, grids, names, channels_first):
+    """Return the lengths of the image that the layers look at, or `None` where there is none.
 
-    Of several inputs it is the first on the way to the layer that has as many axes as the layer's grid.
+    Of several inputs it is the first on the way to a layer that has as many axes as the layer's grid.
     """
-    way = ancestors([activations])
-    lengths = [
-        maps.places(image, rank, channels_first) for image in keras.tree.flatten(images) if image.op in way
-    ]
-    return next((each for each in lengths if each is not None), None)
+    sources = []
+    for each, grid, first in zip(activations, grids, channels_first, strict=True):
+        way = ancestors([each])
+        seen = [image for image in keras.tree.flatten(images) if image.op in way]
+        lengths = [maps.places(image, len(grid.shape), first) for image in seen]
+        sources.append(next((pair for pair in zip(seen, lengths, strict=True) if pair[1] is not None), None))
+    image, lengths = sources[0] or (None, None)
+    alike = all(len(grid.shape) == len(grids[0].shape) for grid in grids)
+    if not alike or any((source or (None,))[0] is not image for source in sources):
+        raise ValueError(
+            "`layer` must name layers that look at one image, on grids with as many axes. Received: "
+            f"{names} with grids {[grid.shape for grid in grids]}. Explain them one by one."
+        )
+    return lengths
 
 
 def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Tensor]:
     """Return the map of each layer, `(N, *grid)`, or `(N, M, *grid)` for a score `(N, M)`."""
-    wide = [each if each.dtype == tf.float64 else tf.cast(each, tf.float32) for each in activations]
-    on_grid = [maps.to_grid(each, grid) for each, grid in zip(wide, grids, strict=True)]
+    on_grid = [maps.to_grid(targets.wide(each), grid) for each, grid in zip(activations, grids, strict=True)]
 
     def one(seed):
         gradients = _gradients(tape, score, activations, seed, names)
@@ -121,7 +134,7 @@ def _gradients(tape, score, activations, seed, names) -> list[tf.Tensor]:
             "doesn't depend. Choose a layer before the output that is explained."
         )
     if not any(each.dtype == tf.float16 for each in activations):
-        return [each if each.dtype == tf.float64 else tf.cast(each, tf.float32) for each in gradients]
+        return [targets.wide(each) for each in gradients]
     # Spread over many places a gradient vanishes in float16, and scaled up another overflows.
     scaled = tape.gradient(score, activations, 1024 * seed)
     return [_unscaled(*pair) for pair in zip(gradients, scaled, strict=True)]
@@ -129,9 +142,9 @@ def _gradients(tape, score, activations, seed, names) -> list[tf.Tensor]:
 
 def _unscaled(gradient, scaled):
     if gradient.dtype != tf.float16:
-        return gradient if gradient.dtype == tf.float64 else tf.cast(gradient, tf.float32)
-    scaled = tf.cast(scaled, tf.float32) / 1024
-    return tf.where(tf.math.is_finite(scaled), scaled, tf.cast(gradient, tf.float32))
+        return targets.wide(gradient)
+    scaled = targets.wide(scaled) / 1024
+    return tf.where(tf.math.is_finite(scaled), scaled, targets.wide(gradient))
 
 
 def _checked(gradient, score, grid) -> tf.Tensor:

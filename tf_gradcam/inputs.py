@@ -1,5 +1,6 @@
 """What a model takes: the shapes and dtypes of its inputs, and arrays checked against them."""
 
+import collections
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -44,7 +45,8 @@ def specs_for(model: keras.Model, images: Any) -> Any:
 
     def spec(image):
         # Numbers beside an image may be indices, of an embedding say.
-        dtype = image.dtype if image.dtype.is_integer and not alone else model.variable_dtype
+        is_index = image.dtype.is_integer and image.shape.rank < 4 and not alone
+        dtype = image.dtype if is_index else model.variable_dtype
         return tf.TensorSpec([None, *image.shape[1:]], dtype)
 
     return keras.tree.map_structure(spec, images)
@@ -101,49 +103,57 @@ def batch(name: str, images: Any, specs: Any, several: bool = False) -> Any:
     if specs is None and isinstance(images, list):
         shapes = {tuple(getattr(image, "shape", ())) for image in images}
         images = tuple(images) if several or len(shapes) > 1 else images
-    tensors = [_tensor(name, image) for image in _images(name, images, specs)]
+    if specs is None and several and not isinstance(images, dict | tuple):
+        raise ValueError(
+            f"`{name}` must hold every argument that the model takes. Received: a {type(images).__name__}. "
+            "Give a tuple or a dict of them."
+        )
+    structure = specs
     if specs is None:
-        ranks = [4 if len(tensors) == 1 and each.shape.rank <= 4 else each.shape.rank for each in tensors]
-        specs = keras.tree.map_structure(lambda _: None, images) if len(tensors) > 1 else None
-    else:
-        ranks = [spec.shape.rank for spec in keras.tree.flatten(specs)]
+        structure = (
+            keras.tree.map_structure(lambda _: None, images) if isinstance(images, dict | tuple) else 0
+        )
+    tensors = [_tensor(name, image) for image in _images(name, images, specs)]
+    return keras.tree.pack_sequence_as(structure, _with_batch(name, tensors, specs))
+
+
+def _with_batch(name, tensors, specs) -> list[tf.Tensor]:
+    """Return `tensors` with a batch axis, all of them or none having come without."""
     given = [tensor.shape.rank for tensor in tensors]
+    if specs is not None:
+        ranks = [spec.shape.rank for spec in keras.tree.flatten(specs)]
+    else:
+        ranks = [4] if len(given) == 1 and given[0] <= 4 else given
     if given == [rank - 1 for rank in ranks]:
         tensors = [tensor[None] for tensor in tensors]
     elif given != ranks:
-        raise ValueError(
-            f"`{name}` must be {_expected(ranks)}. Received: "
-            f"{' and '.join(f'shape {tensor.shape}' for tensor in tensors)}"
-        )
+        shapes = " and ".join(f"shape {tensor.shape}" for tensor in tensors)
+        raise ValueError(f"`{name}` must be {_expected(ranks)}. Received: {shapes}")
     if len({tensor.shape[0] for tensor in tensors} - {None}) > 1:
         raise ValueError(
             f"`{name}` must hold as many of each input. Received: {[each.shape[0] for each in tensors]}"
         )
-    return tensors[0] if specs is None else keras.tree.pack_sequence_as(specs, tensors)
+    return tensors
 
 
 def _expected(ranks) -> str:
     if ranks == [4]:
         return "an image (H, W, C) or a batch (N, H, W, C)"
-    axes = {rank: f"({', '.join(['N', *'ABCDEFG'[: rank - 1]])})" for rank in ranks}
-    shapes = [axes[rank] for rank in ranks]
+    shapes = [f"({', '.join(['N', *'ABCDEFG'[: rank - 1]])})" for rank in ranks]
     return f"{' and '.join(shapes)}, or without the batch axis N"
 
 
 def _images(name, images, specs) -> list:
     """Return one array or tensor for each input, in the order of the flattened `specs`."""
-    inputs = keras.tree.flatten(specs)
     if specs is None:
         return keras.tree.flatten(images) if isinstance(images, dict | tuple) else [images]
-    if len(inputs) == 1:
-        if isinstance(images, dict) and len(images) == 1:
-            images = next(iter(images.values()))
-        elif isinstance(images, list | tuple) and len(images) == 1:  # as the model may take it
-            alone = np.ndim(images[0]) == inputs[0].shape.rank
-            images = images[0] if alone else images
-        return [images]
+    inputs = keras.tree.flatten(specs)
     if isinstance(images, dict) and set(images) == {spec.name for spec in inputs}:
         return [images[spec.name] for spec in inputs]
+    if len(inputs) == 1 and not isinstance(images, dict):
+        # A list of one image, as the model may take it, or a list of numbers.
+        alone = isinstance(images, list | tuple) and len(images) == 1 and hasattr(images[0], "shape")
+        return [images[0] if alone and len(images[0].shape) == inputs[0].shape.rank else images]
     try:
         return list(_aligned(images, specs))
     except ValueError as error:
@@ -157,13 +167,16 @@ def _images(name, images, specs) -> list:
 
 def _aligned(images, specs) -> Iterator[Any]:
     """Yield what in `images` stands where `specs` has its leaves, in the order of `keras.tree.flatten`."""
-    if isinstance(specs, tf.TensorSpec):
+    if isinstance(specs, tf.TensorSpec) and not isinstance(images, dict):
         yield images
         return
     kind = dict if isinstance(specs, dict) else list | tuple
-    if not isinstance(images, kind) or len(images) != len(specs):
+    if isinstance(specs, tf.TensorSpec) or not isinstance(images, kind) or len(images) != len(specs):
         raise ValueError("another structure")
-    for key in sorted(specs) if isinstance(specs, dict) else range(len(specs)):
+    keys = range(len(specs))
+    if isinstance(specs, dict):  # Keras sorts a plain one.
+        keys = list(specs) if isinstance(specs, collections.OrderedDict) else sorted(specs)
+    for key in keys:
         if isinstance(images, dict) and key not in images:
             raise ValueError("another key")
         yield from _aligned(images[key], specs[key])
@@ -200,9 +213,14 @@ def check(name: str, images: Any, specs: Any) -> None:
 
 def _check(name, image, spec) -> None:
     if not spec.shape.is_compatible_with(image.shape):
-        hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
-        if spec.shape[-1] not in (None, image.shape[-1]):
-            hint = f"It must have {spec.shape[-1]} channels, and they come last."
+        first = is_channels_first(spec.shape)
+        channels = 1 if first else -1
+        hint = "Cut or resample it first."
+        if spec.shape[channels] not in (None, image.shape[channels]):
+            place = "first" if first else "last"
+            hint = f"It must have {spec.shape[channels]} channels, and they come {place}."
+        elif spec.shape.rank == 4:
+            hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
         raise ValueError(
             f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {image.shape}. "
             f"{hint}"

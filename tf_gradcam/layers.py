@@ -24,7 +24,7 @@ def check_model(model: Any) -> None:
         )
     if not isinstance(model, keras.Model):
         hint = ""
-        if type(model).__module__.startswith(("tf_keras", "keras.src.legacy")):
+        if any(kind.__module__.startswith("tf_keras") for kind in type(model).__mro__):
             hint = (
                 " Rebuild this Keras 2 model in Keras 3 and hand its weights over: "
                 "save_weights('m.weights.h5') there, load_weights('m.weights.h5') here."
@@ -56,9 +56,10 @@ def parts(model: keras.Model) -> tuple[int, ...]:
 
 
 def is_built(model: keras.Model) -> bool:
-    """Whether every layer has its weights, so that tracing creates none, and the images' shape is known."""
-    below = (layer for _, layer in walk(model) if isinstance(layer, keras.Layer))
-    return model.built and inputs.known_specs(model) is not None and all(layer.built for layer in below)
+    """Whether every layer has its weights, so that tracing creates none."""
+    if inputs.graph(model) is not None:
+        return True
+    return model.built and all(layer.built for _, layer in walk(model) if isinstance(layer, keras.Layer))
 
 
 # Every layer, and the one that is meant
@@ -82,10 +83,8 @@ def walk(model: keras.Layer, above: tuple[keras.Layer, ...] = ()) -> Iterator[tu
 def _children(layer: keras.Layer) -> list[keras.Operation]:
     if not isinstance(layer, keras.Model):
         return layer._flatten_layers(include_self=False, recursive=False)
-    if not isinstance(layer, keras.src.models.Functional):
-        return layer.layers
-    steps = {id(each): each for each in layer.layers}
-    return [*steps.values(), *(each for each in layer.operations if id(each) not in steps)]
+    # In order of execution, and with the steps that are no layers.
+    return layer.operations if isinstance(layer, keras.src.models.Functional) else layer.layers
 
 
 def find_layer(model: keras.Model, layer: str | keras.Operation) -> keras.Operation:
@@ -133,14 +132,23 @@ def _shortened(names: list[str], most: int = 12) -> str:
 def are_channels_first(model: keras.Model, layers: Sequence[keras.Operation]) -> list[bool]:
     """Return for each layer whether its channels come right after the batch: its own word, or a neighbour's.
 
-    A layer that has no `data_format`, as an activation has none, does as the one before it.
+    A layer that has no `data_format`, as an activation has none, does as the one before it; a `Permute` may
+    turn it round.
     """
     known, first = {}, None
     for _, each in walk(model):
-        data_format = getattr(each, "data_format", None)
+        data_format = _turned(each) or getattr(each, "data_format", None)
         known[id(each)] = first = first if data_format is None else data_format == "channels_first"
     begin = next((each for each in known.values() if each is not None), False)
     return [begin if known.get(id(layer)) is None else known[id(layer)] for layer in layers]
+
+
+def _turned(layer) -> str | None:
+    """Return where a `Permute` puts the channels, if it moves them from one end to the other."""
+    if not isinstance(layer, keras.layers.Permute):
+        return None
+    ends = {layer.dims[-1]: "channels_last", len(layer.dims) + 1 - layer.dims[0]: "channels_first"}
+    return ends.get(1)
 
 
 # The layers that have a map
@@ -181,10 +189,10 @@ def list_layers(model: keras.Model, images: Any = None) -> list[LayerInfo]:
 
     Raises:
         TypeError: if `model` is not a `keras.Model`.
-        ValueError: if `model` was never built.
+        ValueError: if `model` was never built, or `images` must be given or aren't what it takes.
     """
     check_model(model)
-    specs = specs_for(model, images)
+    specs = specs_of(model, images)
     found = maps_of_graph(model)
     if found is None:
         found = maps_of_trial(model, run_trial(model, specs))
@@ -193,25 +201,26 @@ def list_layers(model: keras.Model, images: Any = None) -> list[LayerInfo]:
     return [each.info for each in found if each not in tokens or each in counting]
 
 
-def specs_for(model: keras.Model, images: Any = None) -> Any:
+def specs_of(model: keras.Model, images: Any = None) -> Any:
     """Return the specs that `model` takes; of a model with no graph, those of `images` or its first call.
 
     Raises:
         ValueError: if nothing tells the shape.
     """
+    if not model.built:
+        raise ValueError(
+            f"`model` must be built. Received: model={model.name!r}, which was never called. "
+            "Call it once on an image first: model(images)"
+        )
     if images is not None:
         several = inputs.arguments(model) > 1
         images = inputs.batch("images", images, inputs.known_specs(model), several)
         return inputs.specs_for(model, images)
     specs = inputs.known_specs(model)
-    if specs is None and model.built:
-        raise ValueError(
-            f"`images` must be given, as model {model.name!r} doesn't tell what it takes. Received: None."
-        )
     if specs is None:
         raise ValueError(
-            f"`model` must be built. Received: model={model.name!r}, which was never called. "
-            "Call it once on an image first: model(images)"
+            f"`model` must tell what it takes. Received: model={model.name!r}, of which Keras knows the "
+            "first of several arguments only. Give list_layers its `images`; GradCAM takes them as they come."
         )
     return specs
 
@@ -224,25 +233,23 @@ class Run(NamedTuple):
 class Map(NamedTuple):
     info: LayerInfo
     grid: maps.Grid
-    output: Any  # of the last run
-    call: int | None = None  # that run, where a chain of runs leads up to it
+    output: Any  # of the last run that gave a map
+    run: int | None  # the number of that run
 
 
-def _with_map(model, runs, grid_of) -> list[Map]:
-    """Return those layers whose last run gave a map, in the order of these runs."""
-    runs = [run for run in runs if not isinstance(run.layer, keras.layers.InputLayer)]
-    last = {id(run.layer): run for run in runs}
-    counts = collections.Counter(id(run.layer) for run in runs)
+def _with_map(model, runs, find_grid) -> list[Map]:
+    """Return those layers that gave a map, with the last run that did, in the order of these runs."""
     paths = {id(layer): path for path, layer in walk(model)}
-    runs = [run for run in runs if last[id(run.layer)] is run and hasattr(run.output, "shape")]
-    found = []
+    counts, found = collections.Counter(), {}
     for run, first in zip(runs, are_channels_first(model, [run.layer for run in runs]), strict=True):
-        grid = grid_of(run.output, first)
-        if grid is not None:
-            shape = (*grid.shape, grid.channels)
-            info = LayerInfo(paths[id(run.layer)], run.layer, shape, counts[id(run.layer)])
-            found.append(Map(info, grid, run.output))
-    return found
+        number = counts[id(run.layer)]
+        counts[id(run.layer)] += 1
+        grid = find_grid(run.output, first) if hasattr(run.output, "shape") else None
+        if grid is not None and not isinstance(run.layer, keras.layers.InputLayer):
+            found.pop(id(run.layer), None)
+            info = LayerInfo(paths[id(run.layer)], run.layer, (*grid.shape, grid.channels))
+            found[id(run.layer)] = Map(info, grid, run.output, number)
+    return [each._replace(info=each.info._replace(calls=counts[key])) for key, each in found.items()]
 
 
 def grid_of(
@@ -262,7 +269,7 @@ def grid_of(
         return maps.find_grid(shape, [image.shape for image in images], channels_first)
     way = ancestors([activations])
     shapes = [image.shape for image in images if image.op in way]
-    return maps.find_grid(shape, shapes, channels_first, flattened_grids(way, shape[1]))
+    return maps.find_grid(shape, shapes, channels_first, flattened_grids(way))
 
 
 def _is_graph(layer: keras.Operation) -> bool:
@@ -307,6 +314,8 @@ def _runs_of_graph(model) -> list[Run] | None:
         # An inner model may be called on another size than it was built for.
         if inner is None or [x.shape for x in node.input_tensors] != [x.shape for x in layer.inputs]:
             return None
+        if len(layer.outputs) > 1:  # of which not all need be used
+            return None
         runs += inner
     return runs
 
@@ -343,11 +352,15 @@ def run_trial(model, specs) -> Trial:
 
 
 def maps_of_trial(model, trial) -> list[Map]:
-    def grid(output, channels_first):
-        has_a_row_for_each_image = output.shape.rank and output.shape[0] in (None, _BATCH)
-        return grid_of(output, trial.images, channels_first) if has_a_row_for_each_image else None
+    """Return the layers with a map that an output depends on."""
+    way = ancestors(trial.outputs)
 
-    return _with_map(model, trial.runs, grid)
+    def find_grid(output, channels_first):
+        shape = output.shape
+        counts = output.dtype.is_floating and output.op in way and shape.rank and shape[0] in (None, _BATCH)
+        return grid_of(output, trial.images, channels_first) if counts else None
+
+    return _with_map(model, trial.runs, find_grid)
 
 
 def _inside(layer) -> list[keras.Operation]:
@@ -356,14 +369,14 @@ def _inside(layer) -> list[keras.Operation]:
 
 def alive(model, specs, found) -> list[Map]:
     """Return those maps whose places, and not only a class token beside them, the outputs depend on."""
-    reads = [Read(each.info.layer, each.info.calls - 1) for each in found]
+    reads = [Read(each.info.layer, each.run) for each in found]
 
     def depends(images):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             read = forward(model, images, reads, tape.watch)
             logits = keras.tree.flatten(find_logits(read.outputs))
             # Weighed by chance, as the plain sum of what a normalization returns is constant.
-            weights = [tf.random.normal(tf.shape(each)) for each in logits]
+            weights = [tf.random.stateless_normal(tf.shape(each), [0, 1]) for each in logits]
             scores = [tf.reduce_sum(tf.cast(x, tf.float32) * w) for x, w in zip(logits, weights, strict=True)]
         gradients = tape.gradient(scores, read.activations, unconnected_gradients="zero")
         return [
@@ -372,7 +385,10 @@ def alive(model, specs, found) -> list[Map]:
         ]
 
     noise = keras.tree.map_structure(_noise, specs)
-    answers = tf.function(depends, autograph=False).get_concrete_function(noise)(noise)
+    try:
+        answers = tf.function(depends, autograph=False).get_concrete_function(noise)(noise)
+    except Exception:  # It may not take the size that noise has where the model leaves it open.
+        return found
     return [each for each, answer in zip(found, answers, strict=True) if answer]
 
 

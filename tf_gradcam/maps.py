@@ -48,7 +48,7 @@ def find_grid(
         images: shapes of the inputs that they depend on, with the batch. What comes of a signal is a signal,
             and three axes that come of an image are tokens.
         channels_first: whether the layer has its channels right after the batch.
-        flattened: grids `(h, w)` that were flattened on the way to tokens.
+        flattened: grids `(h, w)` that were flattened on the way to tokens, the likelier first.
     """
     if len(shape) < 3:
         return None
@@ -62,11 +62,11 @@ def find_grid(
 
 def _token_grid(shape, flattened) -> Grid | None:
     _, tokens, channels = shape
-    if tokens is None:
+    fitting = [each for each in flattened if tokens is not None and 1 < math.prod(each) <= tokens]
+    grid = max(fitting, key=math.prod, default=None)
+    if grid is None or tokens - math.prod(grid) > _MOST_EXTRA:
         return None
-    extras = {tokens - height * width: (height, width) for height, width in flattened if height * width > 1}
-    fewest = min((extra for extra in extras if extra >= 0), default=tokens)
-    return Grid(extras[fewest], channels, fewest) if fewest <= _MOST_EXTRA and fewest in extras else None
+    return Grid(tuple(grid), channels, tokens - math.prod(grid))
 
 
 def to_grid(values: tf.Tensor, grid: Grid) -> tf.Tensor:
@@ -90,8 +90,8 @@ def places(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | Non
     taken for a map of all its frames.
     """
     axes = image.shape.rank
-    if axes == rank + 1:
-        return tf.shape(image)[1:]
+    if axes == rank + 1:  # but a signal of one channel is no picture
+        return None if image.shape[-1] == 1 else tf.shape(image)[1:]
     if axes < rank + 2:
         return None
     first = is_channels_first(image.shape, unknown=channels_first)

@@ -82,7 +82,7 @@ def build_submodel(
     ```
     """
     layers.check_model(model)
-    specs = layers.specs_for(model)
+    specs = layers.specs_of(model)
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Build a sub-model for each.")
     (read,) = choice.resolve(model, layer, call)

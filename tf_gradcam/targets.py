@@ -154,7 +154,7 @@ class Similarity(NamedTuple):
                 f"`target` must have a reference as long as the model's embeddings, {outputs.shape[1]}. "
                 f"Received: {self.reference.shape[1]} numbers. Take what the same model answers."
             )
-        embedding = _wide(outputs)
+        embedding = wide(outputs)
         reference = tf.cast(self.reference, embedding.dtype)
         return tf.reduce_sum(_unit_length(embedding) * _unit_length(reference), axis=1), None
 
@@ -225,7 +225,7 @@ class Region(NamedTuple):
         if logits.shape[-1] == 1 and logits is outputs:
             if weights is None:
                 advice = "Give Binary for yes or no, Region(mask=mask), or a callable outputs -> (N,)."
-                raise _wrong_outputs("A class", "several channels, or a sigmoid's", logits, advice)
+                raise _wrong_outputs("None or a class", "several channels, or a sigmoid's", logits, advice)
             return _sum(_pixels(logits)[..., 0], weights), None
         sides = _pixels(_both_sides(logits))
         predicted = tf.argmax(sides, axis=-1, output_type=tf.int32)
@@ -305,7 +305,7 @@ class Box(NamedTuple):
 
     def score(self, outputs, logits):
         boxes, _ = _boxes_and_scores(outputs, self.split)
-        overlaps = _overlaps(_wide(boxes), self.box)
+        overlaps = _overlaps(wide(boxes), self.box)
         anchor = tf.argmax(overlaps, axis=1, output_type=tf.int32)
         value, index = Detection(anchor, self.index, self.split).score(outputs, logits)
         return tf.where(_pick(overlaps, anchor) > 0, value, tf.zeros_like(value)), index
@@ -330,7 +330,7 @@ def _both_sides(logits):
     return tf.concat([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
 
 
-def _wide(values):
+def wide(values):
     """Return `values` as float32 or float64: in float16, areas and sums over pixels overflow."""
     return values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
 
@@ -345,7 +345,7 @@ def _unit_length(vectors):
 def _pixels(values):
     """Return `(N, *grid, classes)` as `(N, pixels, classes)`."""
     shape = tf.shape(values)
-    return tf.reshape(_wide(values), [shape[0], -1, shape[-1]])
+    return tf.reshape(wide(values), [shape[0], -1, shape[-1]])
 
 
 def _weights(mask, outputs):
