@@ -883,7 +883,8 @@ def test_a_head_inside_a_tf_function_of_the_models_own_is_refused_for_classes_on
     model(images)
     with pytest.raises(ValueError, match="`model` must show its logits"):
         GradCAM(model)(images)
-    assert GradCAM(model)(images, lambda outputs: outputs[:, 1]).map.shape == (3, 8, 8)
+    for target in (targets.Value(1), lambda outputs: outputs[:, 1]):
+        assert GradCAM(model)(images, target).map.shape == (3, 8, 8)
 
 
 def test_fractions_are_refused_where_the_model_takes_whole_numbers():

@@ -205,3 +205,53 @@ def test_tokens_whose_number_only_a_batch_tells_are_explained(images):
     assert default(model) == "norm"
     explanation = GradCAM(model)(np.random.default_rng(0).normal(size=(2, 24, 40, 3)))
     assert explanation.map.shape == (2, 3, 5)
+
+
+@pytest.mark.parametrize("deeper", ["left", "right"])
+def test_runs_are_numbered_by_the_input_they_look_at(deeper):
+    left, right = keras.Input((12, 10, 3)), keras.Input((12, 10, 3))
+    shared = keras.layers.Conv2D(4, 3, activation="relu", name="shared")
+    pool = keras.layers.GlobalAveragePooling2D()
+    sides = {"left": shared(left), "right": shared(right)}
+    pooled = {side: pool(x) for side, x in sides.items()}
+    pooled[deeper] = keras.layers.ReLU()(keras.layers.ReLU()(pooled[deeper]))
+    model = keras.Model(
+        [left, right], keras.layers.Dense(3, name="scores")(keras.layers.Subtract()(list(pooled.values())))
+    )
+    images = list(np.random.default_rng(0).normal(size=(2, 2, 12, 10, 3)).astype("float32"))
+    kernel = model.get_layer("scores").kernel.numpy()[:, 1] / 80
+    for call, sign in ((0, 1), (1, -1)):
+        expected = sign * (shared(images[call]).numpy() @ kernel)
+        np.testing.assert_allclose(GradCAM(model, "shared", call=call)(images, 1).map, expected, atol=1e-6)
+
+
+class ClassToken(keras.layers.Layer):
+    def __init__(self, at_end, **kwargs):
+        super().__init__(**kwargs)
+        self.at_end = at_end
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, shape[-1]))
+
+    def call(self, x):
+        token = keras.ops.repeat(self.token, keras.ops.shape(x)[0], axis=0)
+        return keras.ops.concatenate([x, token] if self.at_end else [token, x], axis=1)
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_class_token_may_stand_before_or_behind_the_patches(at_end):
+    x = keras.Input((24, 40, 3))
+    steps = [
+        keras.layers.Conv2D(8, 8, strides=8),
+        keras.layers.Reshape((15, 8)),
+        ClassToken(at_end),
+        keras.layers.LayerNormalization(name="norm"),
+    ]
+    tokens = chain(x, steps)
+    scores = keras.layers.Dense(3, name="scores")
+    model = keras.Model(x, scores(keras.layers.GlobalAveragePooling1D()(tokens)))
+    images = np.random.default_rng(0).normal(size=(2, 24, 40, 3)).astype("float32")
+    values = keras.Model(x, tokens)(images).numpy()
+    patches = (values[:, :15] if at_end else values[:, 1:]).reshape(2, 3, 5, 8)
+    expected = patches @ scores.kernel.numpy()[:, 2] / 16
+    np.testing.assert_allclose(GradCAM(model, "norm")(images, 2).map, expected, atol=1e-6)

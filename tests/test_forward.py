@@ -108,11 +108,19 @@ def test_logits_are_found_where_a_detector_joins_them_to_its_boxes(images):
     base = head()
     boxes, scores = keras.layers.Dense(4)(base.output), keras.layers.Dense(2)(base.output)
     end = [boxes, keras.layers.Activation("sigmoid")(scores)]
-    joined = keras.layers.Reshape((1, 6))(keras.layers.Concatenate()(end))
-    model = keras.Model(base.inputs[0], joined)
+    rows = [keras.layers.Reshape((1, -1))(each) for each in end]
+    model = keras.Model(base.inputs[0], keras.layers.Concatenate()(rows))
     _, logits = build_submodel(model, "conv2").predict(images, verbose=0)
     expected = keras.Model(model.inputs[0], [boxes, scores])(images)
     np.testing.assert_allclose(logits[:, 0], tf.concat(expected, -1), atol=1e-6)
+
+
+def test_probabilities_that_are_joined_to_one_vector_are_taken_as_they_are(images):
+    base = head()
+    yes = keras.layers.Activation("sigmoid")(keras.layers.Dense(1)(base.output))
+    model = keras.Model(base.inputs[0], keras.layers.Concatenate()([1 - yes, yes]))
+    _, logits = build_submodel(model, "conv2").predict(images, verbose=0)
+    np.testing.assert_allclose(logits, model(images), atol=1e-6)
 
 
 # Reading several layers, and one of several runs
@@ -233,3 +241,26 @@ def test_an_output_is_taken_apart_into_the_levels_it_was_joined_from():
         assert [each.op for each in forward.joined(output)] == [each.op for each in levels]
         alone = tf.exp(levels[0])
         assert forward.joined(alone) == [alone]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "start"),
+    [
+        ([1, 15], 1),
+        ([15, 1], 0),
+        ([1, 2, 15], 3),
+        ([15, 3], 0),
+        ([4, 5], None),
+    ],
+)
+def test_places_are_found_among_the_tokens_they_were_joined_with(pieces, start):
+    with tf.Graph().as_default():
+        tokens = tf.concat([tf.compat.v1.placeholder(tf.float32, (None, n, 8)) for n in pieces], axis=1)
+        assert forward.token_start(forward.ancestors([tf.exp(tokens)]), sum(pieces), 15) == start
+
+
+def test_places_are_found_where_tokens_were_joined_twice():
+    with tf.Graph().as_default():
+        one, places, two = (tf.compat.v1.placeholder(tf.float32, (None, n, 8)) for n in (1, 15, 2))
+        tokens = tf.concat([two, tf.exp(tf.concat([one, places], axis=1))], axis=1)
+        assert forward.token_start(forward.ancestors([tokens]), 18, 15) == 3

@@ -139,7 +139,7 @@ def test_several_inputs_are_taken_in_any_structure_that_is_plain(given, specs):
     batch = inputs.batch("images", given, specs)
     assert [tuple(each.shape) for each in keras.tree.flatten(batch)] == [(2, 8, 8, 3), (2, 4)]
     if specs is not None:
-        keras.tree.assert_same_structure(batch, specs)
+        keras.tree.map_structure(lambda *_: None, batch, specs)  # fails where they differ
 
 
 def test_one_of_each_input_is_a_batch_of_one():

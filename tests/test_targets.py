@@ -697,3 +697,26 @@ def test_a_box_or_class_that_the_detector_does_not_have_is_refused(head):
 def test_a_split_must_be_callable():
     with pytest.raises(TypeError, match="`target` must have a callable as split. Received: split='yx'"):
         target_rows.per_image(targets.Box((0, 0, 1, 1), split="yx"), 2)
+
+
+def test_boxes_are_told_by_their_name_where_both_parts_have_four_columns():
+    boxes, scores = tf.zeros((2, 3, 4)), tf.reshape(tf.range(24.0), (2, 3, 4))
+    for outputs in (
+        {"classification": scores, "regression": boxes},
+        {"bbox": boxes, "cls": scores},
+        {"zlabels": scores, "boxes": boxes},
+    ):
+        value, index = score(targets.Detection(1), outputs, outputs)
+        assert (value.numpy().tolist(), index.numpy().tolist()) == ([7.0, 19.0], [3, 3])
+    for outputs in ([boxes, scores], {"a": boxes, "b": scores}):
+        with pytest.raises(ValueError, match="both have four columns. Give split"):
+            score(targets.Detection(1), outputs, outputs)
+
+
+def test_names_of_the_model_are_not_looked_up_inside_one_of_its_outputs():
+    outputs = {"a": LOGITS, "b": [LOGITS + 1, LOGITS + 2]}
+    inner = targets.Output("b", targets.Output(1, 2))
+    value, _ = score(inner, outputs, outputs, ["a", "s", "t"])
+    assert value.numpy().tolist() == [4.0, 2.0]
+    with pytest.raises(ValueError, match="`target` must name one of the model's 2 outputs"):
+        score(targets.Output("b", targets.Output("s", 2)), outputs, outputs, ["a", "s", "t"])

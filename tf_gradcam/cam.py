@@ -55,8 +55,8 @@ class GradCAM:
             that still has a map (the end of the convolutions, before any pooling; of a segmentation or
             detector, on its coarsest grid; of a vision transformer, where the patches still count). Several
             must look at one image, and their grids have as many axes.
-        call: which run of a layer that runs several times, from 0: where two inputs go through one network,
-            0 is the first of them.
+        call: which run of a layer that runs several times, from 0: in the order of the inputs that they look
+            at, and of those that look at the same, in the order of execution.
         method: `"gradcam"`, `"hirescam"`, `"layercam"`, or a callable
             `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`.
         fuse: how the heatmaps of several layers become one, each scaled to `[0, 1]` first: `"mean"`

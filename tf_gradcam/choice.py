@@ -37,9 +37,28 @@ def resolve(model: keras.Model, layer: Any, call: int | None = None, images: Any
     layers.check_layer(layer, call)
     if layer is None:
         default = default_layer(model, images)
-        return [default if call is None else default._replace(call=call)]
+        return [default] if call is None else _by_input(model, images, [default._replace(call=call)])
     several = layer if isinstance(layer, list | tuple) else [layer]
-    return [Read(layers.find_layer(model, each), call) for each in several]
+    reads = [Read(layers.find_layer(model, each), call) for each in several]
+    return reads if call is None else _by_input(model, images, reads)
+
+
+def _by_input(model, images, reads) -> list[Read]:
+    """Return `reads` with runs as they are executed, instead of in the order of the inputs they look at.
+
+    Keras may run what looks at the second image first.
+    """
+    specs = layers.specs_of(model, images)
+    if len(keras.tree.flatten(specs)) == 1:
+        return reads
+    trial = layers.run_trial(model, specs)
+    found = []
+    for layer, call in reads:
+        ways = [ancestors([run.output]) for run in trial.runs if run.layer is layer]
+        inputs_of = [[place for place, image in enumerate(trial.images) if image.op in way] for way in ways]
+        order = sorted(range(len(ways)), key=lambda run, seen=inputs_of: seen[run][:1])
+        found.append(Read(layer, order[call] if call < len(order) else call))
+    return found
 
 
 def default_layer(model: keras.Model, images: Any = None) -> Read:
@@ -95,7 +114,8 @@ def _upright(found, specs) -> list[layers.Map]:
 
 
 def _is_after_the_end(layer) -> bool:
-    return any(kind.__module__.startswith(_AFTER_THE_END) for kind in type(layer).__mro__)
+    moved = type(layer).__name__ in ("Cast", "Moveaxis", "Reshape", "Swapaxes", "Transpose")  # operations
+    return moved or any(kind.__module__.startswith(_AFTER_THE_END) for kind in type(layer).__mro__)
 
 
 def _fits(grid, proportion) -> bool:
@@ -123,6 +143,8 @@ def _candidates(model, specs) -> list[layers.Map]:
         return found
     makes_output = ancestors(pieces, lambda operation: operation.type in _PRODUCTS)
     found = [each for each in found if each.output.op not in makes_output] or found
+    most_axes = max((len(each.grid.shape) for each in found), default=0)  # An image's, not a text's.
+    found = [each for each in found if len(each.grid.shape) == most_axes]
     coarsest = min((math.prod(each.grid.shape) for each in found if None not in each.grid.shape), default=0)
     return [each for each in found if None in each.grid.shape or math.prod(each.grid.shape) == coarsest]
 

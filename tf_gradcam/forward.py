@@ -160,29 +160,36 @@ def _is_open(activations) -> bool:
 def find_logits(outputs: Any) -> Any:
     """Return for each output what its final softmax or sigmoid was given, or the output where there is none.
 
-    Raises:
-        ValueError: if an output comes out of a `tf.function` of the model's own, which can't be looked into.
+    `None` stands for an output that comes out of a `tf.function` of the model's own, which can't be looked
+    into.
     """
     return keras.tree.map_structure(_logits, outputs)
 
 
-def _logits(output: tf.Tensor) -> tf.Tensor:
+class _Hidden(Exception):
+    """The way to the logits leads into a function."""
+
+
+def _logits(output: Any) -> Any:
     if tf.executing_eagerly():  # There is no graph to read; Keras leaves a note on its own activations.
         return getattr(output, "_keras_logits", output)
-    logits = _behind_squashing(output)
+    if not tf.is_tensor(output):
+        return output
+    try:
+        logits = _behind_squashing(output)
+    except _Hidden:
+        return None
     return output if logits is None else logits
 
 
 def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
     operation = output.op
     if operation.type in ("PartitionedCall", "StatefulPartitionedCall"):
-        raise ValueError(
-            "`model` must show its logits. Received: an output that comes out of a tf.function of its own. "
-            "Take the decorator off, or give as `target` a callable outputs -> (N,)."
-        )
+        raise _Hidden
     if operation.type in ("Softmax", "LogSoftmax", "Sigmoid"):
         return operation.inputs[0]
-    if operation.type == "ConcatV2":  # as a detector joins its boxes and class scores
+    # A detector joins its boxes and class scores; joined as they are, probabilities are one vector.
+    if operation.type == "ConcatV2" and output.shape.rank != 2:
         *pieces, axis = operation.inputs
         logits = [_behind_squashing(piece) for piece in pieces]
         if all(each is None for each in logits):
@@ -215,6 +222,24 @@ def ancestors(
         found[operation] = None
         waiting += [each.op for each in operation.inputs]
     return found
+
+
+def token_start(operations: Iterable[tf.Operation], tokens: int, places: int) -> int | None:
+    """Return where among `tokens` those `places` begin that were joined with others; `None` if nowhere."""
+    for operation in operations:
+        if operation.type != "ConcatV2" or operation.outputs[0].shape[1:2] != [tokens]:
+            continue
+        lengths = [piece.shape[1] if piece.shape.rank == 3 else None for piece in operation.inputs[:-1]]
+        for index, length in enumerate(lengths):
+            before = lengths[:index]
+            if None in before or length is None or not places <= length < tokens:
+                continue
+            inner = 0
+            if length > places:
+                inner = token_start(ancestors([operation.inputs[index]]), length, places)
+            if inner is not None:
+                return sum(before) + inner
+    return None
 
 
 def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]:

@@ -34,7 +34,8 @@ def explain_map(model, reads, formula, preprocess):
         names = [each.layer.name for each in asked]
         places = _places(images, read.activations, grids, names, first)
         signed_maps = _signed_maps(tape, score, read.activations, grids, names, formula)
-        return signed_maps, score, index, read.outputs, places
+        shown = all(each is None or tf.is_tensor(each) for each in keras.tree.flatten(read.outputs))
+        return signed_maps, score, index, read.outputs if shown else None, places
 
     return explain
 
@@ -64,8 +65,8 @@ def _as_the_model_takes(images, specs):
 
 def _grid(model, layer, activations, images, channels_first) -> maps.Grid:
     grid = layers.grid_of(activations, keras.tree.flatten(images), channels_first)
-    if grid is None and activations.shape.rank == 3 and activations.shape[1] is None:
-        # The number of tokens is lost with the batch's; a trial run, which has a batch, tells it.
+    if grid is None and activations.shape.rank == 3:
+        # The number of tokens may be lost with the batch's; a trial run, which has a batch, tells it.
         trial = layers.run_trial(model, inputs.specs_for(model, images))
         grids = {id(each.info.layer): each.grid for each in layers.maps_of_trial(model, trial)}
         grid = grids.get(id(layer))
@@ -153,8 +154,7 @@ def _checked(gradient, score, grid) -> tf.Tensor:
     complaints = [tf.debugging.assert_equal(rows, images, ONE_MAP_PER_IMAGE)]
     if grid.extra:
         counts = tf.reduce_any(maps.to_grid(gradient, grid) != 0)
-        token_counts = tf.reduce_any(maps.extra_tokens(gradient, grid) != 0)
-        complaints.append(tf.debugging.Assert(counts | ~token_counts, [PATCHES_COUNT]))
+        complaints.append(tf.debugging.Assert(counts | tf.reduce_all(gradient == 0), [PATCHES_COUNT]))
     with tf.control_dependencies([each for each in complaints if each is not None]):
         return tf.identity(gradient)
 

@@ -148,7 +148,8 @@ def _images(name, images, specs) -> list:
     if specs is None:
         return keras.tree.flatten(images) if isinstance(images, dict | tuple) else [images]
     inputs = keras.tree.flatten(specs)
-    if isinstance(images, dict) and set(images) == {spec.name for spec in inputs}:
+    by_name = isinstance(images, dict) and not isinstance(specs, dict)
+    if by_name and set(images) == {spec.name for spec in inputs}:
         return [images[spec.name] for spec in inputs]
     if len(inputs) == 1 and not isinstance(images, dict):
         # A list of one image, as the model may take it, or a list of numbers.
@@ -196,6 +197,8 @@ def _tensor(name, image) -> tf.Tensor:
         if not np.isfinite(image).all():
             raise ValueError(f"`{name}` must be finite. Received NaN or infinity in it.")
         image = tf.convert_to_tensor(image)
+    if isinstance(image, tf.RaggedTensor | tf.SparseTensor):
+        raise TypeError(f"`{name}` must be a dense tensor. Received: a {type(image).__name__}")
     if not (image.dtype.is_floating or image.dtype.is_integer or image.dtype.is_bool):
         raise TypeError(f"`{name}` must hold real numbers. Received: dtype {image.dtype.name}")
     if image.shape.rank is None:

@@ -2,6 +2,7 @@
 
 import collections
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,16 @@ import keras
 import tensorflow as tf
 
 from tf_gradcam import inputs, maps
-from tf_gradcam.forward import Read, ancestors, call_model, find_logits, flattened_grids, forward, tap
+from tf_gradcam.forward import (
+    Read,
+    ancestors,
+    call_model,
+    find_logits,
+    flattened_grids,
+    forward,
+    tap,
+    token_start,
+)
 
 _BATCH = 3  # of a trial run, to see which outputs have one row for each image
 _SIDE = 128  # of a trial image, where the model leaves it open
@@ -132,8 +142,8 @@ def _shortened(names: list[str], most: int = 12) -> str:
 def are_channels_first(model: keras.Model, layers: Sequence[keras.Operation]) -> list[bool]:
     """Return for each layer whether its channels come right after the batch: its own word, or a neighbour's.
 
-    A layer that has no `data_format`, as an activation has none, does as the one before it; a `Permute` may
-    turn it round.
+    A layer that has no `data_format`, as an activation has none, does as the one before it; a permutation
+    may turn it round.
     """
     known, first = {}, None
     for _, each in walk(model):
@@ -144,10 +154,11 @@ def are_channels_first(model: keras.Model, layers: Sequence[keras.Operation]) ->
 
 
 def _turned(layer) -> str | None:
-    """Return where a `Permute` puts the channels, if it moves them from one end to the other."""
-    if not isinstance(layer, keras.layers.Permute):
+    """Return where a permutation puts the channels, if it moves them from one end to the other."""
+    axes = (0, *layer.dims) if isinstance(layer, keras.layers.Permute) else getattr(layer, "axes", None)
+    if not isinstance(axes, list | tuple) or len(axes) < 4:
         return None
-    ends = {layer.dims[-1]: "channels_last", len(layer.dims) + 1 - layer.dims[0]: "channels_first"}
+    ends = {axes[-1]: "channels_last", len(axes) - axes[1]: "channels_first"}
     return ends.get(1)
 
 
@@ -269,7 +280,11 @@ def grid_of(
         return maps.find_grid(shape, [image.shape for image in images], channels_first)
     way = ancestors([activations])
     shapes = [image.shape for image in images if image.op in way]
-    return maps.find_grid(shape, shapes, channels_first, flattened_grids(way))
+    grid = maps.find_grid(shape, shapes, channels_first, flattened_grids(way))
+    if grid is None or not grid.extra:
+        return grid
+    start = token_start(way, shape[1], math.prod(grid.shape))
+    return None if start is None else grid._replace(start=start)
 
 
 def _is_graph(layer: keras.Operation) -> bool:
@@ -374,7 +389,7 @@ def alive(model, specs, found) -> list[Map]:
     def depends(images):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             read = forward(model, images, reads, tape.watch)
-            logits = keras.tree.flatten(find_logits(read.outputs))
+            logits = [each for each in keras.tree.flatten(find_logits(read.outputs)) if each is not None]
             # Weighed by chance, as the plain sum of what a normalization returns is constant.
             weights = [tf.random.stateless_normal(tf.shape(each), [0, 1]) for each in logits]
             scores = [tf.reduce_sum(tf.cast(x, tf.float32) * w) for x, w in zip(logits, weights, strict=True)]

@@ -16,7 +16,7 @@ from tf_gradcam.inputs import is_channels_first
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
 FUSIONS = ("mean", "max", "layercam")
 LARGEST_SIDE = 2**14  # of a heatmap, in pixels; beyond it one takes gigabytes
-_MOST_EXTRA = 16  # tokens that are no patch: a class token and registers
+_MOST_EXTRA = 8  # tokens that are no patch: a class token and registers
 
 
 class Grid(NamedTuple):
@@ -25,14 +25,16 @@ class Grid(NamedTuple):
     Attributes:
         shape: the grid's lengths, `None` where they vary.
         channels: number of channels.
-        extra: how many tokens, at the front, are no place of the grid; `None` where there are no tokens.
+        extra: how many tokens are no place of the grid; `None` where there are no tokens.
         channels_first: whether the channels come right after the batch.
+        start: the first token that is a place of the grid.
     """
 
     shape: tuple[int | None, ...]
     channels: int | None
     extra: int | None = None
     channels_first: bool = False
+    start: int = 0
 
 
 def find_grid(
@@ -75,12 +77,8 @@ def to_grid(values: tf.Tensor, grid: Grid) -> tf.Tensor:
         return tf.transpose(values, [0, *range(2, values.shape.rank), 1])
     if grid.extra is None:
         return values
-    return tf.reshape(values[:, grid.extra :], [-1, *grid.shape, values.shape[-1]])
-
-
-def extra_tokens(values: tf.Tensor, grid: Grid) -> tf.Tensor:
-    """Return those tokens `(N, extra, K)` that are no place of the grid."""
-    return values[:, : grid.extra]
+    tokens = values[:, grid.start : grid.start + math.prod(grid.shape)]
+    return tf.reshape(tokens, [-1, *grid.shape, values.shape[-1]])
 
 
 def places(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | None:

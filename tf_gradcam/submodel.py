@@ -34,7 +34,13 @@ class Probe(keras.layers.Layer):
                 "The logits of this model are found in its graph only. Call the sub-model inside a "
                 "tf.function, or by its predict()."
             )
-        return read.activations[0], find_logits(read.outputs)
+        logits = find_logits(read.outputs)
+        if None in keras.tree.flatten(logits):
+            raise ValueError(
+                f"`model` must show its logits. Received: model={self.model.name!r}, an output of which "
+                "comes out of a tf.function of its own. Take the decorator off."
+            )
+        return read.activations[0], logits
 
     def get_config(self):
         model = keras.saving.serialize_keras_object(self.model)

@@ -41,8 +41,8 @@ def per_image(target: Any, count: Any, names: Sequence[str] | None = None) -> An
 
 def _field(target, name, count, names):
     value = getattr(target, name)
-    if name == "target":
-        return per_image(value, count, names)
+    if name == "target":  # The model's names are those of its outputs, and not of what is inside one.
+        return per_image(value, count, None if isinstance(target, targets.Output) else names)
     if name == "name":
         if isinstance(value, targets.OutputName):
             return value

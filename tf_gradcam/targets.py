@@ -33,7 +33,7 @@ class Class(NamedTuple):
     index: Any = None
 
     def score(self, outputs, logits):
-        outputs, logits = only_output(outputs), only_output(logits)
+        outputs, logits = only_output(outputs), _shown(logits)
         if not logits.shape.rank or logits.shape.rank < 2:
             raise _wrong_outputs("None or a class", "(N, classes)", logits, _OR_A_CALLABLE)
         if logits.shape.rank > 2:
@@ -55,7 +55,7 @@ class Classes(NamedTuple):
     indices: Any
 
     def score(self, outputs, logits):
-        outputs, logits = only_output(outputs), only_output(logits)
+        outputs, logits = only_output(outputs), _shown(logits)
         if logits.shape.rank == 2 and logits.shape[-1] != 1:
             return _pick(logits, self.indices), tf.convert_to_tensor(self.indices)
         each = [Class(index).score(outputs, logits) for index in tf.unstack(self.indices, axis=1)]
@@ -75,7 +75,7 @@ class Binary(NamedTuple):
     index: Any = None
 
     def score(self, outputs, logits):
-        logits = only_output(logits)
+        logits = _shown(logits)
         if not logits.shape.rank or logits.shape.rank < 2 or logits.shape[-1] != 1:
             raise _wrong_outputs("Binary", "(N, 1)", logits, "Give a class instead.")
         return Class(self.index).score(tf.sigmoid(logits), logits)
@@ -91,7 +91,7 @@ class Probability(NamedTuple):
     index: Any = None
 
     def score(self, outputs, logits):
-        outputs, logits = only_output(outputs), only_output(logits)
+        outputs, logits = only_output(outputs), _shown(logits)
         if outputs.shape.rank != 2 or logits is outputs:
             needs = "(N, classes) from a softmax or sigmoid"
             advice = "Give a class, Value for a raw output, or a callable outputs -> (N,)."
@@ -171,7 +171,7 @@ class Contrast(NamedTuple):
     other: Any = None
 
     def score(self, outputs, logits):
-        logits = only_output(logits)
+        logits = _shown(logits)
         if logits.shape.rank != 2 or logits.shape[-1] == 1:
             advice = "Give Binary for a single unit: its logit is the contrast of its two sides."
             raise _wrong_outputs("Contrast", "(N, classes), at least two", logits, advice)
@@ -218,7 +218,7 @@ class Region(NamedTuple):
     mask: Any = None
 
     def score(self, outputs, logits):
-        outputs, logits = only_output(outputs), only_output(logits)
+        outputs, logits = only_output(outputs), _shown(logits)
         if not logits.shape.rank or logits.shape.rank < 3:
             raise _wrong_outputs("Region", "(N, *grid, classes)", logits, "Give a class instead.")
         weights = None if self.mask is None else _weights(self.mask, logits)
@@ -253,7 +253,7 @@ class Pixel(NamedTuple):
     index: Any = None
 
     def score(self, outputs, logits):
-        outputs, logits = only_output(outputs), only_output(logits)
+        outputs, logits = only_output(outputs), _shown(logits)
         axes = self.position.shape[1]
         if logits.shape.rank != axes + 2:
             advice = "Give the position one number for each axis of the grid."
@@ -267,7 +267,8 @@ class Detection(NamedTuple):
     """A class of one of the A boxes that a dense detector predicts: its logit.
 
     Its outputs are one tensor `(N, A, 4 + classes)`, boxes first, or boxes `(N, A, 4)` and class scores
-    `(N, A, classes)`, a pair or a dict with the key `"boxes"`.
+    `(N, A, classes)`: a pair, or a dict that names the boxes. Give `split` for any other order or column, as
+    for boxes by middle and size, or an objectness before the classes.
 
     Attributes:
         anchor: which of the boxes, an int or one per image `(N,)`.
@@ -382,11 +383,9 @@ def _boxes_and_scores(outputs, split):
         parts = split(outputs)
     elif len(flat) == 1:
         parts = flat[0][..., :4], flat[0][..., 4:]
-    elif isinstance(outputs, dict) and "boxes" in outputs:
-        parts = outputs["boxes"], [each for key, each in outputs.items() if key != "boxes"]
     else:
-        parts = flat if flat[0].shape[-1] == 4 else flat[::-1]
-    parts = keras.tree.flatten(parts)
+        parts = flat if _tells_boxes(outputs, flat) else flat[::-1]
+    parts = [each for each in keras.tree.flatten(parts) if each is not None]
     shapes = [tuple(each.shape) for each in parts]
     if [len(shape) for shape in shapes] != [3, 3] or shapes[0][2] != 4 or shapes[1][2] == 0:
         raise ValueError(
@@ -395,6 +394,21 @@ def _boxes_and_scores(outputs, split):
             "outputs -> (boxes, scores)."
         )
     return parts
+
+
+def _tells_boxes(outputs, flat) -> bool:
+    """Whether the first of two parts is the boxes: by its name, or else as only it has four columns."""
+    if isinstance(outputs, dict):
+        named = [any(each in str(key).lower() for each in ("box", "reg", "loc")) for key in sorted(outputs)]
+        if sum(named) == 1:
+            return named[0]
+    columns = [each.shape[-1] for each in flat]
+    if columns == [4, 4]:
+        raise ValueError(
+            "Detection or Box as `target` must know the boxes from the class scores. Received: both have "
+            "four columns. Give split, a callable outputs -> (boxes, scores)."
+        )
+    return columns[0] == 4
 
 
 def _overlaps(boxes, box):
@@ -420,6 +434,17 @@ def only_output(outputs):
             "outputs take a callable outputs -> (N,)."
         )
     return flat[0]
+
+
+def _shown(logits):
+    """Return the logits of a model's one output, if its graph shows them."""
+    logits = only_output(logits)
+    if logits is None:
+        raise ValueError(
+            "`model` must show its logits. Received: an output that comes out of a tf.function of its own. "
+            "Take the decorator off, or give as `target` a Value or a callable outputs -> (N,)."
+        )
+    return logits
 
 
 class OutputName(NamedTuple):
