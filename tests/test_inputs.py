@@ -1,7 +1,5 @@
 """What a model takes: its specs, and what is handed to it."""
 
-import collections
-
 import keras
 import numpy as np
 import pytest
@@ -102,7 +100,7 @@ def test_one_array_is_not_several_arguments():
 
 def test_a_dict_stays_a_dict_and_its_order_is_the_models():
     assert inputs.batch("images", {"image": SOME}, None)["image"].shape == (2, 8, 8, 3)
-    specs = collections.OrderedDict(z=IMAGE, a=TABLE)
+    specs = {"z": IMAGE, "a": TABLE}
     batch = inputs.batch("images", {"a": ROWS, "z": SOME}, specs)
     assert {name: tuple(each.shape) for name, each in batch.items()} == {"z": (2, 8, 8, 3), "a": (2, 4)}
 

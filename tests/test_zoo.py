@@ -12,6 +12,8 @@ from tf_gradcam import GradCAM, list_layers, make_gradcam_heatmap, targets
 
 @pytest.fixture(scope="module", params=zoo.KINDS)
 def kind(request):
+    if request.param == "preprocessing inside, subclassed" and zoo.augments_in_inference():
+        pytest.skip("this version of Keras augments in inference, so that no two answers are alike")
     return zoo.KINDS[request.param]()
 
 

@@ -1,6 +1,5 @@
 """What a model takes: the shapes and dtypes of its inputs, and arrays checked against them."""
 
-import collections
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -175,8 +174,8 @@ def _aligned(images, specs) -> Iterator[Any]:
     if isinstance(specs, tf.TensorSpec) or not isinstance(images, kind) or len(images) != len(specs):
         raise ValueError("another structure")
     keys = range(len(specs))
-    if isinstance(specs, dict):  # Keras sorts a plain one.
-        keys = list(specs) if isinstance(specs, collections.OrderedDict) else sorted(specs)
+    if isinstance(specs, dict):  # Keras has an order of its own.
+        keys = keras.tree.flatten(type(specs)((key, key) for key in specs))
     for key in keys:
         if isinstance(images, dict) and key not in images:
             raise ValueError("another key")
