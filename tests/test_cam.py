@@ -751,6 +751,7 @@ class Counting(keras.Model):
         return self.scores(tf.concat([tf.reduce_mean(self.conv(image), (1, 2)), table], -1))
 
 
+@pytest.mark.filterwarnings("ignore:`build..` was called on layer")  # Keras minds the idle layer.
 def test_the_state_of_a_model_that_is_not_all_built_is_untouched(images):
     model, table = Counting(), np.zeros((3, 2), "float32")
     model(images, table)
