@@ -25,8 +25,7 @@ def explain_map(model, reads, formula, preprocess):
         asked = [Read(layer(), call) for layer, call in reads]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             read = forward(model, prepared, asked, tape.watch)
-            logits = None if callable(target) else find_logits(read.outputs)
-            score, index = targets.score(target, read.outputs, logits)
+            score, index = targets.score(target, read.outputs, find_logits(read.outputs))
         grids = [
             _grid(model, each.layer, activations, prepared, channels_first)
             for each, activations, channels_first in zip(asked, read.activations, first, strict=True)
