@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-fast test-minimum lint notebooks bench applications clean
+.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench applications clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
 help:  ## say what there is to make
@@ -22,6 +22,9 @@ test-fast: $(VENV)/test.stamp  ## run the tests that take no patience
 # Old releases warn of newer ones beside them: there, warnings are no errors.
 test-minimum:  ## run the fast tests with the oldest versions that are supported
 	$(MAKE) test-fast VENV=.venv-minimum CONSTRAINTS=tests/minimum.txt PYTEST_ARGS="-W default"
+
+test-hub: $(VENV)/hub.stamp  ## explain models of KerasHub, which takes a few more packages
+	$(BIN)/python -m pytest tests/test_keras_hub.py $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp  ## check style and format
 	$(BIN)/ruff check
