@@ -51,7 +51,7 @@ def assert_all_of_the_score_is_shared_out(explanation):
     [
         ("MobileNetV3Small", "Activation", (2, 2, 576)),  # Pooled places go through more convolutions.
         ("ConvNeXtTiny", "Add", (2, 2, 768)),  # A sum `x + y`, which is no layer.
-        ("DenseNet121", "Activation", (2, 2, 1024)),
+        pytest.param("DenseNet121", "Activation", (2, 2, 1024), marks=pytest.mark.slow),
     ],
 )
 def test_the_default_layer_feeds_the_head(name, kind, shape):

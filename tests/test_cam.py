@@ -606,6 +606,7 @@ def test_any_callable_is_a_target_and_is_traced_once(images, target):
     assert len(runs) == 2
 
 
+@pytest.mark.slow
 def test_callables_and_methods_made_on_the_spot_do_not_pile_up(functional, images):
     cam = GradCAM(functional)
     for _ in range(5):
@@ -659,6 +660,7 @@ def test_a_gradcam_notices_that_its_model_changed(images):
 # Harmless
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["nothing", "a GradCAM"])
 def test_30_models_are_all_collected(images, keep):
     alive = []

@@ -80,6 +80,7 @@ def explain_residual():
     make_gradcam_heatmap(model, image, "early", method="hirescam")
 
 
+@pytest.mark.slow
 def test_a_convolution_whose_filter_gradient_would_crash_is_explained():
     code = "import test_old_files; test_old_files.explain_residual()"
     command = [sys.executable, "-c", code]

@@ -31,7 +31,7 @@ def test_what_is_worked_out_by_hand_is_what_the_model_does(kind):
     zoo.assert_near(zoo.answer(kind), tf.nn.softmax(zoo.logits(kind)), kind.tolerance)
 
 
-@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+@pytest.mark.parametrize("method", ["gradcam", pytest.param("hirescam", marks=pytest.mark.slow)])
 def test_the_map_of_the_predicted_class_is_right(kind, expected, method):
     cam = GradCAM(kind.model, kind.layer, call=kind.call, method=method)
     explanation = cam(kind.inputs, target(kind))
