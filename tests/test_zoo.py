@@ -47,6 +47,7 @@ def test_the_map_of_the_predicted_class_is_right(kind, expected, method):
         zoo.assert_near(total, (zoo.logits(kind) - kind.bias)[range(2), explanation.target], kind.tolerance)
 
 
+@pytest.mark.slow
 def test_make_gradcam_heatmap_is_right(kind, expected):
     layer = None if kind.default else kind.layer
     heatmap = make_gradcam_heatmap(kind.model, kind.inputs, layer, target(kind), call=kind.call)
