@@ -41,6 +41,7 @@ def test_the_batch_is_open(functional, images, tmp_path):
         assert gradcam(images=tf.constant(images[:count]))["heatmap"].shape == (count, SIDE, SIDE)
 
 
+@pytest.mark.slow
 def test_every_argument_changes_the_export(functional, images, tmp_path):
     def heatmap(name, *args, raw=None, **options):
         export_gradcam(functional, tmp_path / name, *args, **options)

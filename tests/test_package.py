@@ -150,6 +150,7 @@ def test_importing_it_loads_nothing_but_the_standard_library():
     assert packages - sys.stdlib_module_names == {"tf_gradcam"}
 
 
+@pytest.mark.slow
 def test_heatmaps_need_neither_opencv_nor_matplotlib():
     # Keras imports both when they are there.
     shape = python(

@@ -81,7 +81,9 @@ def vit():
     return zoo.KINDS["ViT"]()
 
 
-@pytest.mark.parametrize("layer", ["block2", "norm", "block2/norm2"])
+@pytest.mark.parametrize(
+    "layer", ["norm", *(pytest.param(each, marks=pytest.mark.slow) for each in ("block2", "block2/norm2"))]
+)
 def test_a_layer_whose_patches_are_never_read_is_refused_with_one_that_works(vit, layer):
     with pytest.raises(ValueError, match="`layer` must") as refusal:
         make_gradcam_heatmap(vit.model, vit.inputs, layer)
