@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIDE, Subclassed, build, chain, parts, reused
+from conftest import SIDE, Reused, Subclassed, build, chain, parts, reused
 
 from tf_gradcam import layers, list_layers
 
@@ -200,11 +200,7 @@ def test_listing_builds_nothing(images):
 
 
 def test_a_layer_that_gives_a_map_and_later_a_vector_is_listed_with_its_map(images):
-    class Shared(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.conv1, self.conv2, self.relu, self.pool, self.scores = parts()
-
+    class Shared(Reused):
         def call(self, images):
             return self.relu(self.scores(self.pool(self.relu(self.conv2(self.conv1(images))))))
 

@@ -232,10 +232,7 @@ class _Explainer:
 
     def _key(self, images, specs, flat, target, size, interpolation):
         """Return what a trace is for: all of its arguments but the numbers in them."""
-        if len(flat) == 1:
-            shapes = specs if isinstance(specs, tf.TensorSpec) else keras.tree.flatten(specs)[0]
-        else:
-            shapes = repr(specs)
+        shapes = specs if isinstance(specs, tf.TensorSpec) else repr(specs)
         dtypes = tuple(each.dtype for each in flat)
         kind = None if target is None else target_rows.kind(target)
         return shapes, dtypes, kind, size if isinstance(size, str) else np.shape(size), interpolation
@@ -305,7 +302,7 @@ class _Explainer:
             )
         if gradients.PATCHES_COUNT in error:
             default = choice.default_layer(self._model(), None if self._has_graph else images).layer
-            path = next(path for path, each in layers.walk(self._model()) if each is default)
+            path = layers.path_of(self._model(), default)
             return (
                 f"`layer` must have {gradients.PATCHES_COUNT}. Received: layer={names}, of which only the "
                 "class token counts, as nothing mixes the tokens after it. "

@@ -289,7 +289,7 @@ def _explainer(arguments) -> Callable[[Any], Iterator[_Answer]]:
         fuse=arguments.fuse,
     )
     explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
-    path = ", ".join(next(path for path, each in layers.walk(model) if each is layer) for layer in explained)
+    path = ", ".join(layers.path_of(model, layer) for layer in explained)
     about = {"layer": path, "method": arguments.method}
     index = None if arguments.target is None else class_index(arguments.target, classifier.labels)
     output = arguments.output

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_gradcam import layers
 from tf_gradcam.cam import GradCAM
-from tf_gradcam.inputs import is_channels_first
+from tf_gradcam.inputs import opened
 from tf_gradcam.methods import Method
 
 
@@ -76,8 +76,4 @@ def export_gradcam(
 
 def _raw(spec) -> tf.TensorSpec:
     """Return the spec of a raw photograph, or of a table as it is."""
-    if spec.shape.rank < 4:
-        return spec
-    shape, channels = [None] * spec.shape.rank, 1 if is_channels_first(spec.shape) else -1
-    shape[channels] = spec.shape[channels]
-    return tf.TensorSpec(shape, tf.uint8, spec.name)
+    return spec if spec.shape.rank < 4 else tf.TensorSpec(opened(spec.shape), tf.uint8, spec.name)

@@ -66,13 +66,13 @@ def _specs_of_shapes(shapes, dtype):
 def open_specs(images: Any) -> Any:
     """Return the specs of raw images that some preprocessing takes: every axis open but the channels."""
 
-    def spec(image):
-        shape = [None] * image.shape.rank
-        channels = 1 if is_channels_first(image.shape) else -1
-        shape[channels] = image.shape[channels]
-        return tf.TensorSpec(shape, tf.float32)
+    return keras.tree.map_structure(lambda image: tf.TensorSpec(opened(image.shape), tf.float32), images)
 
-    return keras.tree.map_structure(spec, images)
+
+def opened(shape: Sequence[int | None]) -> list[int | None]:
+    """Return the shape of an image, with the batch, with every axis open but the channels."""
+    channels = 1 if is_channels_first(shape) else len(shape) - 1
+    return [length if axis == channels else None for axis, length in enumerate(shape)]
 
 
 def is_channels_first(image: Sequence[int | None], unknown: bool = False) -> bool:

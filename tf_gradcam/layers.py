@@ -90,6 +90,11 @@ def walk(model: keras.Layer, above: tuple[keras.Layer, ...] = ()) -> Iterator[tu
         yield path, layer
 
 
+def path_of(model: keras.Model, layer: keras.Operation) -> str:
+    """Return the path of a layer of `model`."""
+    return next(path for path, each in walk(model) if each is layer)
+
+
 def _children(layer: keras.Layer) -> list[keras.Operation]:
     if not isinstance(layer, keras.Model):
         return layer._flatten_layers(include_self=False, recursive=False)
@@ -351,7 +356,8 @@ def run_trial(model, specs) -> Trial:
         return output
 
     below = [layer for _, layer in walk(model)]
-    hidden = {id(each) for layer in below if _is_leaf(layer) for each in _inside(layer)}
+    leaves = [layer for layer in below if isinstance(layer, keras.Layer) and _is_leaf(layer)]
+    hidden = {id(each) for leaf in leaves for _, each in walk(leaf)}
     layers = {id(layer): layer for layer in below if not _is_graph(layer) and id(layer) not in hidden}
 
     def run(images):
@@ -376,10 +382,6 @@ def maps_of_trial(model, trial) -> list[Map]:
         return grid_of(output, trial.images, channels_first) if counts else None
 
     return _with_map(model, trial.runs, find_grid)
-
-
-def _inside(layer) -> list[keras.Operation]:
-    return [each for _, each in walk(layer)] if isinstance(layer, keras.Layer) else []
 
 
 def alive(model, specs, found) -> list[Map]:
