@@ -1,4 +1,4 @@
-"""The network of conftest.py once more, forward and backward, in float64 NumPy and nothing else."""
+"""The network of conftest.py and every formula once more, in float64 NumPy and nothing else."""
 
 import numpy as np
 
@@ -38,7 +38,68 @@ class Oracle:
         self.gradients = {"conv1": at_conv1, "conv2": at_conv2, "relu2": at_relu2}
 
     def map(self, layer, method="gradcam"):
-        a, g = self.activations[layer], self.gradients[layer]
-        if method == "gradcam":
-            return np.einsum("nk,nijk->nij", g.mean(axis=(1, 2)), a)
-        return {"hirescam": g * a, "layercam": np.maximum(g, 0) * a}[method].sum(-1)
+        return formula(method, self.activations[layer], self.gradients[layer])
+
+
+def formula(method, activations, gradients, **parameters):
+    """Return the maps `(N, *grid)`, each from the matrices `(Z, K)` of one image."""
+    grid = activations.shape[1:-1]
+    matrices = [each.reshape(len(each), -1, each.shape[-1]) for each in (activations, gradients)]
+    maps = [FORMULAS[method](a, g, **parameters) for a, g in zip(*matrices, strict=True)]
+    return np.reshape(maps, (len(activations), *grid))
+
+
+def _xgradcam(a, g):
+    weights = [(g[:, k] @ a[:, k]) / a[:, k].sum() if a[:, k].sum() else 0.0 for k in range(a.shape[1])]
+    return a @ np.array(weights)
+
+
+def _gradcam_plus_plus(a, g, squares=None, cubes=None, normalize_alpha=False):
+    squares, cubes = g * g if squares is None else squares, g * g * g if cubes is None else cubes
+    weights = np.zeros(a.shape[1])
+    for k in range(a.shape[1]):
+        terms = []  # (alpha, ReLU(g)) of each place that counts
+        for place in np.flatnonzero(g[:, k] > 0):
+            denominator = 2 * squares[place, k] + cubes[place, k] * a[:, k].sum()
+            terms.append((squares[place, k] / denominator if denominator else 0.0, g[place, k]))
+        share = sum(alpha for alpha, _ in terms) if normalize_alpha else 1.0
+        weights[k] = sum(alpha * slope for alpha, slope in terms) / share if share else 0.0
+    return a @ weights
+
+
+def _as_the_sum(component, a):
+    """Return `component`, or its negative, to rise and fall with the sum of the channels."""
+    return component * np.sign(np.cov(component, a.sum(-1))[0, 1])
+
+
+def _eigencam(a, g=None):
+    centred = a - a.mean(0)
+    axis = np.linalg.svd(centred, full_matrices=False)[2][0]
+    return _as_the_sum(centred @ axis, a)
+
+
+def _fem(a, g=None, k=2.0):
+    return (a > a.mean(0) + k * a.std(0)) @ a.mean(0)
+
+
+def _kpca_cam(a, g=None, gamma=None):
+    centred = a - a.mean(0)
+    kernel = np.tanh(centred @ centred.T * (1 / a.shape[1] if gamma is None else gamma) + 1)
+    centring = np.eye(len(a)) - 1 / len(a)
+    values, vectors = np.linalg.eigh(centring @ kernel @ centring)
+    return _as_the_sum(vectors[:, -1] * np.sqrt(values[-1]), a)
+
+
+# Of the matrices (Z, K) of one image.
+FORMULAS = {
+    "gradcam": lambda a, g: a @ g.mean(0),
+    "hirescam": lambda a, g: (g * a).sum(-1),
+    "gradcam_elementwise": lambda a, g: np.maximum(g * a, 0).sum(-1),
+    "layercam": lambda a, g: (np.maximum(g, 0) * a).sum(-1),
+    "xgradcam": _xgradcam,
+    "gradcam_plus_plus": _gradcam_plus_plus,
+    "eigencam": _eigencam,
+    "eigengradcam": lambda a, g: _eigencam(g * a),
+    "fem": _fem,
+    "kpca_cam": _kpca_cam,
+}

@@ -39,7 +39,7 @@ def small(*end, images=(SIDE, SIDE, 3), first=()):
 # Right
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam", "gradcam_plus_plus"])
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "relu2"])
 @pytest.mark.parametrize("target", [None, [4, 0, 2]])
 def test_maps_equal_the_oracle(model, images, layer, method, target):

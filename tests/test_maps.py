@@ -135,13 +135,13 @@ def linear(values, size):
 def test_signals_and_volumes_are_interpolated_along_every_axis():
     random = np.random.default_rng(0)
     signal = random.uniform(size=(2, 5)).astype("float32")
-    resized = maps._resize(tf.constant(signal), tf.constant([12]), "bilinear")
+    resized = maps.resize(tf.constant(signal), tf.constant([12]), "bilinear")
     np.testing.assert_allclose(resized, [linear(each, 12) for each in signal], rtol=1e-5)
     volume = random.uniform(size=(2, 3, 4, 5)).astype("float32")
     expected = volume
     for axis, size in enumerate((7, 9, 6), start=1):
         expected = np.apply_along_axis(linear, axis, expected, size)
-    resized = maps._resize(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
+    resized = maps.resize(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
     np.testing.assert_allclose(resized, expected, rtol=1e-5)
 
 
@@ -149,7 +149,7 @@ def test_signals_and_volumes_are_interpolated_along_every_axis():
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
     grid, size = (3, 4, 5, 2)[:rank], (6, 7, 4, 3)[:rank]
-    resized = maps._resize(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
+    resized = maps.resize(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
     np.testing.assert_allclose(resized, np.full((2, *size), 0.5), atol=1e-5)
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import choice, gradients, inputs, layers, maps, methods, target_rows
+from tf_gradcam import choice, gradients, inputs, layers, maps, methods, scene, target_rows
 from tf_gradcam.forward import build
 from tf_gradcam.methods import Method
 
@@ -26,8 +26,8 @@ class Explanation(NamedTuple):
     Attributes:
         heatmap: `(N, H, W)` float32 in `[0, 1]`: ReLU of the map, resized, divided by its maximum; for
             several layers their heatmaps in one.
-        map: `(N, h, w)` float32 (float64 where the model is), signed and unscaled, on the layer's own grid;
-            for several layers a tuple of them.
+        map: `(N, h, w)` float32 (float64 where the model is), signed and unscaled, on the layer's own grid,
+            or on the image where the method explains at the image; for several layers a tuple of them.
         score: `(N,)`, the score that was explained; for a class, its logit.
         target: `(N,)` int32, the class that was explained, or `None` where the target is no class.
         outputs: what the model returned.
@@ -57,11 +57,14 @@ class GradCAM:
             must look at one image, and their grids have as many axes.
         call: which run of a layer that runs several times, from 0: in the order of the inputs that they look
             at, and of those that look at the same, in the order of execution.
-        method: `"gradcam"`, `"hirescam"`, `"layercam"`, or a callable
-            `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`.
+        method: a name in `tf_gradcam.methods.METHODS`, such as `"gradcam"`, `"hirescam"` or `"layercam"`; one
+            with its parameters, `methods.scorecam(channels=64)`; or a callable
+            `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`. Those that explain at the
+            image itself, as `"gradient"`, take no `layer`; those without a class, as `"eigencam"`, no target.
         fuse: how the heatmaps of several layers become one, each scaled to `[0, 1]` first: `"mean"`
-            (the default), `"max"`, or `"layercam"`, the maximum after a tanh of those that are not from the
-            coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8).
+            (the default), `"max"`, `"layercam"`, the maximum after a tanh of those that are not from the
+            coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8), or `"refinecam"`, their product
+            (RefineCAM, 2026, with `method="gradcam_plus_plus"`).
         preprocess: `images -> what the model takes`, traced into the compiled function, so that raw uint8
             photographs can go in. It gets them as float32, with their values as they are (0.0 to 255.0):
             what `keras.applications` calls `preprocess_input` is wrong on integer tensors.
@@ -154,7 +157,13 @@ class _Explainer:
         self._several = isinstance(layer, list | tuple)
         self._requested = [_weak(each) for each in layer] if self._several else _weak(layer)
         self._call = call
-        self._formula = methods.get(method)
+        self._method = methods.get(method)
+        self._at_image = getattr(self._method, "at_image", False)
+        if self._at_image and layer is not None:
+            raise ValueError(
+                f"`layer` must be None for a method that explains at the image itself. "
+                f"Received: layer={layer!r} and method={method!r}"
+            )
         self._fuse = _checked_fuse(fuse, layer)
         self._preprocess = preprocess
         self._takes_several = inputs.arguments(model) > 1
@@ -164,7 +173,7 @@ class _Explainer:
 
     @property
     def layer(self):
-        if self._parts is None:
+        if self._parts is None or self._at_image:
             return None
         found = tuple(layer() for layer, _ in self._reads)
         return found if self._several else found[0]
@@ -174,7 +183,7 @@ class _Explainer:
         asked = [_strong(each) for each in self._requested] if self._several else _strong(self._requested)
         reads = choice.resolve(model, asked, self._call, images)
         self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
-        self._explain_map = gradients.explain_map(model, self._reads, self._formula, self._preprocess)
+        self._explain_map = gradients.explain_map(model, self._reads, self._method, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
         # Made once, as it takes its time.
         self._specs = inputs.known_specs(model)
@@ -184,6 +193,11 @@ class _Explainer:
         self._parts = layers.parts(model)  # last, as it tells other threads that all the rest is there
 
     def explain(self, name, images, target, size, interpolation) -> Explanation:
+        if target is not None and scene.is_classless(self._method):
+            raise ValueError(
+                f"`target` must be None for a method whose map is the same for every class. Received: "
+                f"target={target!r:.80}"
+            )
         known = self._specs if self._parts is not None else inputs.known_specs(self._model())
         images = inputs.batch(name, images, known, self._takes_several)
         size = maps.checked_size(size)
@@ -295,16 +309,16 @@ class _Explainer:
         if "EnsureShape" in error and self._preprocess is not None:
             return f"`preprocess` must return what the model takes. Received: {error}"
         names = ", ".join(repr(layer().name) for layer, _ in self._reads)
-        if gradients.ONE_MAP_PER_IMAGE in error:
+        if scene.ONE_MAP_PER_IMAGE in error:
             return (
-                f"`layer` must return {gradients.ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns "
+                f"`layer` must return {scene.ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns "
                 "more rows than there are images, as windows of one are. Choose a layer before or after."
             )
-        if gradients.PATCHES_COUNT in error:
+        if scene.PATCHES_COUNT in error:
             default = choice.default_layer(self._model(), None if self._has_graph else images).layer
             path = layers.path_of(self._model(), default)
             return (
-                f"`layer` must have {gradients.PATCHES_COUNT}. Received: layer={names}, of which only the "
+                f"`layer` must have {scene.PATCHES_COUNT}. Received: layer={names}, of which only the "
                 "class token counts, as nothing mixes the tokens after it. "
                 f"Choose a layer before: {path!r}, or layer=None."
             )
@@ -365,20 +379,20 @@ def _shared(model, layer, call, method, fuse) -> _Explainer:
     layers.check_model(model)
     layers.check_layer(layer, call)
     _checked_fuse(fuse, layer)
-    formula = methods.get(method)
+    known = methods.get(method)
     try:
-        hash(formula)
+        hash(known)
     except TypeError as error:
         raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}") from error
-    about = call, formula, fuse, layers.parts(model)
+    about = call, known, fuse, layers.parts(model)
     explainers = _SHARED.setdefault(model, {})
     asked = tuple(map(_weak, layer)) if isinstance(layer, list | tuple) else _weak(layer)
     explainer = explainers.get((asked, *about))
     if explainer is None:
-        explainer = _Explainer(model, layer, call, formula, fuse)
+        explainer = _Explainer(model, layer, call, known, fuse)
         if isinstance(explainer.layer, keras.Operation):  # However it was named, one serves it.
             ((_, run),) = explainer._reads
-            about_layer = _weak(explainer.layer), run, formula, fuse, layers.parts(model)
+            about_layer = _weak(explainer.layer), run, known, fuse, layers.parts(model)
             explainer = explainers.setdefault(about_layer, explainer)
         explainers[asked, *about] = explainer
         while len(explainers) > _MOST_SHARED:
@@ -475,10 +489,11 @@ def _warn_if_blank(signed_maps, shape, target, layer) -> None:
     target = "the target" if target is None else f"class {target.numpy().ravel()[first]}"
     spoken = any(each[first].any() for each in flat)
     reason = "all of it speaks against" if spoken else "its gradients or activations are 0"
-    names = [each.name for each in layer] if isinstance(layer, tuple) else layer.name
+    names = [each.name for each in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
+    where = "in it" if layer is None else f"at layer {names!r}"
     warnings.warn(
-        f"Blank heatmap for {len(blank)} of {rows} images: in image {first * shape[0] // rows}, nothing at "
-        f"layer {names!r} speaks for {target}: {reason}. Try another layer, target or method; the signed map "
+        f"Blank heatmap for {len(blank)} of {rows} images: in image {first * shape[0] // rows}, nothing "
+        f"{where} speaks for {target}: {reason}. Try another layer, target or method; the signed map "
         "is GradCAM(model, layer)(images).map.",
         stacklevel=3,
     )

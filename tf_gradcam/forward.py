@@ -84,6 +84,7 @@ def forward(
     images: Any,
     reads: Sequence[Read],
     watch: Callable[[tf.Tensor], None] | None = None,
+    replace: Sequence[tf.Tensor] | None = None,
 ) -> Forward:
     """Call `model` once and read layers on the way. Whatever needs values goes through here.
 
@@ -93,6 +94,8 @@ def forward(
         reads: the layers to read, each returning one tensor.
         watch: called with the activations at the moment they appear, before anything uses them:
             `tape.watch` puts them, and nothing below them, on a tape.
+        replace: activations for each read, to go on with instead. In a graph, what only the layer itself
+            needed is then never computed.
 
     Raises:
         ValueError: if a layer doesn't run as often as its read says, or returns something other than one
@@ -111,6 +114,8 @@ def forward(
                 output = seen[index] = tf.identity(_one_tensor(layer, output))
                 if watch is not None:
                     watch(output)
+                if replace is not None:
+                    output = replace[index]
         return output
 
     with tap(list({id(read.layer): read.layer for read in reads}.values()), note):
@@ -222,6 +227,33 @@ def ancestors(
         found[operation] = None
         waiting += [each.op for each in operation.inputs]
     return found
+
+
+def between(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
+    """Return the operations of a graph through which `end` depends on `start`, in order of execution."""
+    way = ancestors([end], lambda operation: operation is start.op)
+    reached, found = {start.ref()}, []
+    for operation in end.graph.get_operations():
+        if operation in way and any(each.ref() in reached for each in operation.inputs):
+            reached.update(each.ref() for each in operation.outputs)
+            found.append(operation)
+    return found
+
+
+# Steps that keep an affine function affine; of two factors only one may depend on what it is a function of.
+_AFFINE = {"AddV2", "BiasAdd", "Cast", "Identity", "MatMul", "Mean", "Mul", "Reshape", "Squeeze", "Sub"}
+
+
+def not_affine(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
+    """Return the operations for which `end` is no affine function of `start`, as a pooled dense head is."""
+    steps = between(start, end)
+    depends = {start.ref(), *(each.ref() for step in steps for each in step.outputs)}
+
+    def is_affine(step):
+        factors = sum(each.ref() in depends for each in step.inputs) if step.type in ("MatMul", "Mul") else 1
+        return step.type in _AFFINE and factors == 1
+
+    return [step for step in steps if not is_affine(step)]
 
 
 def token_start(operations: Iterable[tf.Operation], tokens: int, places: int) -> int | None:

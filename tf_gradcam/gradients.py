@@ -6,14 +6,20 @@ import keras
 import tensorflow as tf
 
 from tf_gradcam import inputs, layers, maps, targets
-from tf_gradcam.forward import Read, ancestors, find_logits, forward
+from tf_gradcam.forward import Forward, Read, ancestors, find_logits, forward
+from tf_gradcam.scene import (
+    Source,
+    Stage,
+    checked,
+    is_formula,
+    off_the_way,
+    scene,
+    takes_gradients,
+    unscaled,
+)
 
-# What an error of the running graph is known by.
-ONE_MAP_PER_IMAGE = "one map for each image"
-PATCHES_COUNT = "patches that the score depends on"
 
-
-def explain_map(model, reads, formula, preprocess):
+def explain_map(model, reads, method, preprocess):
     """Return the function (images, target) -> (maps, score, class index, outputs, the images' lengths)."""
     weak_model = weakref.ref(model)
     first = layers.are_channels_first(model, [layer() for layer, _ in reads])
@@ -25,16 +31,28 @@ def explain_map(model, reads, formula, preprocess):
         asked = [Read(layer(), call) for layer, call in reads]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             read = forward(model, prepared, asked, tape.watch)
-            score, index = targets.score(target, read.outputs, find_logits(read.outputs))
+            logits = find_logits(read.outputs)
+            score, index = targets.score(target, read.outputs, logits)
         grids = [
-            _grid(model, each.layer, activations, prepared, channels_first)
+            grid_of(model, each.layer, activations, prepared, channels_first)
             for each, activations, channels_first in zip(asked, read.activations, first, strict=True)
         ]
         names = [each.layer.name for each in asked]
-        places = _places(images, read.activations, grids, names, first)
-        signed_maps = _signed_maps(tape, score, read.activations, grids, names, formula)
+        source = source_of(prepared, read.activations, grids, names, first)
+        if is_formula(method):
+            signed_maps = _signed_maps(tape, score, read.activations, grids, names, method)
+        else:
+            target = targets.fixed(target, read.outputs, logits)
+            stages = [
+                Stage(model, *each, prepared, source, target) for each in zip(asked, grids, strict=True)
+            ]
+            signed_maps = [
+                _explained(method, stage, Forward([activations], read.outputs), score)
+                for stage, activations in zip(stages, read.activations, strict=True)
+            ]
         shown = all(each is None or tf.is_tensor(each) for each in keras.tree.flatten(read.outputs))
-        return signed_maps, score, index, read.outputs if shown else None, places
+        outputs = read.outputs if shown else None
+        return signed_maps, score, index, outputs, None if source is None else source.lengths
 
     return explain
 
@@ -62,7 +80,7 @@ def _as_the_model_takes(images, specs):
     return keras.tree.map_structure(checked, specs, images)
 
 
-def _grid(model, layer, activations, images, channels_first) -> maps.Grid:
+def grid_of(model, layer, activations, images, channels_first) -> maps.Grid:
     grid = layers.grid_of(activations, keras.tree.flatten(images), channels_first)
     if grid is None and activations.shape.rank == 3:
         # The number of tokens may be lost with the batch's; a trial run, which has a batch, tells it.
@@ -78,25 +96,56 @@ def _grid(model, layer, activations, images, channels_first) -> maps.Grid:
     return grid
 
 
-def _places(images, activations, grids, names, channels_first):
-    """Return the lengths of the image that the layers look at, or `None` where there is none.
+def source_of(images, activations, grids, names, channels_first) -> Source | None:
+    """Return the image that the layers look at, or `None` where there is none.
 
     Of several inputs it is the first on the way to a layer that has as many axes as the layer's grid.
     """
+    images = keras.tree.flatten(images)
     sources = []
     for each, grid, first in zip(activations, grids, channels_first, strict=True):
-        way = ancestors([each])
-        seen = [image for image in keras.tree.flatten(images) if image.op in way]
-        lengths = [maps.places(image, len(grid.shape), first) for image in seen]
-        sources.append(next((pair for pair in zip(seen, lengths, strict=True) if pair[1] is not None), None))
-    image, lengths = sources[0] or (None, None)
+        way, axes = ancestors([each]), len(grid.shape)
+        lengths = [maps.places(image, axes, first) if image.op in way else None for image in images]
+        sources.append(next((place for place, found in enumerate(lengths) if found is not None), None))
     alike = all(len(grid.shape) == len(grids[0].shape) for grid in grids)
-    if not alike or any((source or (None,))[0] is not image for source in sources):
+    if not alike or any(source != sources[0] for source in sources):
         raise ValueError(
             "`layer` must name layers that look at one image, on grids with as many axes. Received: "
             f"{names} with grids {[grid.shape for grid in grids]}. Explain them one by one."
         )
-    return lengths
+    if sources[0] is None:
+        return None
+    image, axes = images[sources[0]], len(grids[0].shape)
+    first = inputs.is_channels_first(image.shape, unknown=channels_first[0])
+    lengths = maps.places(image, axes, channels_first[0])
+    return Source(sources[0], image, lengths, first, image.shape.rank > axes + 1)
+
+
+def _explained(method, stage, passed, score) -> tf.Tensor:
+    """Return the map of one layer by a method that looks at scenes: `(N, ...)`, or `(N, M, ...)`."""
+    if stage.source is None:
+        raise ValueError(
+            "`method` must be a formula (activations, gradients) -> map where no input of the model has the "
+            f"{len(stage.grid.shape)} axes of the layer's grid. Received: method={method!r}"
+        )
+
+    def one(stage, passed):
+        seen = scene(stage, stage.images, passed, stage.target)
+        signed_map = method.explain(seen)
+        _check_map(signed_map, [seen.activations, seen.image])
+        return signed_map
+
+    def column(number):
+        # What was computed outside of a loop can't be differentiated in it: hence a pass for each.
+        images = keras.tree.map_structure(tf.identity, stage.images)
+        passed = forward(stage.model, images, [stage.read])
+        return one(stage._replace(images=images, column=number), passed)
+
+    if score.shape.rank == 1:
+        return one(stage, passed)
+    dtype = targets.wide(passed.activations[0]).dtype
+    found = tf.map_fn(column, tf.range(tf.shape(score)[1]), fn_output_signature=dtype)
+    return tf.transpose(found, [1, 0, *range(2, found.shape.rank)])
 
 
 def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Tensor]:
@@ -104,12 +153,17 @@ def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Ten
     on_grid = [maps.to_grid(targets.wide(each), grid) for each, grid in zip(activations, grids, strict=True)]
 
     def one(seed):
-        gradients = _gradients(tape, score, activations, seed, names)
-        found = []
-        for gradient, values, grid in zip(gradients, on_grid, grids, strict=True):
-            gradient = _checked(gradient, score, grid)
-            found.append(formula(values, maps.to_grid(gradient, grid)))
-            _check_map_shape(found[-1], values)
+        if not takes_gradients(formula):
+            found = [formula(values) for values in on_grid]
+        else:
+            gradients = _gradients(tape, score, activations, seed, names)
+            gradients = [
+                maps.to_grid(checked(gradient, score, grid), grid)
+                for gradient, grid in zip(gradients, grids, strict=True)
+            ]
+            found = [formula(*pair) for pair in zip(on_grid, gradients, strict=True)]
+        for signed_map, values in zip(found, on_grid, strict=True):
+            _check_map(signed_map, [values])
         return found
 
     if score.shape.rank == 1:
@@ -128,39 +182,16 @@ def _gradients(tape, score, activations, seed, names) -> list[tf.Tensor]:
     """Return the gradients of `score`, weighed by `seed`, in float32, or float64 where the layer is."""
     gradients = tape.gradient(score, activations, seed)
     if None in gradients:
-        lost = names[gradients.index(None)]
-        raise ValueError(
-            f"`layer` must be on the way to the score. Received: layer={lost!r}, on which the target's score "
-            "doesn't depend. Choose a layer before the output that is explained."
-        )
+        raise off_the_way(names[gradients.index(None)])
     if not any(each.dtype == tf.float16 for each in activations):
         return [targets.wide(each) for each in gradients]
-    # Spread over many places a gradient vanishes in float16, and scaled up another overflows.
     scaled = tape.gradient(score, activations, 1024 * seed)
-    return [_unscaled(*pair) for pair in zip(gradients, scaled, strict=True)]
+    return [unscaled(*pair) for pair in zip(gradients, scaled, strict=True)]
 
 
-def _unscaled(gradient, scaled):
-    if gradient.dtype != tf.float16:
-        return targets.wide(gradient)
-    scaled = targets.wide(scaled) / 1024
-    return tf.where(tf.math.is_finite(scaled), scaled, targets.wide(gradient))
-
-
-def _checked(gradient, score, grid) -> tf.Tensor:
-    """Return `gradient`, with a complaint in the graph for what only its values can tell."""
-    rows, images = tf.shape(gradient)[0], tf.shape(score)[0]
-    complaints = [tf.debugging.assert_equal(rows, images, ONE_MAP_PER_IMAGE)]
-    if grid.extra:
-        counts = tf.reduce_any(maps.to_grid(gradient, grid) != 0)
-        complaints.append(tf.debugging.Assert(counts | tf.reduce_all(gradient == 0), [PATCHES_COUNT]))
-    with tf.control_dependencies([each for each in complaints if each is not None]):
-        return tf.identity(gradient)
-
-
-def _check_map_shape(signed_map, activations):
-    if signed_map.shape.rank != activations.shape.rank - 1:
+def _check_map(signed_map, sources):
+    if signed_map.shape.rank not in [source.shape.rank - 1 for source in sources]:
         raise ValueError(
             "`method` must return a map (N, h, w) from activations and gradients (N, h, w, K). "
-            f"Received: {signed_map.shape} from {activations.shape}"
+            f"Received: {signed_map.shape} from {sources[0].shape}"
         )

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_gradcam.inputs import is_channels_first
 
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
-FUSIONS = ("mean", "max", "layercam")
+FUSIONS = ("mean", "max", "layercam", "refinecam")
 LARGEST_SIDE = 2**14  # of a heatmap, in pixels; beyond it one takes gigabytes
 _MOST_EXTRA = 8  # tokens that are no patch: a class token and registers
 
@@ -81,6 +81,20 @@ def to_grid(values: tf.Tensor, grid: Grid) -> tf.Tensor:
     return tf.reshape(tokens, [-1, *grid.shape, values.shape[-1]])
 
 
+def from_grid(values: tf.Tensor, grid: Grid, activations: tf.Tensor) -> tf.Tensor:
+    """Return `values` `(N, *grid, K)` as the layer returns them: the inverse of `to_grid`.
+
+    Tokens that are no place of the grid are those of `activations`.
+    """
+    if grid.channels_first:
+        return tf.transpose(values, [0, values.shape.rank - 1, *range(1, values.shape.rank - 1)])
+    if grid.extra is None:
+        return values
+    end = grid.start + math.prod(grid.shape)
+    tokens = tf.reshape(values, [-1, math.prod(grid.shape), values.shape[-1]])
+    return tf.concat([activations[:, : grid.start], tokens, activations[:, end:]], axis=1)
+
+
 def places(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | None:
     """Return the lengths of the last `rank` axes of an image that are no channels, or `None` if too few.
 
@@ -124,7 +138,7 @@ def heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str) -
     positive = tf.nn.relu(tf.cast(signed_map, tf.float32))
     if size is not None:
         # Bicubic and its like overshoot below 0: hence the second ReLU.
-        positive = tf.nn.relu(_resize(positive, size, interpolation))
+        positive = tf.nn.relu(resize(positive, size, interpolation))
     return _scaled(positive)
 
 
@@ -133,7 +147,7 @@ def _scaled(heatmaps):
     return tf.math.divide_no_nan(heatmaps, tf.reduce_max(heatmaps, axis=list(axes), keepdims=True))
 
 
-def _resize(values, size, interpolation):
+def resize(values, size, interpolation):
     """Resize `(B, *grid)`: the last two axes as an image, those before them one by one."""
     rank = values.shape.rank - 1
     if rank > 1:
@@ -156,8 +170,9 @@ def fuse(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: str) -> tf
     Args:
         heatmaps: `(B, *size)` each.
         grids: how many places the grid of each had.
-        fusion: `"mean"`, `"max"`, or `"layercam"`: the maximum after `tanh(2 M)` of all but those from the
-            coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8, for shallow layers).
+        fusion: `"mean"`, `"max"`, `"refinecam"`, their product, or `"layercam"`: the maximum after
+            `tanh(2 M)` of all but those from the coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8,
+            for shallow layers).
     """
     if fusion == "layercam":
         coarsest = tf.reduce_min(tf.stack(grids))
@@ -166,4 +181,5 @@ def fuse(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: str) -> tf
             for heatmap, places in zip(heatmaps, grids, strict=True)
         ]
     together = tf.stack(heatmaps)
-    return _scaled(tf.reduce_mean(together, 0) if fusion == "mean" else tf.reduce_max(together, 0))
+    reduce = {"mean": tf.reduce_mean, "refinecam": tf.reduce_prod}.get(fusion, tf.reduce_max)
+    return _scaled(reduce(together, axis=0))

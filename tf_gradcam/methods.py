@@ -1,60 +1,122 @@
-"""Formulas: activations and gradients `(N, *grid, K)` in, signed map `(N, *grid)` out.
+"""All methods by name: what turns a layer's activations, gradients and scores into a map.
 
-A map is positive where the image speaks for the target and negative where it speaks against it. ReLU,
-resizing and scaling come later and are the same for every method. The grid is
-`(h, w)` for an image, `(t,)` for a signal, `(d, h, w)` for a volume; `K` is the number of channels, `Z` the
-number of places in the grid.
+A method is
+
+* a formula `(activations, gradients) -> map`: `(N, *grid, K)` twice to a signed map `(N, *grid)`;
+* a formula `(activations) -> map`, the same for every class; or
+* an object with a method `explain(scene) -> map`, for whatever needs more (see `tf_gradcam.scene.Scene`).
+  Ours are frozen dataclasses, whose fields are their parameters: `methods.scorecam(channels=64)`.
+
+A map is positive where the image speaks for the target and negative where it speaks against it; those that
+know no sign are never negative. ReLU, resizing and scaling come later and are the same for every method.
+`docs/methods.md` says which to take.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import tensorflow as tf
+from tf_gradcam import formulas
+from tf_gradcam.composition import augment, smooth
+from tf_gradcam.formulas import (
+    eigencam,
+    eigengradcam,
+    fem,
+    gradcam,
+    gradcam_elementwise,
+    gradcam_plus_plus,
+    hirescam,
+    kpca_cam,
+    layercam,
+    xgradcam,
+)
+from tf_gradcam.perturbation import ablationcam, iscam, rise, scorecam, sscam
+from tf_gradcam.saliency import (
+    fullgrad,
+    gradient,
+    gradient_x_input,
+    guided_backprop,
+    guided_gradcam,
+    integrated_gradients,
+)
+from tf_gradcam.scoring import cam, finercam, shapleycam
 
-Method = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Method = Callable | Any
 
 
-def gradcam(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """Grad-CAM: `alpha_k = mean_ij g_ijk`, `L = sum_k alpha_k A_k`.
+class About(NamedTuple):
+    """A method, and what to know before taking it.
 
-    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2 (before the ReLU).
+    Attributes:
+        method: what the name stands for.
+        cost: in forward passes of the network, at its last layer; K channels, n samples.
+        signed: whether it tells what speaks against from what doesn't matter.
+        paper: authors and year.
     """
-    alpha = tf.reduce_mean(gradients, axis=tuple(range(1, gradients.shape.rank - 1)), keepdims=True)
-    return tf.reduce_sum(alpha * activations, axis=-1)
+
+    method: Method
+    cost: str
+    signed: bool
+    paper: str
 
 
-def hirescam(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """HiResCAM: `L = sum_k g_k A_k`, place by place.
-
-    Source: Draelos & Carin, "Use HiResCAM instead of Grad-CAM", 2020, equation 4.
-    """
-    return tf.reduce_sum(gradients * activations, axis=-1)
-
-
-def layercam(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """LayerCAM: `L = sum_k ReLU(g_k) A_k`; the gradient weighs each place, only where it is positive.
-
-    Source: Jiang et al., "LayerCAM", IEEE TIP 2021, equations 5 and 6 (before the ReLU).
-    """
-    return tf.reduce_sum(tf.nn.relu(gradients) * activations, axis=-1)
-
-
-METHODS: dict[str, Method] = {"gradcam": gradcam, "hirescam": hirescam, "layercam": layercam}
+METHODS = {
+    "gradcam": About(gradcam, "1", True, "Selvaraju 2017"),
+    "hirescam": About(hirescam, "1", True, "Draelos & Carin 2020"),
+    "gradcam_elementwise": About(gradcam_elementwise, "1", False, "pytorch-grad-cam"),
+    "layercam": About(layercam, "1", False, "Jiang 2021"),
+    "xgradcam": About(xgradcam, "1", True, "Fu 2020"),
+    "gradcam_plus_plus": About(gradcam_plus_plus, "1", False, "Chattopadhay 2018"),
+    "smooth_gradcam_plus_plus": About(smooth(gradcam_plus_plus), "n + 1", False, "Omeiza 2019"),
+    "cam": About(cam(), "1", True, "Zhou 2016"),
+    "finercam": About(finercam(), "1", True, "Zhang 2025"),
+    "shapleycam": About(shapleycam(), "1", True, "Cai 2025"),
+    "eigencam": About(eigencam, "1", False, "Muhammad & Yeasin 2020"),
+    "eigengradcam": About(eigengradcam, "1", True, "pytorch-grad-cam"),
+    "fem": About(fem, "1", False, "Fuad 2020"),
+    "kpca_cam": About(kpca_cam, "1", False, "Karmani 2024"),
+    "ablationcam": About(ablationcam(), "1 + K of the head", True, "Desai & Ramaswamy 2020"),
+    "scorecam": About(scorecam(), "K", False, "Wang 2020"),
+    "sscam": About(sscam(), "n K", False, "Wang, Naidu 2020"),
+    "iscam": About(iscam(), "n K", False, "Naidu 2020"),
+    "rise": About(rise(), "n", True, "Petsiuk 2018"),
+    "gradient": About(gradient(), "3", False, "Simonyan 2014"),
+    "gradient_x_input": About(gradient_x_input(), "3", True, "Shrikumar 2016"),
+    "integrated_gradients": About(integrated_gradients(), "3 n", True, "Sundararajan 2017"),
+    "smoothgrad": About(smooth(gradient()), "3 n", False, "Smilkov 2017"),
+    "guided_backprop": About(guided_backprop(), "4", False, "Springenberg 2015"),
+    "guided_gradcam": About(guided_gradcam(), "4", False, "Selvaraju 2017"),
+    "fullgrad": About(fullgrad(), "3", False, "Srinivas & Fleuret 2019"),
+}
 
 
 def get(method: str | Method) -> Method:
-    """Return the formula called `method`, or `method` itself when it is a formula already.
+    """Return the method called `method`, or `method` itself when it is one already, with what is inside.
 
     Raises:
-        ValueError: if there is no formula of that name.
-        TypeError: if `method` is neither a name nor a callable.
+        ValueError: if there is no method of that name.
+        TypeError: if `method` is neither a name nor a callable nor has a method `explain`.
     """
-    if callable(method):
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ValueError(f"`method` must be one of {sorted(METHODS)}. Received: method={method!r}")
+        return METHODS[method].method
+    if isinstance(method, type) and hasattr(method, "explain"):
+        method = method()  # `methods.scorecam` means `methods.scorecam()`.
+    if isinstance(method, smooth | augment):
+        return dataclasses.replace(method, method=get(method.method))
+    if isinstance(method, functools.partial) and method.func in vars(formulas).values():
+        return _partial(method.func, method.args, tuple(sorted(method.keywords.items())))
+    if callable(method) or hasattr(method, "explain"):
         return method
-    if not isinstance(method, str):
-        raise TypeError(
-            "`method` must be a name or a callable (activations, gradients) -> map. "
-            f"Received: method={method!r} (of type {type(method).__name__})"
-        )
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {sorted(METHODS)}. Received: method={method!r}")
-    return METHODS[method]
+    raise TypeError(
+        "`method` must be a name, a callable (activations, gradients) -> map, or one of tf_gradcam.methods. "
+        f"Received: method={method!r} (of type {type(method).__name__})"
+    )
+
+
+@functools.cache
+def _partial(formula, arguments, keywords):
+    """Return one partial for all that are alike: equal methods share what was compiled for them."""
+    return functools.partial(formula, *arguments, **dict(keywords))

@@ -5,7 +5,8 @@ over all places, and so shows whatever else looks alike.
 
 The numbers in a target are arrays with one row per image, so that other numbers never trace anew. Its method
 `score(outputs, logits)` returns the score and the class index it belongs to, int32 of the same shape, or
-`None` where it belongs to none.
+`None` where it belongs to none. Where it leaves a choice to the model, `fixed(outputs, logits)` returns it
+with that choice made, so that altered copies of the images are scored for the same thing.
 """
 
 from collections.abc import Callable
@@ -44,6 +45,10 @@ class Class(NamedTuple):
         index = _or_best(self.index, logits)
         return _pick(logits, index), index
 
+    def fixed(self, outputs, logits):
+        is_map = _shown(logits).shape.rank > 2
+        return Region(self.index).fixed(outputs, logits) if is_map else _with_index(self, outputs, logits)
+
 
 class Classes(NamedTuple):
     """Several classes at once, each as `Class` explains it: one map for each from a single forward pass.
@@ -58,7 +63,22 @@ class Classes(NamedTuple):
         outputs, logits = only_output(outputs), _shown(logits)
         if logits.shape.rank == 2 and logits.shape[-1] != 1:
             return _pick(logits, self.indices), tf.convert_to_tensor(self.indices)
-        each = [Class(index).score(outputs, logits) for index in tf.unstack(self.indices, axis=1)]
+        return self._each().score(outputs, logits)
+
+    def fixed(self, outputs, logits):
+        return _Each(tuple(each.fixed(outputs, logits) for each in self._each().targets))
+
+    def _each(self):
+        return _Each(tuple(map(Class, tf.unstack(self.indices, axis=1))))
+
+
+class _Each(NamedTuple):
+    """Several targets at once, their scores side by side."""
+
+    targets: tuple
+
+    def score(self, outputs, logits):
+        each = [target.score(outputs, logits) for target in self.targets]
         scores, indices = zip(*each, strict=True)
         return tf.stack(scores, axis=1), None if indices[0] is None else tf.stack(indices, axis=1)
 
@@ -78,7 +98,21 @@ class Binary(NamedTuple):
         logits = _shown(logits)
         if not logits.shape.rank or logits.shape.rank < 2 or logits.shape[-1] != 1:
             raise _wrong_outputs("Binary", "(N, 1)", logits, "Give a class instead.")
-        return Class(self.index).score(tf.sigmoid(logits), logits)
+        return _OfSigmoid(Class(self.index)).score(outputs, logits)
+
+    def fixed(self, outputs, logits):
+        logits = _shown(logits)
+        return _OfSigmoid(Class(self.index).fixed(tf.sigmoid(logits), logits))
+
+
+class _OfSigmoid(NamedTuple):
+    """A target on a model with a sigmoid at its end."""
+
+    target: Any
+
+    def score(self, outputs, logits):
+        logits = _shown(logits)
+        return self.target.score(tf.sigmoid(logits), logits)
 
 
 class Probability(NamedTuple):
@@ -99,6 +133,9 @@ class Probability(NamedTuple):
         index = _or_best(self.index, _both_sides(logits))
         both = outputs if outputs.shape[-1] != 1 else tf.concat([1 - outputs, outputs], axis=-1)
         return _pick(both, index), index
+
+    def fixed(self, outputs, logits):
+        return _with_index(self, outputs, logits)
 
 
 class Value(NamedTuple):
@@ -130,8 +167,15 @@ class Output(NamedTuple):
     target: Any = None
 
     def score(self, outputs, logits):
+        return score(self.target, *self.found(outputs, logits))
+
+    def fixed(self, outputs, logits):
+        return self._replace(target=fixed(self.target, *self.found(outputs, logits)))
+
+    def found(self, outputs, logits):
+        """Return that output and its logits."""
         logits = None if logits is None else find_output(self.name, logits)
-        return score(self.target, find_output(self.name, outputs), logits)
+        return find_output(self.name, outputs), logits
 
 
 class Similarity(NamedTuple):
@@ -171,6 +215,11 @@ class Contrast(NamedTuple):
     other: Any = None
 
     def score(self, outputs, logits):
+        index, other = self.fixed(outputs, logits)
+        logits = _shown(logits)
+        return _pick(logits, index) - _pick(logits, other), index
+
+    def fixed(self, outputs, logits):
         logits = _shown(logits)
         if logits.shape.rank != 2 or logits.shape[-1] == 1:
             advice = "Give Binary for a single unit: its logit is the contrast of its two sides."
@@ -178,7 +227,7 @@ class Contrast(NamedTuple):
         index = _or_best(self.index, logits)
         taken = tf.one_hot(index, tf.shape(logits)[1], on_value=True, off_value=False)
         other = _or_best(self.other, tf.where(taken, tf.constant(-np.inf, logits.dtype), logits))
-        return _pick(logits, index) - _pick(logits, other), index
+        return Contrast(index, other)
 
 
 class Against(NamedTuple):
@@ -196,6 +245,9 @@ class Against(NamedTuple):
     def score(self, outputs, logits):
         value, index = score(self.target, outputs, logits)
         return -value, index
+
+    def fixed(self, outputs, logits):
+        return Against(fixed(self.target, outputs, logits))
 
 
 class Region(NamedTuple):
@@ -237,6 +289,14 @@ class Region(NamedTuple):
         values = tf.gather(sides, index[:, None], axis=2, batch_dims=1)[..., 0]
         return _sum(values, predicted == index[:, None] if weights is None else weights), index
 
+    def fixed(self, outputs, logits):
+        index = _with_index(self, outputs, logits).index
+        if self.mask is not None:
+            grid = tf.shape(_shown(logits))[:-1]
+            return Region(index, tf.broadcast_to(self.mask, grid))
+        predicted = tf.argmax(_both_sides(_shown(logits)), axis=-1, output_type=tf.int32)
+        return Region(index, predicted == tf.reshape(index, [-1] + [1] * (predicted.shape.rank - 1)))
+
 
 class Pixel(NamedTuple):
     """A class of a segmentation `(N, *grid, classes)` at one pixel, explained as `Class` does an image's.
@@ -261,6 +321,9 @@ class Pixel(NamedTuple):
         where = tf.concat([tf.range(tf.shape(logits)[0])[:, None], self.position], axis=1)
         pixel = tf.gather_nd(outputs, where)
         return Class(self.index).score(pixel, pixel if logits is outputs else tf.gather_nd(logits, where))
+
+    def fixed(self, outputs, logits):
+        return _with_index(self, outputs, logits)
 
 
 class Detection(NamedTuple):
@@ -287,6 +350,9 @@ class Detection(NamedTuple):
         index = _or_best(self.index, scores)
         return _pick(scores, index), index
 
+    def fixed(self, outputs, logits):
+        return _with_index(self, outputs, logits)
+
 
 class Box(NamedTuple):
     """A class of the predicted box that overlaps a given one best: its logit, as in `Detection`.
@@ -305,11 +371,18 @@ class Box(NamedTuple):
     split: Callable | None = None
 
     def score(self, outputs, logits):
+        overlaps, detection = self._best(outputs)
+        value, index = detection.score(outputs, logits)
+        return tf.where(overlaps > 0, value, tf.zeros_like(value)), index
+
+    def fixed(self, outputs, logits):
+        return self._best(outputs)[1].fixed(outputs, logits)
+
+    def _best(self, outputs):
         boxes, _ = _boxes_and_scores(outputs, self.split)
         overlaps = _overlaps(wide(boxes), self.box)
         anchor = tf.argmax(overlaps, axis=1, output_type=tf.int32)
-        value, index = Detection(anchor, self.index, self.split).score(outputs, logits)
-        return tf.where(_pick(overlaps, anchor) > 0, value, tf.zeros_like(value)), index
+        return _pick(overlaps, anchor), Detection(anchor, self.index, self.split)
 
 
 TARGETS = (Class, Classes, Binary, Probability, Value, Output, Similarity, Contrast, Against)
@@ -324,6 +397,12 @@ def _pick(values, index):
 def _or_best(index, values):
     """Return `index`, and where none is given that of the largest of `values` `(N, classes)`."""
     return tf.where(tf.equal(index, PREDICTED), tf.argmax(values, axis=-1, output_type=tf.int32), index)
+
+
+def _with_index(target, outputs, logits):
+    """Return `target` with the class index that its score belongs to, if there is one."""
+    _, index = target.score(outputs, logits)
+    return target if index is None else target._replace(index=index)
 
 
 def _both_sides(logits):
@@ -494,3 +573,26 @@ def score(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor 
             f"Received: {getattr(value, 'shape', type(value).__name__)}"
         )
     return value, None
+
+
+def fixed(target: Any, outputs: Any, logits: Any) -> Any:
+    """Return `target` with every choice made that it leaves to the model, as these outputs make it.
+
+    Args:
+        target: as `per_image` returns it.
+        outputs: what the model returned.
+        logits: as `score` takes them.
+    """
+    return target.fixed(outputs, logits) if hasattr(target, "fixed") else target
+
+
+def class_logits(target: Any, outputs: Any, logits: Any) -> tf.Tensor | None:
+    """Return the logits `(N, classes)` of which `target`'s score is one, or `None` where there are none."""
+    while isinstance(target, Output):
+        outputs, logits = target.found(outputs, logits)
+        target = target.target
+    is_class = all(isinstance(each, Class | Classes) for each in getattr(target, "targets", [target]))
+    flat = keras.tree.flatten(logits)
+    if not is_class or len(flat) != 1 or flat[0].shape.rank != 2 or flat[0].shape[-1] == 1:
+        return None
+    return wide(flat[0])

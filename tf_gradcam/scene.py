@@ -1,0 +1,261 @@
+"""What a method may ask for beyond activations and gradients: other images, other activations, and the way
+between image, layer and score."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tf_gradcam import maps, target_rows, targets
+from tf_gradcam.forward import Forward, Read, find_logits, forward
+
+# What an error of the running graph is known by.
+ONE_MAP_PER_IMAGE = "one map for each image"
+PATCHES_COUNT = "patches that the score depends on"
+
+
+class Scene(NamedTuple):
+    """A batch of images as a method sees it: one layer's activations, one score, and how they change.
+
+    It belongs to the graph that it was made in, and so do its functions: in the body of a loop, look at the
+    scenes that `at` returns there.
+
+    Attributes:
+        image: `(N, *axes, C)` float: the input that the layer looks at, as the model takes it, but with its
+            channels last, and with one channel where it has none.
+        activations: `(N, *grid, K)` float: what the layer returns, on its grid.
+        score: `(N,)` float: the target's score.
+        index: `(N,)` int32, the class that is explained, or `None` where the target is no class.
+        logits: `(N, classes)` where the score is one of several logits; else `None`.
+        gradients: a tensor of this scene to its gradient by `activations`, `(N, *grid, K)`.
+        image_gradients: a tensor of this scene to its gradient by `image`, `(N, *axes, C)`.
+        at: other images `(R * N, *axes, C)`, R copies of the batch one after another, to their scene: with
+            the same target, and whatever this left to the model as it was chosen at first.
+        tail: other activations `(R * N, *grid, K)` to their score `(R * N,)`: the network run on from the
+            layer, with nothing computed that only the layer needed.
+        layer_output: the tensor that the layer returned, in the graph.
+        model_input: the tensor that the model was given, in the graph.
+    """
+
+    image: tf.Tensor
+    activations: tf.Tensor
+    score: tf.Tensor
+    index: tf.Tensor | None
+    logits: tf.Tensor | None
+    gradients: Callable[[tf.Tensor], tf.Tensor]
+    image_gradients: Callable[[tf.Tensor], tf.Tensor]
+    at: Callable[[tf.Tensor], "Scene"]
+    tail: Callable[[tf.Tensor], tf.Tensor]
+    layer_output: tf.Tensor
+    model_input: tf.Tensor
+
+
+class Source(NamedTuple):
+    """The input that a layer looks at.
+
+    Attributes:
+        position: among the model's inputs, flat.
+        image: the tensor.
+        lengths: of its axes, without batch and channels.
+        channels_first: whether its channels come right after the batch.
+        has_channels: whether it has any.
+    """
+
+    position: int
+    image: tf.Tensor
+    lengths: tf.Tensor
+    channels_first: bool
+    has_channels: bool
+
+    def shown(self, values):
+        """Return values of the image's shape as float `(N, *axes, C)`."""
+        values = targets.wide(values)
+        if not self.has_channels:
+            return values[..., None]
+        if not self.channels_first:
+            return values
+        return tf.transpose(values, [0, *range(2, values.shape.rank), 1])
+
+    def taken(self, values):
+        """Return `(N, *axes, C)` as the model takes it: the inverse of `shown`."""
+        if not self.has_channels:
+            values = values[..., 0]
+        elif self.channels_first:
+            values = tf.transpose(values, [0, values.shape.rank - 1, *range(1, values.shape.rank - 1)])
+        if self.image.dtype.is_integer:
+            values = tf.round(values)
+        return tf.saturate_cast(values, self.image.dtype)
+
+
+class Stage(NamedTuple):
+    """What all scenes of one explanation share.
+
+    Attributes:
+        model: the model.
+        read: the layer.
+        grid: of its activations.
+        images: what the model is called on first, N of each, in the structure that it takes.
+        source: which of them the layer looks at.
+        target: as `targets.fixed` returns it, with N rows.
+        column: which of a target's several scores is explained, or `None` where it has one.
+    """
+
+    model: keras.Model
+    read: Read
+    grid: maps.Grid
+    images: Any
+    source: Source
+    target: Any
+    column: tf.Tensor | None = None
+
+
+def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
+    """Return the scene of `images`, whose forward pass was `passed`.
+
+    Args:
+        stage: what it shares with all scenes of its explanation.
+        images: in the structure that the model takes, R copies of the batch.
+        passed: with the activations of the stage's layer.
+        target: the stage's, with R copies of its rows.
+    """
+    source, layer_output = stage.source, passed.activations[0]
+    model_input = keras.tree.flatten(images)[source.position]
+    logits = find_logits(passed.outputs)
+    score, index = targets.score(target, passed.outputs, logits)
+    if stage.column is not None:
+        score, index = score[:, stage.column], None if index is None else index[:, stage.column]
+
+    wide_score = targets.wide(score)
+    activations = maps.to_grid(targets.wide(layer_output), stage.grid)
+
+    def gradients(of):
+        gradient = _differentiate(of, layer_output)
+        if gradient is None and of is wide_score:
+            raise off_the_way(stage.read.layer.name)
+        if gradient is None:
+            return tf.zeros_like(activations)
+        return maps.to_grid(checked(gradient, score, stage.grid), stage.grid)
+
+    def image_gradients(of):
+        gradient = _differentiate(of, model_input)
+        if gradient is None:
+            raise ValueError(
+                "`method` needs the gradient by the image. Received: a model that takes "
+                f"{model_input.dtype.name}, or whose score doesn't depend on the image: there is none. Choose "
+                "a method that reads a layer."
+            )
+        return source.shown(gradient)
+
+    def at(image):
+        others, other_target = _copies(stage, tf.shape(image)[0])
+        others[source.position] = source.taken(image)
+        others = keras.tree.pack_sequence_as(stage.images, others)
+        return scene(stage, others, forward(stage.model, others, [stage.read]), other_target)
+
+    def tail(values):
+        others, other_target = _copies(stage, tf.shape(values)[0])
+        others = keras.tree.pack_sequence_as(stage.images, others)
+        own = _tile(layer_output, tf.shape(values)[0] // tf.shape(layer_output)[0])
+        values = maps.from_grid(tf.cast(values, layer_output.dtype), stage.grid, own)
+        outputs = forward(stage.model, others, [stage.read], replace=[values]).outputs
+        value, _ = targets.score(other_target, outputs, find_logits(outputs))
+        return targets.wide(value if stage.column is None else value[:, stage.column])
+
+    return Scene(
+        source.shown(model_input),
+        activations,
+        wide_score,
+        index,
+        targets.class_logits(target, passed.outputs, logits),
+        gradients,
+        image_gradients,
+        at,
+        tail,
+        layer_output,
+        model_input,
+    )
+
+
+def is_formula(method: Any) -> bool:
+    """Whether `method` needs nothing but activations, or activations and gradients."""
+    return not hasattr(method, "explain")
+
+
+def takes_gradients(formula: Callable) -> bool:
+    """Whether `formula` takes gradients, and not activations alone."""
+    try:
+        parameters = inspect.signature(formula).parameters.values()
+    except ValueError:  # Some callables don't tell.
+        return True
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [each for each in parameters if each.kind in kinds and each.default is inspect.Parameter.empty]
+    return len(needed) != 1 or any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
+
+
+def is_classless(method: Any) -> bool:
+    """Whether the map of `method` is the same for every target."""
+    while hasattr(method, "method"):  # one made of another
+        method = method.method
+    return is_formula(method) and not takes_gradients(method)
+
+
+def signed_map(method: Any, scene: Scene) -> tf.Tensor:
+    """Return the map of `scene` by `method`, a formula or more."""
+    if not is_formula(method):
+        return method.explain(scene)
+    if not takes_gradients(method):
+        return method(scene.activations)
+    return method(scene.activations, scene.gradients(scene.score))
+
+
+def _copies(stage, rows):
+    """Return the stage's images, flat, and its target, each copied to as many rows."""
+    images = keras.tree.flatten(stage.images)
+    copies = rows // tf.shape(images[0])[0]
+    numbers = [_tile(each, copies) for each in target_rows.numbers(stage.target)]
+    target = target_rows.with_numbers(stage.target, numbers) if numbers else stage.target
+    return [_tile(image, copies) for image in images], target
+
+
+def _tile(values, copies):
+    return tf.tile(values, [copies] + [1] * (len(values.shape) - 1))
+
+
+def _differentiate(of, by):
+    """Return the gradient in float32, or float64 where `by` is; `None` where `of` doesn't depend on it."""
+    (gradient,) = tf.gradients(of, [by])
+    if gradient is None:
+        return None
+    (scaled,) = tf.gradients(1024 * of, [by]) if by.dtype == tf.float16 else (None,)
+    return unscaled(tf.convert_to_tensor(gradient), scaled)
+
+
+def unscaled(gradient: tf.Tensor, scaled: tf.Tensor | None) -> tf.Tensor:
+    """Return a gradient in float32 or wider, given the one of 1024 times the score if it is a float16.
+
+    Spread over many places a gradient vanishes in float16, and scaled up another overflows.
+    """
+    if gradient.dtype != tf.float16:
+        return targets.wide(gradient)
+    scaled = targets.wide(tf.convert_to_tensor(scaled)) / 1024
+    return tf.where(tf.math.is_finite(scaled), scaled, targets.wide(gradient))
+
+
+def checked(gradient: tf.Tensor, score: tf.Tensor, grid: maps.Grid) -> tf.Tensor:
+    """Return `gradient`, with a complaint in the graph for what only its values can tell."""
+    rows, images = tf.shape(gradient)[0], tf.shape(score)[0]
+    complaints = [tf.debugging.assert_equal(rows, images, ONE_MAP_PER_IMAGE)]
+    if grid.extra:
+        counts = tf.reduce_any(maps.to_grid(gradient, grid) != 0)
+        complaints.append(tf.debugging.Assert(counts | tf.reduce_all(gradient == 0), [PATCHES_COUNT]))
+    with tf.control_dependencies([each for each in complaints if each is not None]):
+        return tf.identity(gradient)
+
+
+def off_the_way(layer: str) -> ValueError:
+    return ValueError(
+        f"`layer` must be on the way to the score. Received: layer={layer!r}, on which the target's score "
+        "doesn't depend. Choose a layer before the output that is explained."
+    )
