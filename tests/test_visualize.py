@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from tf_gradcam.visualize import colorize, overlay, show
+from tf_gradcam.visualize import colorize, overlay, overlay_concepts, show
 
 COLD, HOT = (0, 0, 128), (128, 0, 0)  # the ends of jet, in RGB
 GREY = np.full((2, 3, 3), 100, np.uint8)
@@ -193,6 +193,31 @@ def test_alpha_outside_0_to_1_is_refused(alpha):
 def test_a_preprocessed_image_is_refused(photograph, heatmap):
     with pytest.raises(ValueError, match="the photograph"):
         overlay(photograph / 127.5 - 1, heatmap)
+
+
+# overlay_concepts
+
+
+def test_each_pixel_has_the_colour_of_its_strongest_concept():
+    heatmaps = np.array([[[1, 0, 0.2]], [[0.5, 0, 0.8]]])
+    picture = overlay_concepts(GREY[:1], heatmaps, alpha=1.0, colormap="hsv")
+    # hsv begins in red, (255, 0, 0), and is cyan, (0, 255, 255), half way round; 0.8 of it over the grey of 100:
+    # 100 + 0.8 * (0 - 100) = 20 and 100 + 0.8 * (255 - 100) = 224
+    np.testing.assert_allclose(picture[0], [(255, 0, 0), (100, 100, 100), (20, 224, 224)], atol=6)
+
+
+def test_alpha_and_colormap_change_the_concepts_too():
+    heatmaps = np.ones((2, 2, 3))
+    default = overlay_concepts(GREY, heatmaps)
+    assert not np.array_equal(default, overlay_concepts(GREY, heatmaps, alpha=0.3))
+    assert not np.array_equal(default, overlay_concepts(GREY, heatmaps, colormap="twilight"))
+    np.testing.assert_array_equal(overlay_concepts(GREY, heatmaps, alpha=0), GREY)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, "much"])
+def test_an_alpha_that_is_no_share_is_refused_for_concepts_too(alpha):
+    with pytest.raises(ValueError, match="`alpha` must be a number in"):
+        overlay_concepts(GREY, np.ones((2, 2, 3)), alpha=alpha)
 
 
 # show

@@ -7,10 +7,11 @@ __version__ = "0.1.0"
 # Loaded when first used: `tf-gradcam --help` need not wait for TensorFlow, nor tensors for matplotlib.
 _HOMES = {
     "cam": ["Explanation", "GradCAM", "make_gradcam_heatmap"],
+    "factorization": ["Factorization", "deep_feature_factorization"],
     "layers": ["list_layers"],
     "submodel": ["build_submodel"],
     "image": ["load_image"],
-    "visualize": ["colorize", "overlay", "show"],
+    "visualize": ["colorize", "overlay", "overlay_concepts", "show"],
     "export": ["export_gradcam"],
 }
 _MODULES = ["methods", "pretrained", "targets"]

@@ -63,6 +63,30 @@ def overlay(
     return _blend(photograph, _fit(heatmap, photograph), alpha, colormap, fade)
 
 
+def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap: str = "hsv") -> np.ndarray:
+    """Lay several heatmaps over a photograph, each in a colour of its own: the strongest wins a pixel.
+
+    Args:
+        image: the photograph; see `overlay`.
+        heatmaps: `(P, h, w)` in `[0, 1]`, as `deep_feature_factorization` returns them for one image.
+        alpha: weight of the colours in `[0, 1]` where the strongest heatmap is 1.
+        colormap: name of the OpenCV colour map whose colours they get, at equal distances.
+
+    Returns:
+        uint8 array `(H, W, 3)`, RGB, of the photograph's height and width.
+
+    Raises:
+        ImportError, FileNotFoundError, TypeError, ValueError: as `overlay` does.
+    """
+    photograph = load_image(image)
+    fitted = np.stack([_fit(each, photograph) for each in _list(heatmaps, rank=2)])
+    # A cyclic map ends in the colour that it begins with.
+    colors = _palette(colormap)[np.arange(len(fitted)) * 256 // len(fitted)].astype(np.float32)
+    weight = _checked_alpha(alpha) * fitted.max(axis=0)[..., None]
+    base = photograph.astype(np.float32)
+    return np.rint(base + weight * (colors[fitted.argmax(axis=0)] - base)).astype(np.uint8)
+
+
 def show(
     image: Any,
     explanation: Any,
@@ -159,11 +183,16 @@ def _fit(heatmap, photograph) -> np.ndarray:
 
 
 def _blend(photograph, heatmap, alpha, colormap, fade) -> np.ndarray:
-    if not (isinstance(alpha, numbers.Real) and 0 <= alpha <= 1):
-        raise ValueError(f"`alpha` must be a number in [0, 1]. Received: alpha={alpha!r}")
+    alpha = _checked_alpha(alpha)
     weight = alpha * heatmap[..., None] if fade else alpha
     base = photograph.astype(np.float32)
     return np.rint(base + weight * (colorize(heatmap, colormap) - base)).astype(np.uint8)
+
+
+def _checked_alpha(alpha):
+    if not (isinstance(alpha, numbers.Real) and 0 <= alpha <= 1):
+        raise ValueError(f"`alpha` must be a number in [0, 1]. Received: alpha={alpha!r}")
+    return alpha
 
 
 # The figure
