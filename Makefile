@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench applications clean
+.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench gallery parity applications clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
 help:  ## say what there is to make
@@ -36,12 +36,22 @@ notebooks: $(VENV)/test.stamp  ## run the notebooks from top to bottom
 bench: $(VENV)/test.stamp  ## time Grad-CAM beside a forward pass
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/classes.py
+	$(BIN)/python benchmarks/methods.py
+
+gallery: $(VENV)/test.stamp  ## draw every method on photographs, for docs/methods.md
+	$(BIN)/python benchmarks/gallery.py
+
+parity:  ## compare every method with PyTorch's libraries, for docs/parity.md; takes torch
+	$(MAKE) $(VENV)-parity/test.stamp VENV=$(VENV)-parity
+	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement benchmarks/parity/requirements.txt
+	$(VENV)-parity/bin/python benchmarks/parity/compare.py
 
 applications: $(VENV)/test.stamp  ## explain every model of keras.applications, for docs/applications.md
 	$(BIN)/python benchmarks/applications.py
 
 clean:  ## remove everything that was made
-	rm -rf .venv .venv-minimum build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-minimum .venv-parity build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stem is the extra to install. The version, which pip writes down, is in __init__.py.

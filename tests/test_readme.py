@@ -1,5 +1,6 @@
-"""The README's examples run as they stand."""
+"""The examples of the README and of docs/methods.md run as they stand, and their tables are true."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -7,10 +8,15 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import zoo
 from conftest import chain
 
+import tf_gradcam
+from tf_gradcam import methods
+
 README = pathlib.Path(__file__).parent.parent / "README.md"
+METHODS = README.parent / "docs" / "methods.md"
 
 
 def build(units, activation):
@@ -38,7 +44,7 @@ def test_the_python_examples_run_as_they_stand(tmp_path, monkeypatch):
         "photographs": photographs,
         "images": photographs / 255,
     }
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks[:3]:
         exec(block, names)
     assert names["heatmap"].shape == names["picture"].shape[:2] == (224, 224)
@@ -54,3 +60,32 @@ def test_every_kind_of_model_in_the_table_is_a_test_and_every_test_is_in_the_tab
     kinds = re.findall(r"`([^`]+)`", table)
     assert len(set(kinds)) == len(kinds)
     assert set(kinds) == set(zoo.KINDS)
+
+
+def test_the_table_of_methods_is_that_of_the_module():
+    table = METHODS.read_text(encoding="utf-8").partition("| method | map L |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in table.splitlines()[2:]]
+    written = {
+        name.strip("|` "): (cost, signed == "yes", paper) for name, _, paper, _, cost, signed, *_ in rows
+    }
+    assert written == {name: about[1:] for name, about in methods.METHODS.items()}
+
+
+def test_the_examples_of_the_methods_run_as_they_stand(tmp_path, monkeypatch):
+    made, own, concepts = re.findall(r"```python\n(.*?)```", METHODS.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    images = keras.Input((16, 16, 3))
+    steps = [keras.layers.Conv2D(4, 3, activation="relu", name=f"block{n}") for n in (3, 5, 7)]
+    steps += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    model = keras.Model(images, chain(images, steps))
+    random = np.random.default_rng(0)
+    cv2.imwrite("cat.jpg", random.integers(0, 256, (16, 16, 3), dtype="uint8"))
+    names = {"dataclasses": dataclasses, "tf": tf, "tf_gradcam": tf_gradcam, "GradCAM": tf_gradcam.GradCAM}
+    names |= {"model": model, "images": random.random((2, 16, 16, 3))}
+    for line in made.splitlines()[2:]:
+        explain = eval(line.partition("  #")[0], {**names, "methods": methods})
+        assert explain(names["images"]).heatmap.shape == (2, 16, 16)
+    exec(own, names)
+    assert names["explanation"].map.shape == (2, 10, 10)
+    exec(concepts, names)
+    assert names["found"].heatmaps.shape == (2, 4, 16, 16)

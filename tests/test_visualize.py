@@ -201,8 +201,8 @@ def test_a_preprocessed_image_is_refused(photograph, heatmap):
 def test_each_pixel_has_the_colour_of_its_strongest_concept():
     heatmaps = np.array([[[1, 0, 0.2]], [[0.5, 0, 0.8]]])
     picture = overlay_concepts(GREY[:1], heatmaps, alpha=1.0, colormap="hsv")
-    # hsv begins in red, (255, 0, 0), and is cyan, (0, 255, 255), half way round; 0.8 of it over the grey of 100:
-    # 100 + 0.8 * (0 - 100) = 20 and 100 + 0.8 * (255 - 100) = 224
+    # hsv begins in red, (255, 0, 0), and is cyan, (0, 255, 255), half way round; 0.8 of it over the grey of
+    # 100: 100 + 0.8 * (0 - 100) = 20 and 100 + 0.8 * (255 - 100) = 224
     np.testing.assert_allclose(picture[0], [(255, 0, 0), (100, 100, 100), (20, 224, 224)], atol=6)
 
 

@@ -73,7 +73,7 @@ METHODS = {
     "finercam": About(finercam(), "1", True, "Zhang 2025"),
     "shapleycam": About(shapleycam(), "1", True, "Cai 2025"),
     "eigencam": About(eigencam, "1", False, "Muhammad & Yeasin 2020"),
-    "eigengradcam": About(eigengradcam, "1", True, "pytorch-grad-cam"),
+    "eigengradcam": About(eigengradcam, "1", False, "pytorch-grad-cam"),
     "fem": About(fem, "1", False, "Fuad 2020"),
     "kpca_cam": About(kpca_cam, "1", False, "Karmani 2024"),
     "ablationcam": About(ablationcam(), "1 + K of the head", True, "Desai & Ramaswamy 2020"),
@@ -87,7 +87,7 @@ METHODS = {
     "smoothgrad": About(smooth(gradient()), "3 n", False, "Smilkov 2017"),
     "guided_backprop": About(guided_backprop(), "4", False, "Springenberg 2015"),
     "guided_gradcam": About(guided_gradcam(), "4", False, "Selvaraju 2017"),
-    "fullgrad": About(fullgrad(), "3", False, "Srinivas & Fleuret 2019"),
+    "fullgrad": About(fullgrad(), "4", False, "Srinivas & Fleuret 2019"),
 }
 
 

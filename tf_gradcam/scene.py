@@ -143,8 +143,8 @@ def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
         if gradient is None:
             raise ValueError(
                 "`method` needs the gradient by the image. Received: a model that takes "
-                f"{model_input.dtype.name}, or whose score doesn't depend on the image: there is none. Choose "
-                "a method that reads a layer."
+                f"{model_input.dtype.name}, or whose score doesn't depend on the image: there is none. "
+                "Choose a method that reads a layer."
             )
         return source.shown(gradient)
 
