@@ -11,6 +11,7 @@ import sys
 
 import cv2
 import matplotlib.pyplot
+import numpy as np
 import skimage.data
 import sklearn.datasets
 
@@ -22,10 +23,13 @@ PHOTOGRAPHS = {
     "Egyptian cat": skimage.data.chelsea,
     "espresso": lambda: skimage.data.coffee()[:, 100:500],
     "tripod": lambda: cv2.cvtColor(skimage.data.camera(), cv2.COLOR_GRAY2RGB),
-    "daisy": lambda: sklearn.datasets.load_sample_image("flower.jpg")[:, 106:533],
+    "flower": lambda: sklearn.datasets.load_sample_image("flower.jpg")[:, 106:533],
 }
 LAYERS = ["block3b_add", "block5c_add", "block6d_add", "top_activation"]
 LAST_LAYER = ["cam"]
+OF_PIXELS = ["gradient", "gradient_x_input", "integrated_gradients", "smoothgrad"]
+OF_PIXELS += ["guided_backprop", "guided_gradcam"]
+SHORT = ["gradcam", "finercam", "eigencam", "fem", "scorecam", "rise", "smoothgrad", "fullgrad"]
 BUDGETS = {  # what would take minutes for every photograph
     "scorecam": methods.scorecam(channels=256),
     "sscam": methods.sscam(channels=32, samples=8),
@@ -34,10 +38,16 @@ BUDGETS = {  # what would take minutes for every photograph
 
 
 def pictures(model, photographs, method, layer=None):
-    """Return the overlay of each photograph."""
-    method = BUDGETS.get(method, method)
-    cam = tf_gradcam.GradCAM(model, layer, method=method, preprocess=pretrained.preprocess)
-    return [tf_gradcam.overlay(each, cam(each).heatmap[0]) for each in photographs]
+    """Return a picture of each photograph's heatmap."""
+    known = BUDGETS.get(method, method)
+    cam = tf_gradcam.GradCAM(model, layer, method=known, preprocess=pretrained.preprocess)
+    draw_one = pixels if method in OF_PIXELS else tf_gradcam.overlay
+    return [draw_one(each, cam(each).heatmap[0]) for each in photographs]
+
+
+def pixels(photograph, heatmap):
+    """Draw single pixels, which an overlay would hide: without the photograph, the brightest 1 % as one."""
+    return tf_gradcam.colorize(np.clip(heatmap / np.quantile(heatmap, 0.99), 0, 1), "inferno")
 
 
 def draw(columns, rows, pictures, file):
@@ -66,6 +76,8 @@ def main():
     half = -(-len(names) // 2)
     for number, part in enumerate((slice(half), slice(half, None)), start=1):
         draw(list(PHOTOGRAPHS), names[part], rows[part], folder / f"methods-{number}.jpg")
+    short = [rows[names.index(name)] for name in SHORT]
+    draw(SHORT, list(PHOTOGRAPHS), list(zip(*short, strict=True)), folder / "methods.jpg")
     names = [name for name in names if name not in LAST_LAYER and not _at_image(name)]
     columns = [[pictures(model, photographs[:1], name, layer)[0] for layer in LAYERS] for name in names]
     draw(LAYERS, names, columns, folder / "layers.jpg")

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from conftest import SIDE, build, chain, parts
 
-from tf_gradcam import GradCAM, export_gradcam
+from tf_gradcam import GradCAM, export_gradcam, methods
 
 
 def endpoints(path):
@@ -26,6 +26,20 @@ def test_the_exported_model_answers_what_the_explainer_answers(model, images, tm
     np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-6)
     np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
     np.testing.assert_array_equal(answer["class"], expected.target)
+
+
+@pytest.mark.parametrize("method", ["finercam", "scorecam", "smoothgrad", "guided_backprop", "fullgrad"])
+def test_every_kind_of_method_can_be_exported(functional, images, method, tmp_path):
+    export_gradcam(functional, tmp_path, method=method)
+    answer = endpoints(tmp_path)["gradcam"](images=tf.constant(images))
+    np.testing.assert_allclose(
+        answer["heatmap"], GradCAM(functional, method=method)(images).heatmap, atol=1e-5
+    )
+
+
+def test_a_method_that_calls_python_is_not_exported(functional, tmp_path):
+    with pytest.raises(ValueError, match="`method` must not report its progress"):
+        export_gradcam(functional, tmp_path, method=methods.scorecam(progress=print))
 
 
 def test_existing_clients_get_what_the_model_answers(model, images, tmp_path):

@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import SIDE
 from oracle import Oracle
 
@@ -75,6 +76,16 @@ def test_size_and_preprocess_are_heeded(painted):
     assert deep_feature_factorization(model, images, "conv", 2, size=(5, 6)).heatmaps.shape == (2, 2, 5, 6)
     raw = (10 * images).astype("uint8")
     found = deep_feature_factorization(model, raw, "conv", 2, preprocess=lambda pixels: pixels / 10)
+    np.testing.assert_allclose(found.concepts, [[0, 0, 5], [3, 0, 0]], atol=1e-2)
+
+
+def test_heatmaps_are_as_large_as_the_photographs_before_they_were_preprocessed(painted):
+    model, images = painted
+    large = np.repeat(np.repeat(images, 2, axis=1), 3, axis=2)
+    found = deep_feature_factorization(
+        model, large, "conv", 2, preprocess=lambda pixels: tf.image.resize(pixels, (8, 8), "nearest")
+    )
+    assert found.heatmaps.shape == (2, 2, 16, 24)
     np.testing.assert_allclose(found.concepts, [[0, 0, 5], [3, 0, 0]], atol=1e-2)
 
 

@@ -43,7 +43,7 @@ def export_gradcam(
         interpolation: how it is resized; see `GradCAM`.
 
     Raises:
-        TypeError, ValueError: as `GradCAM` does, or if `model` isn't built.
+        TypeError, ValueError: as `GradCAM` does, or if `model` isn't built, or `method` reports its progress.
 
     Example:
 
@@ -52,6 +52,8 @@ def export_gradcam(
     answer = tf.saved_model.load("models/cat/1").signatures["gradcam"](images=images)
     ```
     """
+    if getattr(method, "progress", None) is not None:
+        raise ValueError("`method` must not report its progress: a server can't call Python. Leave it out.")
     cam = GradCAM(model, layer, method=method, preprocess=preprocess)
     specs = layers.specs_of(model)
     if preprocess is not None:
@@ -71,7 +73,9 @@ def export_gradcam(
     # Read off the explanation: the graph optimiser drops what these outputs don't need.
     archive.add_endpoint("serving_default", lambda images: cam(images).outputs, signature)
     archive.add_endpoint("gradcam", explain, signature)
-    archive.write_out(os.fspath(path), verbose=False)
+    # Nobody trains what is served; and the gradients of guided backpropagation can't be saved.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    archive.write_out(os.fspath(path), options=options, verbose=False)
 
 
 def _raw(spec) -> tf.TensorSpec:

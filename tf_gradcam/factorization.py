@@ -80,23 +80,25 @@ def deep_feature_factorization(
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Factorize each by itself.")
     size = maps.checked_size(size)
-    images = inputs.batch("images", images, inputs.known_specs(model), inputs.arguments(model) > 1)
-    images = gradients.preprocessed(preprocess, images)
+    raw = inputs.batch("images", images, inputs.known_specs(model), inputs.arguments(model) > 1)
+    images = gradients.preprocessed(preprocess, raw)
     specs = inputs.specs_for(model, images)
     inputs.check("images", images, specs)
     images = gradients.cast(images, specs)
     if not layers.is_built(model):
         build(model, images)
     (read,) = choice.resolve(model, layer, call, images)
-    grid, lengths, activations = _look(model, read, images)
+    (first,) = layers.are_channels_first(model, [read.layer])
+    grid, source, activations = _look(model, read, images, first)
     shares, features, error = _factorize(decomposition, activations, concepts)
     signed_maps = shares.T.reshape(concepts, *activations.shape[:-1]).swapaxes(0, 1)
-    flat = signed_maps.reshape(-1, *signed_maps.shape[2:])
-    sides = lengths if isinstance(size, str) else size
-    heatmaps = flat if sides is None else maps.resize(tf.constant(flat), sides, "bilinear").numpy()
-    heatmaps = (
-        np.clip(heatmaps, 0, 1).astype("float32").reshape(len(activations), concepts, *heatmaps.shape[1:])
-    )
+    sides = gradients.lengths_of(raw, source, grid, first) if isinstance(size, str) else size
+    heatmaps = signed_maps
+    if sides is not None:
+        flat = tf.constant(signed_maps.reshape(-1, *signed_maps.shape[2:]))
+        resized = maps.resize(flat, sides, "bilinear").numpy()
+        heatmaps = resized.reshape(*signed_maps.shape[:2], *resized.shape[1:])
+    heatmaps = np.clip(heatmaps, 0, 1).astype("float32")
     scores = _scores(model, read, images, grid, features, activations.shape[1:-1])
     return Factorization(heatmaps, signed_maps, features, scores, error)
 
@@ -110,20 +112,19 @@ def _import(module):
         ) from error
 
 
-def _look(model, read, images):
-    """Return the layer's grid, the lengths of the image that it looks at, and its activations on the grid."""
-    (first,) = layers.are_channels_first(model, [read.layer])
+def _look(model, read, images, channels_first):
+    """Return the layer's grid, the image that it looks at, and its activations on the grid."""
     found = []
 
     def look(images):
         (activations,), _ = forward(model, images, [read])
-        grid = gradients.grid_of(model, read.layer, activations, images, first)
-        source = gradients.source_of(images, [activations], [grid], [read.layer.name], [first])
-        found.append(grid)
-        return maps.to_grid(wide(activations), grid), None if source is None else source.lengths
+        grid = gradients.grid_of(model, read.layer, activations, images, channels_first)
+        source = gradients.source_of(images, [activations], [grid], [read.layer.name], [channels_first])
+        found.extend([grid, source])
+        return maps.to_grid(wide(activations), grid)
 
-    activations, lengths = _run(look, images)
-    return found[0], lengths, activations.numpy()
+    activations = _run(look, images).numpy()
+    return *found, activations
 
 
 def _factorize(decomposition, activations, concepts):

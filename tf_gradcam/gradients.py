@@ -52,7 +52,7 @@ def explain_map(model, reads, method, preprocess):
             ]
         shown = all(each is None or tf.is_tensor(each) for each in keras.tree.flatten(read.outputs))
         outputs = read.outputs if shown else None
-        return signed_maps, score, index, outputs, None if source is None else source.lengths
+        return signed_maps, score, index, outputs, lengths_of(images, source, grids[0], first[0])
 
     return explain
 
@@ -117,8 +117,14 @@ def source_of(images, activations, grids, names, channels_first) -> Source | Non
         return None
     image, axes = images[sources[0]], len(grids[0].shape)
     first = inputs.is_channels_first(image.shape, unknown=channels_first[0])
-    lengths = maps.places(image, axes, channels_first[0])
-    return Source(sources[0], image, lengths, first, image.shape.rank > axes + 1)
+    return Source(sources[0], image, first, image.shape.rank > axes + 1)
+
+
+def lengths_of(images, source, grid, channels_first) -> tf.Tensor | None:
+    """Return the lengths of the image that a layer looks at, also before it was preprocessed."""
+    if source is None:
+        return None
+    return maps.places(keras.tree.flatten(images)[source.position], len(grid.shape), channels_first)
 
 
 def _explained(method, stage, passed, score) -> tf.Tensor:
