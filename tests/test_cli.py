@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tf_gradcam
-from tf_gradcam import classifier, cli
+from tf_gradcam import classifier, cli, methods
 
 LABELS = ["ant", "bee", "cat", "dog", "eel"]
 
@@ -275,6 +275,101 @@ def test_a_blank_heatmap_is_said(functional, capsys):
     assert f"tf-gradcam: warning: a.png: {row['warning']}" in capsys.readouterr().err
 
 
+# Several methods
+
+
+def test_several_methods_are_a_row_each_and_one_picture(tiny, capsys):
+    photos = [write_photo("a.png"), "missing.png"]
+    assert explain(*photos, *tiny, "--method", "gradcam, eigencam,gradient,gradcam", "--target", "dog") == 1
+    *rows, missing = explained()
+    assert [(row["method"], row["layer"]) for row in rows] == [
+        ("gradcam", "relu2"),
+        ("eigencam", "relu2"),
+        ("gradient", "image"),
+    ]
+    assert [(row["label"], row["class"]) for row in rows] == [("dog", 3), ("every class", None), ("dog", 3)]
+    assert rows[0]["score"] == rows[2]["score"]
+    assert rows[0]["probability"] == rows[2]["probability"]
+    assert (rows[1]["score"], rows[1]["probability"]) == (None, None)
+    assert set(missing) == {"file", "error"}
+    pictures = {f"a-{row['method']}-{kind}.png": row[kind] for row in rows for kind in ("overlay", "heatmap")}
+    assert list(pictures) == list(pictures.values())
+    assert {row["comparison"] for row in rows} == {"a-methods.png"}
+    assert files("gradcam") == {*pictures, "a-methods.png", "explanations.json"}
+    out, err = capsys.readouterr()
+    assert out.split()[:3] == ["photo", "method", "label"]
+    assert err == "tf-gradcam: error: missing.png: no photograph is there, and none matches\n"
+
+
+def test_a_method_among_several_draws_what_it_draws_alone(tiny, capsys):
+    options = [write_photo("a.png"), *tiny, "--layer", "conv1"]
+    assert explain(*options, "--method", "layercam,gradient_x_input", "--out", "both") == 0
+    capsys.readouterr()
+    assert explain(*options, "--method", "layercam", "--out", "alone") == 0
+    assert "method" not in capsys.readouterr().out
+    for kind in ("overlay", "heatmap"):
+        alone = pathlib.Path(f"alone/a-{kind}.png").read_bytes()
+        assert pathlib.Path(f"both/a-layercam-{kind}.png").read_bytes() == alone
+        assert pathlib.Path(f"both/a-gradient_x_input-{kind}.png").read_bytes() != alone
+
+
+@pytest.mark.slow
+def test_a_comparison_wraps_into_rows_and_cuts_no_title(tiny):
+    labels = [f"${label}$ whose name is so long that it stands in two lines or more" for label in LABELS]
+    pathlib.Path("labels.txt").write_text("\n".join(labels))
+    shapes = []
+    for names in ("gradcam,layercam", "gradcam,layercam,eigencam,hirescam,gradient"):
+        assert explain(write_photo("a.png", size=(30, 30)), *tiny, "--method", names) == 0
+        picture = tf_gradcam.load_image("gradcam/a-methods.png")
+        edges = [picture[0], picture[-1], picture[:, 0], picture[:, -1]]
+        assert all((edge == 255).all() for edge in edges)
+        shapes.append(picture.shape)
+    one_row, two_rows = shapes  # of 3 panels each
+    assert two_rows[1] == one_row[1]
+    assert 1.8 * one_row[0] < two_rows[0] < 2 * one_row[0]
+
+
+@pytest.mark.slow
+def test_a_budget_of_channels_changes_the_map_of_the_methods_that_have_one(tiny):
+    photo, several = write_photo("a.png"), ["--method", "gradcam,scorecam"]
+
+    def overlays(*options):
+        assert explain(photo, *tiny, *several, *options) == 0
+        return [pathlib.Path("gradcam", row["overlay"]).read_bytes() for row in explained()]
+
+    all_channels, one_channel = overlays(), overlays("--channels", "1")
+    assert all_channels[0] == one_channel[0]
+    assert all_channels[1] != one_channel[1]
+
+
+@pytest.mark.parametrize(("method", "expected"), [("gradcam", [1, 0, 0]), ("scorecam", [0, 0])])
+def test_what_takes_seconds_is_compiled_but_not_run_before_the_first_photograph(
+    method, expected, tiny, monkeypatch
+):
+    compiled, timed = [], cli._timed
+
+    def spy(cam, *args, **kwargs):
+        before = len(cam._explainer._traces)
+        answer = timed(cam, *args, **kwargs)
+        compiled.append(len(cam._explainer._traces) - before)
+        return answer
+
+    monkeypatch.setattr(cli, "_timed", spy)
+    assert explain(write_photo("a.png"), write_photo("b.png", seed=1), *tiny, "--method", method) == 0
+    assert compiled == expected
+
+
+def test_a_blank_heatmap_is_said_of_its_method(functional, capsys):
+    functional.set_weights([0 * weight for weight in functional.get_weights()])
+    options = [*save(functional), "--method", "eigencam,gradient"]
+    assert explain(write_photo("a.png"), *options) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "tf-gradcam: warning: a.png eigencam: blank heatmap: nothing at layer relu2 stands out",
+        "tf-gradcam: warning: a.png gradient: blank heatmap: nothing in the image speaks for class 0",
+    ]
+
+
 # Options
 
 
@@ -415,6 +510,17 @@ def test_a_preprocessing_function_comes_from_the_current_folder(tiny):
         (["--top", "0"], "Received: 0"),
         (["--top", "2", "--target", "1"], "not allowed with"),
         (["--method", "camgrad"], "method='camgrad'"),
+        (["--method", "gradcam,camgrad"], "'xgradcam']. Received: method='camgrad'"),
+        (["--method", "gradcam,"], "method=''"),
+        (["--method", "gradcam,layercam", "--top", "2"], "`--top` must be 1 with several methods"),
+        (["--method", "eigencam", "--target", "1"], "eigencam, with the same map for every class"),
+        (["--method", "eigencam", "--top", "2"], "eigencam, with the same map for every class"),
+        (["--method", "gradient", "--layer", "conv1"], "layer='conv1'"),
+        (["--method", "scorecam", "--labels", "short.txt"], "name 5 classes"),
+        (["--method", "scorecam", "--top", "6"], "at most 5"),
+        (["--method", "rise", "--colormap", "jett"], "colormap='jett'"),
+        (["--channels", "3"], "ablationcam, scorecam, sscam, iscam. Received: gradcam"),
+        (["--channels", "0", "--method", "scorecam"], "Received: 0"),
         (["--colormap", "jett"], "colormap='jett'"),
         (["--alpha", "1.5"], "alpha=1.5"),
         (["--labels", "missing.txt"], "missing.txt"),
@@ -527,6 +633,19 @@ def test_layers_lists_them_in_order_and_marks_the_default(tiny, capsys):
     assert rows[-4:-1] == ["conv1 Conv2D 8 x 8 x 8", "conv2 Conv2D 8 x 8 x 6", "relu2 ReLU 8 x 8 x 6 default"]
 
 
+def test_methods_lists_each_in_one_line_with_cost_and_paper(capsys):
+    assert cli.main(["methods"]) == 0
+    out, err = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    for name, about in methods.METHODS.items():
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert line.startswith(f"{name} {about.cost} {'yes' if about.signed else 'no'} ")
+        assert line.endswith(f" {about.paper}")
+    assert {"gradcam 1 yes layer Selvaraju 2017", "gradient 3 no image Simonyan 2014"} <= set(lines)
+    assert "eigencam 1 no layer, every class Muhammad & Yeasin 2020" in lines
+    assert err == ""
+
+
 def test_the_demo_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["demo"]) == 2
@@ -545,6 +664,19 @@ def test_the_demo_explains_real_photographs(capsys):
     assert min(tf_gradcam.load_image("tf_gradcam_demo/contact-sheet.png").shape[:2]) > 500
     out = capsys.readouterr().out
     assert all(file in out and row["label"] in out for file, row in rows.items())
+
+
+@pytest.mark.slow
+def test_the_demo_compares_methods_on_its_contact_sheet():
+    assert cli.main(["demo", "--method", "gradcam,eigencam"]) == 0
+    rows = explained("tf_gradcam_demo")
+    assert [row["method"] for row in rows] == ["gradcam", "eigencam"] * 6
+    one, sheet = (
+        tf_gradcam.load_image(f"tf_gradcam_demo/{name}.png").shape
+        for name in ("chelsea-methods", "contact-sheet")
+    )
+    assert sheet[1] == one[1]
+    assert sheet[0] > 6 * one[0]  # Chelsea is the widest.
 
 
 @pytest.mark.slow

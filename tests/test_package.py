@@ -44,7 +44,8 @@ ARROWS = {
     "pretrained": {"checkpoint"},
     "visualize": {"image"},
     "gradients": {"forward", "inputs", "layers", "maps", "scene", "targets"},
-    "cam": {"choice", "forward", "gradients", "inputs", "layers", "maps", "methods", "scene", "target_rows"},
+    "cam": {"choice", "forward", "gradients", "inputs", "layers", "maps", "methods", "scene", "target_rows"}
+    | {"targets"},
     "factorization": {"choice", "forward", "gradients", "inputs", "layers", "maps", "targets"},
     "export": {"cam", "inputs", "layers", "methods"},
     "classifier": {"pretrained"},

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import choice, gradients, inputs, layers, maps, methods, scene, target_rows
+from tf_gradcam import choice, gradients, inputs, layers, maps, methods, scene, target_rows, targets
 from tf_gradcam.forward import build
 from tf_gradcam.methods import Method
 
@@ -193,7 +193,7 @@ class _Explainer:
         self._parts = layers.parts(model)  # last, as it tells other threads that all the rest is there
 
     def explain(self, name, images, target, size, interpolation) -> Explanation:
-        if target is not None and scene.is_classless(self._method):
+        if not _is_no_class(target) and scene.is_classless(self._method):
             raise ValueError(
                 f"`target` must be None for a method whose map is the same for every class. Received: "
                 f"target={target!r:.80}"
@@ -347,6 +347,11 @@ def _checked_fuse(fuse, layer):
             f"layer={getattr(layer, 'name', layer)!r}. Give a list of layers."
         )
     return fuse or maps.FUSIONS[0]
+
+
+def _is_no_class(target) -> bool:
+    """Whether `target` leaves the class open; which output is meant has to be said even then."""
+    return target is None or (isinstance(target, targets.Output) and target.target is None)
 
 
 def _lengths(size) -> list[np.ndarray]:

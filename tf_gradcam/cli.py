@@ -6,15 +6,19 @@ mistyped command are answered at once.
 
 import argparse
 import contextlib
+import dataclasses
+import functools
 import glob
 import importlib
 import importlib.util
 import itertools
 import json
+import math
 import os
 import pathlib
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -24,6 +28,8 @@ from tf_gradcam import __version__
 _PHOTO_FILES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _LONGEST_SIDE = 512
 _JSON = "explanations.json"
+_EVERY_CLASS = "every class"  # the label of a map that no class was chosen for
+_PANELS, _PANEL, _GAP = 5, 2.6, 0.02  # of a comparison: how many in a row, how wide in inches, what between
 _DEMO_PHOTOS = (
     ("skimage", "data/chelsea.png"),
     ("skimage", "data/coffee.png"),
@@ -47,6 +53,16 @@ class _Answer(NamedTuple):
     row: dict
     image: Any = None
     heatmap: Any = None
+
+
+class _Way(NamedTuple):
+    """One of the methods asked for, with its `GradCAM`, the name of its layer, and what sets it apart."""
+
+    method: str
+    cam: Any
+    layer: str
+    classless: bool
+    slow: bool
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain",
         help="explain photographs",
-        description=f"Write NAME-overlay.png and NAME-heatmap.png for each photograph, and one {_JSON}.",
+        description=f"Write NAME-overlay.png and NAME-heatmap.png for each photograph, and one {_JSON}. With "
+        "several methods these are NAME-METHOD-overlay.png and so on, and NAME-methods.png compares them.",
         epilog="Exit code: 0; 1 when a photograph couldn't be explained (the others are); 2 for wrong usage.",
     )
     explain.add_argument("photos", nargs="+", metavar="PHOTO", help="file, folder of photographs, or glob")
@@ -104,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model_option(layers)
     layers.set_defaults(run=_layers)
+    methods = commands.add_parser(
+        "methods",
+        help="list the methods that explain",
+        description="List every method with its cost, sign, what it looks at, and paper.",
+    )
+    methods.set_defaults(run=_methods)
     return parser
 
 
@@ -139,13 +162,25 @@ def _add_explain_options(parser, out) -> None:
         "--target", metavar="N|LABEL", help="class to explain: index or label (default: the predicted one)"
     )
     classes.add_argument(
-        "--top", type=_count, default=1, metavar="K", help="explain the K best classes (default: %(default)s)"
+        "--top",
+        type=_count,
+        default=1,
+        metavar="K",
+        help="explain the K best classes, by one method (default: %(default)s)",
     )
     parser.add_argument(
         "--method",
+        type=_names,
         default="gradcam",
-        metavar="M",
-        help="gradcam, hirescam or layercam (default: %(default)s)",
+        metavar="M[,M...]",
+        help="name or names, comma-separated, to compare; see `tf-gradcam methods` (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--channels",
+        type=_count,
+        metavar="K",
+        help="only the K strongest channels of the layer, for the methods that try them one by one, such as "
+        "scorecam (default: all)",
     )
     parser.add_argument("--out", default=out, metavar="DIR", help="folder to write to (default: %(default)s)")
     parser.add_argument(
@@ -174,6 +209,10 @@ def _count(text) -> int:
     return int(text)
 
 
+def _names(text) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
 # The commands
 
 
@@ -185,7 +224,13 @@ def _explain(arguments) -> int:
 
 def _demo(arguments) -> int:
     answers = list(_answers([_demo_photo(*each) for each in _DEMO_PHOTOS], arguments))
-    _draw_contact_sheet(answers, arguments)
+    explained = [answer for answer in answers if "error" not in answer.row]
+    path = pathlib.Path(arguments.out, "contact-sheet.png")
+    if len(arguments.method) == 1:
+        _draw_contact_sheet(explained, path, arguments)
+    else:
+        photographs = itertools.groupby(explained, key=lambda answer: answer.row["file"])
+        _draw_comparison([list(own) for _, own in photographs], path, arguments)
     return _finish([answer.row for answer in answers], arguments.out)
 
 
@@ -205,6 +250,24 @@ def _layers(arguments) -> int:
     return 0
 
 
+def _methods(arguments) -> int:
+    _import_tensorflow()
+    from tf_gradcam import methods, scene
+
+    rows = []
+    for name, about in methods.METHODS.items():
+        place = "image" if _is_at_image(about.method) else "layer"
+        place += f", {_EVERY_CLASS}" if scene.is_classless(about.method) else ""
+        rows.append((name, about.cost, "yes" if about.signed else "no", place, about.paper))
+    _print_table(("method", "forward passes", "signed", "looks at", "paper"), rows)
+    print(
+        "forward passes: what it costs; K: channels of the layer, see --channels; n: samples or masks\n"
+        "signed: whether it tells what speaks against the class from what doesn't matter\n"
+        f"{_EVERY_CLASS}: its map is the same for all of them"
+    )
+    return 0
+
+
 def _shape(shape) -> str:
     return " x ".join("?" if length is None else str(length) for length in shape)
 
@@ -216,19 +279,28 @@ def _finish(rows, out) -> int:
     unfinished = path.with_name(f".{_JSON}.unfinished")
     unfinished.write_text(f"{text}\n", encoding="utf-8")
     os.replace(unfinished, path)
-    _print_table(("photo", "label", "probability", "layer", "seconds"), [_cells(row) for row in rows])
+    columns = ["photo", "method", "label", "probability", "layer", "seconds"]
+    if len({row["method"] for row in rows if "method" in row}) < 2:
+        columns.remove("method")
+    _print_table(columns, [[_cells(row).get(name, "") for name in columns] for row in rows])
     print(f"The pictures and {_JSON} are in {_printable(out)}")
     for row in rows:
+        about = row["file"] if "method" not in columns else f"{row['file']} {row.get('method', '')}"
         for problem in {"warning", "error"} & set(row):
-            print(f"tf-gradcam: {problem}: {_one_line(row['file'])}: {row[problem]}", file=sys.stderr)
+            print(f"tf-gradcam: {problem}: {_one_line(about)}: {row[problem]}", file=sys.stderr)
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _cells(row) -> tuple[str, ...]:
+def _cells(row) -> dict[str, str]:
+    """Return what the table says of a row, by column."""
     if "error" in row:
-        return row["file"], "error", "", "", ""
-    probability = "" if row["probability"] is None else f"{row['probability']:.1%}"
-    return row["file"], row["label"], probability, row["layer"], f"{row['seconds']:.2f}"
+        return {"photo": row["file"], "label": "error"}
+    texts = {"photo": row["file"], "probability": _percent(row), "seconds": f"{row['seconds']:.2f}"}
+    return {**row, **texts}
+
+
+def _percent(row) -> str:
+    return "" if row["probability"] is None else f"{row['probability']:.1%}"
 
 
 def _print_table(columns, rows) -> None:
@@ -237,7 +309,8 @@ def _print_table(columns, rows) -> None:
     grid = table.Table(box=box.SIMPLE_HEAD)
     for name in columns:
         numeric = name in ("probability", "seconds")
-        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        typed = name == "method"  # One wants to copy it.
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=typed)
     for row in rows:
         # Text, as a plain string would be read as markup: a file may be called "[red]cat.png".
         grid.add_row(*(text.Text(_printable(cell)) for cell in row))
@@ -249,7 +322,7 @@ def _print_table(columns, rows) -> None:
 
 
 def _answers(photos, arguments) -> Iterator[_Answer]:
-    """Explain photographs one by one and write their pictures; yield an answer per class, or an error."""
+    """Explain photographs one by one and write their pictures; yield answers, or an error."""
     from rich import console, progress
 
     terminal = console.Console(stderr=True)
@@ -265,54 +338,92 @@ def _answers(photos, arguments) -> Iterator[_Answer]:
     for photo, name in track:
         try:
             answers = list(explain(_load(photo)))
-            for rank, answer in enumerate(answers, start=1):
-                numbered = name if arguments.top == 1 else f"{name}-{rank}"
-                answer.row.update(_write_pictures(answer, out, numbered, arguments))
+            _write_all_pictures(answers, out, name, arguments)
         except Exception as error:  # Whatever is wrong with one photograph, the others still count.
             answers = [_Answer({"error": _one_line(error) or type(error).__name__})]
         yield from (answer._replace(row={"file": photo.file, **answer.row}) for answer in answers)
 
 
-def _explainer(arguments) -> Callable[[Any], Iterator[_Answer]]:
-    """Return the function photograph -> answers that the arguments ask for."""
+def _explainer(arguments) -> Callable[..., Iterator[_Answer]]:
+    """Return the function photograph -> answers that the arguments ask for.
+
+    With `rehearsing=True`, it compiles what takes seconds without running it, and answers zeros.
+    """
     _import_tensorflow()
-    from tf_gradcam import GradCAM, layers, targets
+    from tf_gradcam import targets
     from tf_gradcam.classifier import class_index, load_classifier
 
+    chosen = _chosen_methods(arguments)
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
-    model, asked = classifier.model, arguments.layer
-    cam = GradCAM(
-        model,
-        asked[0] if asked and len(asked) == 1 else asked,
-        call=arguments.call,
-        method=arguments.method,
-        fuse=arguments.fuse,
-    )
-    explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
-    path = ", ".join(layers.path_of(model, layer) for layer in explained)
-    about = {"layer": path, "method": arguments.method}
-    index = None if arguments.target is None else class_index(arguments.target, classifier.labels)
-    output = arguments.output
+    model, labels, output = classifier.model, classifier.labels, arguments.output
+    ways = _ways(model, chosen, arguments)
+    index = None if arguments.target is None else class_index(arguments.target, labels)
     if output is not None and output.isdecimal():
         output = int(output)
 
-    def explain(image):
+    def explain_class(run, cam, images, size, index):
+        target = index if output is None else targets.Output(output, index)
+        explanation, seconds = run(cam, images, target, size=size)
+        return explanation._replace(outputs=_output(model, explanation.outputs, output)), seconds
+
+    def explain(image, rehearsing=False):
         images = classifier.preprocess(_model_input(image, model))
-
-        def explain_class(index):
-            target = index if output is None else targets.Output(output, index)
-            explanation, seconds = _timed(cam, images, target, size=image.shape[:2])
-            return explanation._replace(outputs=_output(model, explanation.outputs, output)), seconds
-
-        for explanation, seconds in _explain_classes(explain_class, index, arguments.top):
-            row = {**_findings(explanation, classifier.labels), **about, "seconds": round(seconds, 4)}
-            if not explanation.heatmap.numpy().any():
-                row["warning"] = _one_line(
-                    f"blank heatmap: nothing at layer {path} speaks for {row['label']}"
-                )
-            yield _Answer(row, image, explanation.heatmap[0].numpy())
+        for way in ways:
+            run = _compiled if rehearsing and way.slow else _timed
+            each = functools.partial(explain_class, run, way.cam, images, image.shape[:2])
+            first = None if way.classless else index
+            for explanation, seconds in _explain_classes(each, first, arguments.top):
+                row = _row(way, explanation, seconds, labels)
+                yield _Answer(row, image, explanation.heatmap[0].numpy())
 
     return explain
+
+
+def _chosen_methods(arguments) -> dict[str, Any]:
+    """Return the methods that are asked for, by name, with the channels that they are allowed."""
+    from tf_gradcam import methods, scene
+
+    chosen = {name: methods.get(name) for name in arguments.method}
+    names = ", ".join(chosen)
+    if arguments.top > 1 and len(chosen) > 1:
+        raise ValueError(
+            f"`--top` must be 1 with several methods. Received: {arguments.top} and {names}. Compare the "
+            "methods class by class: --target N"
+        )
+    if (arguments.top > 1 or arguments.target is not None) and all(map(scene.is_classless, chosen.values())):
+        raise ValueError(
+            "`--target` and `--top` need a method that explains a class. "
+            f"Received: {names}, with the same map for every class. Leave them out."
+        )
+    if arguments.channels is None:
+        return chosen
+    known = [name for name, about in methods.METHODS.items() if hasattr(about.method, "channels")]
+    if not chosen.keys() & known:
+        raise ValueError(f"`--channels` needs one of the methods {', '.join(known)}. Received: {names}")
+    few = functools.partial(dataclasses.replace, channels=arguments.channels)
+    return {name: few(method) if name in known else method for name, method in chosen.items()}
+
+
+def _ways(model, chosen, arguments) -> list[_Way]:
+    """Return the way of each method: those at the image need no layer where others are given one."""
+    from tf_gradcam import GradCAM, layers, scene
+
+    layer = arguments.layer[0] if arguments.layer and len(arguments.layer) == 1 else arguments.layer
+    asked = {"layer": layer, "call": arguments.call, "fuse": arguments.fuse}
+    only_at_image = all(map(_is_at_image, chosen.values()))
+    ways = []
+    for name, method in chosen.items():
+        cam = GradCAM(model, method=method, **({} if _is_at_image(method) and not only_at_image else asked))
+        explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
+        path = "image" if cam.layer is None else ", ".join(layers.path_of(model, each) for each in explained)
+        # What reports its progress takes long enough for it, unless it was told to take few channels.
+        slow = hasattr(method, "progress") and getattr(method, "channels", None) is None
+        ways.append(_Way(name, cam, path, scene.is_classless(method), slow))
+    return ways
+
+
+def _is_at_image(method) -> bool:
+    return getattr(method, "at_image", False)
 
 
 def _rehearse(explain, arguments) -> None:
@@ -324,7 +435,8 @@ def _rehearse(explain, arguments) -> None:
 
     # Not of one colour, as some preprocessing divides by the deviation.
     picture = np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.uint8)
-    for answer in itertools.islice(explain(picture), 2):  # The second shows a `--top` that is too high.
+    enough = max(2, len(arguments.method))  # The second shows a `--top` that is too high.
+    for answer in itertools.islice(explain(picture, rehearsing=True), enough):
         _pictures(answer, arguments)
 
 
@@ -349,6 +461,17 @@ def _timed(cam, *args, **kwargs):
     return explanation, time.perf_counter() - start
 
 
+def _compiled(cam, *args, **kwargs):
+    """Compile what `_timed` will run, and return an explanation of zeros, and no time."""
+    import tensorflow as tf
+
+    def zeros(spec):
+        return None if spec is None else tf.zeros([length or 1 for length in spec.shape], spec.dtype)
+
+    trace = tf.function(lambda: cam(*args, **kwargs), autograph=False).get_concrete_function()
+    return tf.nest.map_structure(zeros, trace.structured_outputs), 0.0
+
+
 def _output(model, outputs, name):
     """Return the output of that name or position; of a model with one output, that."""
     from tf_gradcam import target_rows, targets
@@ -369,6 +492,17 @@ def _scores(explanation):
     if explanation.target is not None and scores.size == 1:
         return np.array([1 - scores[0], scores[0]])
     return scores
+
+
+def _row(way, explanation, seconds, labels) -> dict:
+    row = _findings(explanation, labels)
+    if way.classless:
+        row = {**dict.fromkeys(row), "label": _EVERY_CLASS}
+    if not explanation.heatmap.numpy().any():
+        where = "in the image" if way.cam.layer is None else f"at layer {way.layer}"
+        what = "stands out" if way.classless else f"speaks for {row['label']}"
+        row["warning"] = _one_line(f"blank heatmap: nothing {where} {what}")
+    return {**row, "layer": way.layer, "method": way.method, "seconds": round(seconds, 4)}
 
 
 def _findings(explanation, labels) -> dict:
@@ -492,6 +626,19 @@ def _pictures(answer, arguments) -> dict:
     }
 
 
+def _write_all_pictures(answers, out, name, arguments) -> None:
+    """Write the pictures of a photograph, and their file names into the rows of its answers."""
+    several = len(arguments.method) > 1
+    for rank, answer in enumerate(answers, start=1):
+        suffix = f"-{answer.row['method']}" if several else f"-{rank}" if arguments.top > 1 else ""
+        answer.row.update(_write_pictures(answer, out, name + suffix, arguments))
+    if several:
+        comparison = f"{name}-methods.png"
+        _draw_comparison([answers], out / comparison, arguments)
+        for answer in answers:
+            answer.row["comparison"] = comparison
+
+
 def _write_pictures(answer, out, name, arguments) -> dict:
     """Write both pictures of an answer, and return their file names."""
     import cv2
@@ -504,17 +651,62 @@ def _write_pictures(answer, out, name, arguments) -> dict:
     return files
 
 
-def _draw_contact_sheet(answers, arguments) -> None:
+def _draw_contact_sheet(answers, path, arguments) -> None:
     from matplotlib import pyplot
 
     from tf_gradcam import show
 
-    answers = [answer for answer in answers if "error" not in answer.row]
     images, heatmaps = [answer.image for answer in answers], [answer.heatmap for answer in answers]
-    titles = [" ".join(_cells(answer.row)[1:3]) for answer in answers]
-    figure = show(images, heatmaps, titles=titles, **_look(arguments))
-    figure.savefig(pathlib.Path(arguments.out, "contact-sheet.png"))
+    figure = show(images, heatmaps, titles=[_found(answer.row) for answer in answers], **_look(arguments))
+    figure.savefig(path)
     pyplot.close(figure)
+
+
+def _draw_comparison(photographs, path, arguments) -> None:
+    """Draw photographs, each with the overlays of its answers after it, in as many rows as that takes."""
+    from matplotlib.figure import Figure
+
+    number = 1 + len(arguments.method)
+    columns = math.ceil(number / math.ceil(number / _PANELS))
+    panels = [_panels(answers, arguments) for answers in photographs]
+    rows = [own[start : start + columns] for own in panels for start in range(0, number, columns)]
+    heights = [min(1.2, len(row[0][0]) / row[0][0].shape[1]) for row in rows]
+    lines = [max(title.count("\n") + 1 for _, title in row) for row in rows]
+    # In units of a panel's width. Placed by hand, as a layout engine cuts titles of two lines off.
+    above = [0.06 + 0.07 * count for count in lines]
+    width, height = columns + _GAP * (columns + 1), sum(heights) + sum(above) + _GAP
+    figure = Figure(figsize=(_PANEL * width, _PANEL * height), dpi=150)
+    bottom = height
+    for row, own, title_height in zip(rows, heights, above, strict=True):
+        bottom -= title_height + own
+        for column, (picture, title) in enumerate(row):
+            left = _GAP + (1 + _GAP) * column
+            axis = figure.add_axes((left / width, bottom / height, 1 / width, own / height))
+            axis.set_axis_off()
+            axis.imshow(picture)
+            axis.set_title(title.replace("$", r"\$"), fontsize=10)
+    figure.savefig(path)
+
+
+def _panels(answers, arguments) -> list[tuple[Any, str]]:
+    """Return pictures, small, and their titles: the photograph and the overlay of each answer."""
+    from tf_gradcam import load_image
+
+    image = answers[0].image
+    shrink = min(1, _LONGEST_SIDE / max(image.shape[:2]))
+    image = load_image(image, size=tuple(max(1, round(side * shrink)) for side in image.shape[:2]))
+    found = [_found(answer.row) for answer in answers if answer.row["score"] is not None]
+    panels = [(image, "\n".join(textwrap.wrap(found[0] if found else _EVERY_CLASS, 32, max_lines=2)))]
+    for answer in answers:
+        overlay = _pictures(answer._replace(image=image), arguments)["overlay"]
+        about = "" if not found or answer.row["score"] is not None else f", {_EVERY_CLASS}"
+        panels.append((overlay, answer.row["method"] + about))
+    return panels
+
+
+def _found(row) -> str:
+    """Return the class that a row is about, and its probability if there is one."""
+    return _printable(f"{row['label']} {_percent(row)}".strip())
 
 
 # Text that a terminal can be trusted with
