@@ -16,7 +16,7 @@ import skimage.data
 import sklearn.datasets
 
 import tf_gradcam
-from tf_gradcam import methods, pretrained
+from tf_gradcam import methods, pretrained, targets
 
 SIDE = 224
 PHOTOGRAPHS = {
@@ -37,12 +37,15 @@ BUDGETS = {  # what would take minutes for every photograph
 }
 
 
+PAPERS_TARGETS = {"rise": targets.Probability()}
+
+
 def pictures(model, photographs, method, layer=None):
     """Return a picture of each photograph's heatmap."""
     known = BUDGETS.get(method, method)
     cam = tf_gradcam.GradCAM(model, layer, method=known, preprocess=pretrained.preprocess)
     draw_one = pixels if method in OF_PIXELS else tf_gradcam.overlay
-    return [draw_one(each, cam(each).heatmap[0]) for each in photographs]
+    return [draw_one(each, cam(each, PAPERS_TARGETS.get(method)).heatmap[0]) for each in photographs]
 
 
 def pixels(photograph, heatmap):

@@ -36,7 +36,7 @@ ARROWS = {
     "scene": {"forward", "maps", "target_rows", "targets"},
     "composition": {"loops", "scene"},
     "scoring": {"formulas", "forward"},
-    "perturbation": {"loops", "maps"},
+    "perturbation": {"forward", "loops", "maps"},
     "saliency": {"formulas", "forward", "loops", "maps"},
     "methods": {"composition", "formulas", "perturbation", "saliency", "scoring"},
     "image": set(),

@@ -76,7 +76,7 @@ METHODS = {
     "eigengradcam": About(eigengradcam, "1", False, "pytorch-grad-cam"),
     "fem": About(fem, "1", False, "Fuad 2020"),
     "kpca_cam": About(kpca_cam, "1", False, "Karmani 2024"),
-    "ablationcam": About(ablationcam(), "1 + K of the head", True, "Desai & Ramaswamy 2020"),
+    "ablationcam": About(ablationcam(), "1 + K heads", True, "Desai & Ramaswamy 2020"),
     "scorecam": About(scorecam(), "K", False, "Wang 2020"),
     "sscam": About(sscam(), "n K", False, "Wang, Naidu 2020"),
     "iscam": About(iscam(), "n K", False, "Naidu 2020"),

@@ -1,4 +1,4 @@
-"""Methods that need no gradient: they take something away and score again what is left.
+"""Methods that take something away, of the layer or of the image, and score what is left.
 
 Each is a frozen dataclass whose fields are its parameters, so that equal ones share what was compiled for
 them. All random numbers come from `seed` alone: they are the same for every image, whatever is in the batch,
@@ -24,9 +24,8 @@ class ablationcam:
     """Ablation-CAM: `w_k = (S - S_k) / S`, `L = sum_k w_k A_k`; `S_k` is the score without channel k.
 
     Only the network after the layer runs again, once for each channel; where that is pooling and a dense
-    layer, one backward pass tells the same. The weights are shares of the score: where it is negative, what
-    speaks for the class weighs negative unless it is taken for what it is, a smaller loss; where it is 0 the
-    map is 0. Explain a probability where logits may be negative.
+    layer, one backward pass tells the same. The weights are shares of the score: where that is negative the
+    map changes its sign, and where it is 0 the map is 0. Explain a probability where logits are negative.
 
     Source: Desai & Ramaswamy, "Ablation-CAM", WACV 2020, section 3 (before the ReLU). A channel is taken away
     by setting it to 0, as there, also where activations are negative.
@@ -126,8 +125,8 @@ class sscam:
 
     Attributes:
         samples: noisy copies of each mask. The paper takes 35.
-        noise: the standard deviation of the noise, where 1 is the range of a mask. The paper takes 2, which
-            leaves little of the mask.
+        noise: the standard deviation of the noise, where 1 is the range of a mask. The paper takes 2, at
+            which so little is left of the masks that all channels weigh nearly the same.
         seed: of the noise.
         channels: as in `scorecam`.
         batch: as in `scorecam`.
@@ -135,7 +134,7 @@ class sscam:
     """
 
     samples: int = 35
-    noise: float = 2.0
+    noise: float = 0.2
     seed: int = 0
     channels: int | None = None
     batch: int = 32
@@ -143,7 +142,7 @@ class sscam:
 
     def __post_init__(self):
         _check_counts(self, "samples", "batch", optional=("channels",))
-        _check_number(self, "noise", math.inf)
+        _check_number(self, "noise", lambda noise: 0 <= noise < math.inf, "from 0")
         _check_seed(self.seed)
         _check_progress(self.progress)
 
@@ -170,12 +169,13 @@ class iscam:
 
     The masked image comes up from nothing in n even steps, as along the path of integrated gradients.
 
-    Source: Naidu et al., "IS-CAM", 2020 (before the ReLU), as its text has it; its formula is `accumulate`.
+    Source: Naidu et al., "IS-CAM", 2020 (before the ReLU), as an integral over the strength of the mask. The
+    paper was not at hand; implementations differ, see `accumulate`.
 
     Attributes:
         samples: the number of steps, n. The paper takes 10.
-        accumulate: whether step i multiplies by `1 / n + ... + i / n` instead of `i / n`, as torch-cam does
-            and, but for the last step, the formula in print. With n = 10 the image goes up to 5.5 times
+        accumulate: whether step i multiplies by `1 / n + ... + i / n` instead of `i / n`, as torch-cam does,
+            whose authors say that it was validated. With n = 10 the image goes up to 5.5 times
             itself, far from what the network was trained on.
         channels: as in `scorecam`.
         batch: as in `scorecam`.
@@ -238,7 +238,7 @@ class rise:
 
     def __post_init__(self):
         _check_counts(self, "masks", "cells", "batch")
-        _check_number(self, "probability", 1)
+        _check_number(self, "probability", lambda share: 0 < share < 1, "between 0 and 1")
         _check_seed(self.seed)
         _check_progress(self.progress)
 
@@ -381,10 +381,9 @@ def _check_counts(method, *names, optional=()):
             raise ValueError(f"`{name}` must be a whole number from 1{default}. Received: {name}={value!r}")
 
 
-def _check_number(method, name, below):
+def _check_number(method, name, fits, limits):
     value = getattr(method, name)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < below:
-        limits = f"between 0 and {below}" if below < math.inf else "above 0"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not fits(value):
         raise ValueError(f"`{name}` must be a number {limits}. Received: {name}={value!r}")
 
 
