@@ -229,12 +229,16 @@ def ancestors(
     return found
 
 
+_OF_SHAPES = ("Rank", "Shape", "ShapeN", "Size")  # operations that look at no value
+
+
 def between(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
-    """Return the operations of a graph through which `end` depends on `start`, in order of execution."""
+    """Return the operations through which the values of `end` depend on those of `start`, in their order."""
     way = ancestors([end], lambda operation: operation is start.op)
     reached, found = {start.ref()}, []
     for operation in end.graph.get_operations():
-        if operation in way and any(each.ref() in reached for each in operation.inputs):
+        of_values = operation in way and operation.type not in _OF_SHAPES
+        if of_values and any(each.ref() in reached for each in operation.inputs):
             reached.update(each.ref() for each in operation.outputs)
             found.append(operation)
     return found
