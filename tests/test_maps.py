@@ -156,7 +156,7 @@ def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
 # Several heatmaps in one
 
 
-def test_heatmaps_are_fused_by_mean_maximum_or_as_layercam():
+def test_heatmaps_are_fused_by_mean_maximum_product_or_as_layercam():
     shallow = tf.constant([[[0.5, 1.0], [0.0, 0.25]]])
     deep = tf.constant([[[1.0, 0.0], [0.5, 0.5]]])
     fused = {fusion: maps.fuse([shallow, deep], [16, 4], fusion)[0] for fusion in maps.FUSIONS}
@@ -164,6 +164,8 @@ def test_heatmaps_are_fused_by_mean_maximum_or_as_layercam():
     np.testing.assert_allclose(fused["max"], [[1, 1], [0.5, 0.5]])
     tanh = np.tanh(2 * shallow.numpy()[0])  # 0.76, 0.96, 0, 0.46
     np.testing.assert_allclose(fused["layercam"], [[1, tanh[0, 1]], [0.5, 0.5]], rtol=1e-6)
+    # The products are 0.5, 0, 0 and 0.125.
+    np.testing.assert_allclose(fused["refinecam"], [[1, 0], [0, 0.25]])
 
 
 def test_layers_without_evidence_leave_the_others_as_they_are():

@@ -8,8 +8,10 @@ makes its map of an image and a gradient, which may be the mean over noisy copie
 import collections
 import contextlib
 import dataclasses
+import math
 import numbers
 import re
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -117,16 +119,14 @@ class integrated_gradients:
 
 
 def _checked_baseline(baseline):
-    try:
-        values = np.asarray(baseline, "float64")
-    except (TypeError, ValueError):
-        values = np.zeros([0])
-    if values.ndim > 1 or values.size == 0 or not np.isfinite(values).all():
+    several = isinstance(baseline, Iterable)
+    values = tuple(baseline) if several else (baseline,)
+    if not values or not all(isinstance(each, numbers.Real) and math.isfinite(each) for each in values):
         raise ValueError(
             "`baseline` must be a number in the model's own units, or one for each channel. "
             f"Received: baseline={baseline!r}"
         )
-    return float(values) if values.ndim == 0 else tuple(values.tolist())
+    return tuple(map(float, values)) if several else float(baseline)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +140,7 @@ class guided_backprop:
     (Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018): a picture of what the image offers
     rather than an explanation of the score.
 
-    Source: Springenberg et al., "Striving for Simplicity", ICLR Workshops 2015, section 3.4.
+    Source: Springenberg et al., "Striving for Simplicity", ICLR Workshops 2015, section 4.
     """
 
     at_image: ClassVar[bool] = True
@@ -164,23 +164,29 @@ class guided_gradcam:
     def explain(self, scene) -> tf.Tensor:
         """Return the map on the image, `(N, *axes)`."""
         coarse = tf.nn.relu(formulas.gradcam(scene.activations, scene.gradients(scene.score)))
-        return _strength(_guided_gradients(scene)) * maps.resize(coarse, _lengths(scene), "bilinear")
+        coarse = _enlarged(coarse, scene)
+        fine = _strength(_guided_gradients(scene))
+        # A layer that sees one frame of a video, or its last state, has a map for all frames.
+        while coarse.shape.rank < fine.shape.rank:
+            coarse = coarse[:, None]
+        return fine * coarse
 
 
 def _strength(gradients):
     return tf.reduce_max(tf.abs(gradients), axis=-1)
 
 
-def _lengths(scene):
-    return tf.shape(scene.image)[1:-1]
+def _enlarged(coarse, scene):
+    size = tf.shape(scene.image)[1:-1]
+    return tf.cast(maps.resize(coarse, size, "bilinear"), scene.image.dtype)
 
 
-def _guided_relu(operation, gradient):
-    return tf.raw_ops.ReluGrad(gradients=tf.nn.relu(gradient), features=operation.outputs[0])
+def _guided_relu(operation, upstream):
+    return tf.raw_ops.ReluGrad(gradients=tf.nn.relu(upstream), features=operation.outputs[0])
 
 
-def _guided_relu6(operation, gradient):
-    return tf.raw_ops.Relu6Grad(gradients=tf.nn.relu(gradient), features=operation.outputs[0])
+def _guided_relu6(operation, upstream):
+    return tf.raw_ops.Relu6Grad(gradients=tf.nn.relu(upstream), features=operation.outputs[0])
 
 
 # Operation -> the name that TensorFlow knows its guided gradient by.
@@ -209,13 +215,13 @@ def _guided_gradients(scene):
 def _check_relus(operations):
     if any(kind in _GUIDED for kind in _inside_functions(operations)):
         raise ValueError(
-            '`method` "guided_backprop" must find all ReLUs in the open. Received: a model with some inside a '
-            'tf.function or a loop of its own. Take the decorator off, or use method="gradient".'
+            "`method` must not be guided backpropagation where ReLUs are hidden. Received: a model with some "
+            'inside a tf.function or a loop of its own. Take the decorator off, or use method="gradient".'
         )
     if not any(operation.type in _GUIDED for operation in operations):
         raise ValueError(
-            '`method` "guided_backprop" is made for models with ReLUs. Received: a model with none between '
-            'image and score, of which the guided gradient is the gradient. Use method="gradient".'
+            "`method` must not be guided backpropagation where there is no ReLU. Received: a model with none "
+            'between image and score, whose guided gradient is the gradient. Use method="gradient".'
         )
 
 
@@ -250,8 +256,8 @@ class fullgrad:
     input's term and of what comes before the tokens.
 
     Source: Srinivas & Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS
-    2019, section 4. As in the authors' code all channels have one scale. Unlike there, what is neither linear
-    nor a ReLU has its implicit bias, as the paper's section 3 has it; and resizing takes pixels as areas, as
+    2019, section 4. As in the authors' code all channels of a term have one scale. Unlike there, what is
+    neither linear nor a ReLU has its implicit bias, as in the paper; and resizing takes pixels as areas, as
     everywhere in this library.
     """
 
@@ -269,8 +275,7 @@ class fullgrad:
             # Resizing is linear: the sum over the channels comes first, as there are hundreds.
             summed = tf.reduce_sum(_rescaled(term), axis=found[output.ref()])
             same_grid[tuple(summed.shape) if None not in summed.shape[1:] else output.ref()].append(summed)
-        resized = [maps.resize(tf.add_n(each), _lengths(scene), "bilinear") for each in same_grid.values()]
-        return tf.add_n([shown, *resized])
+        return tf.add_n([shown, *(_enlarged(tf.add_n(each), scene) for each in same_grid.values())])
 
 
 def _rescaled(term):
@@ -286,11 +291,11 @@ def full_gradients(image: tf.Tensor, score: tf.Tensor) -> tuple[tf.Tensor, list[
 
     Together they are the score, but for rounding, for any network: `S = sum x dS/dx + sum_l sum b_l dS/dz_l`
     over its operations `z = f(u)`, with `b = f(u) - J u` and `J = df/du`. What is linear or a ReLU has no
-    bias; that of an addition is the constant that is added; all others are implicit biases. A `tf.function` of
-    the model's own is one operation.
+    bias; that of an addition is the constant that is added; all others are implicit biases. Operations are
+    TensorFlow's: a layer normalization, say, is several, a `tf.function` or loop of the model's own is one.
 
     Source: Srinivas & Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS 2019,
-    proposition 1 and section 3.
+    section 3.
 
     Args:
         image: float, of the graph that is being traced; other inputs of the model count as constants.
@@ -318,26 +323,27 @@ class _Step(NamedTuple):
     outputs: list[tf.Tensor]
 
 
-_BRANCHING = {"Case", "If", "StatelessCase", "StatelessIf", "StatelessWhile", "While"}
-
-
 def _steps(image, score):
     way = between(image, score)
     read = {each.ref() for operation in way for each in operation.inputs} | {score.ref()}
     moving, steps = {image.ref()}, []
     for operation in way:
-        if operation.type in _BRANCHING:
-            raise ValueError(
-                '`method` "fullgrad" must find the network in the open. Received: a model with a loop or a '
-                f"condition on the way from the image to the score ({operation.name}), as recurrent layers "
-                'have. Use method="integrated_gradients".'
-            )
         inputs = _distinct(each for each in operation.inputs if each.ref() in moving)
         if inputs:  # A shape, say, comes out of the image too, but no gradient goes through it.
-            outputs = [each for each in _floats(operation.outputs) if each.ref() in read]
-            steps.append(_Step(operation, inputs, outputs))
-            moving.update(each.ref() for each in outputs)
+            outputs = [each for each in operation.outputs if each.ref() in read]
+            _check_no_list(outputs)
+            steps.append(_Step(operation, inputs, _floats(outputs)))
+            moving.update(each.ref() for each in _floats(outputs))
     return steps
+
+
+def _check_no_list(outputs):
+    if any(each.dtype == tf.variant for each in outputs):
+        raise ValueError(
+            "`method` must not be fullgrad where a network runs step by step, as recurrent layers do. "
+            f"Received: a model with {outputs[0].op.name!r} between image and score. "
+            'Use method="integrated_gradients".'
+        )
 
 
 def _distinct(tensors):
@@ -355,10 +361,10 @@ def _bias_terms(score, steps):
     terms = []
     for step in steps:
         for output, bias in _biases(step):
-            gradient = gradients[output.ref()]
-            if gradient is not None:
-                gradient = tf.cast(tf.convert_to_tensor(gradient), score.dtype)
-                terms.append((output, tf.cast(bias, score.dtype) * gradient))
+            slope = gradients[output.ref()]
+            if slope is not None:
+                slope = tf.cast(tf.convert_to_tensor(slope), score.dtype)
+                terms.append((output, tf.cast(bias, score.dtype) * slope))
     return terms
 
 
@@ -376,6 +382,10 @@ _BILINEAR = re.compile(
 )
 
 
+# Convolutions alone, in the function that Keras puts them into where they are in groups.
+_OF_CONVOLUTIONS = {"Cast", "Const", "Conv2D", "Conv3D", "Identity", "NoOp", "ReadVariableOp", "Transpose"}
+
+
 def _biases(step):
     """Return pairs of an output `z = f(u)` and its bias `z - J u`, or none where that is known to be 0."""
     if _has_no_bias(step):
@@ -383,29 +393,33 @@ def _biases(step):
     constant = _added(step)
     if constant is not None:
         return [(step.outputs[0], constant)]
-    linear = zip(step.outputs, _linear(step), strict=True)
-    return [(output, _unless_rounding(output - each, output)) for output, each in linear]
+    return [(output, output - linear) for output, linear in zip(step.outputs, _linear(step), strict=True)]
 
 
 def _has_no_bias(step):
-    operation = step.operation
-    if "_gradient_op_type" in operation.node_def.attr:  # It has a gradient of its own.
-        return False
-    moving = {each.ref() for each in step.inputs}
+    """Whether it is known. Elsewhere an error of rounding would be scaled up to a map of its own."""
+    operation, moving = step.operation, {each.ref() for each in step.inputs}
     moves = [each.ref() in moving for each in _floats(operation.inputs)]
     if _HOMOGENEOUS.fullmatch(operation.type):
         return all(moves)
-    return sum(moves) == 1 and _BILINEAR.fullmatch(operation.type) is not None
+    if _BILINEAR.fullmatch(operation.type):
+        return sum(moves) == 1
+    return bool(_functions(operation.node_def)) and _OF_CONVOLUTIONS.issuperset(
+        _inside_functions([operation])
+    )
 
 
 def _added(step):
-    """Return the constant that an operation adds; `None` if it does anything else."""
+    """Return the constant that an operation adds; `None` if it does anything else.
+
+    It is `z - u` as well, but with fewer digits.
+    """
     kind = step.operation.type
     if kind not in ("Add", "AddV2", "BiasAdd", "Sub") or len(step.inputs) > 1:
         return None
     first, second = step.operation.inputs
     if second is step.inputs[0]:
-        return first if kind != "BiasAdd" else None
+        return first
     if kind == "BiasAdd" and step.operation.get_attr("data_format") == b"NCHW":
         return tf.reshape(second, [-1] + [1] * (first.shape.rank - 2))
     return -second if kind == "Sub" else second
@@ -415,23 +429,12 @@ def _linear(step):
     """Return `J u` for each output: the derivative of the gradient that comes out by the one that goes in."""
     seeds = [tf.ones_like(each) for each in step.outputs]
     slopes = tf.gradients(step.outputs, step.inputs, seeds, stop_gradients=step.inputs)
-    known = [
-        (tf.convert_to_tensor(slope), u)
-        for slope, u in zip(slopes, step.inputs, strict=True)
-        if slope is not None
-    ]
-    if not known:
+    pairs = [pair for pair in zip(slopes, step.inputs, strict=True) if pair[0] is not None]
+    if not pairs:
         return [tf.zeros_like(each) for each in step.outputs]
-    slopes, inputs = zip(*known, strict=True)
+    slopes, inputs = zip(*pairs, strict=True)
+    slopes = [tf.convert_to_tensor(slope) for slope in slopes]
     return tf.gradients(slopes, seeds, inputs, unconnected_gradients="zero")
-
-
-def _unless_rounding(bias, output):
-    """Return `bias`, or 0 where it is no more than an error of rounding, which would be scaled up to 1."""
-    axes = list(range(1, output.shape.rank or 1))
-    largest, scale = (tf.reduce_max(tf.abs(each), axes, keepdims=True) for each in (bias, output))
-    least = 4 * float(np.spacing(output.dtype.as_numpy_dtype(1)))
-    return tf.where(largest > least * scale, bias, tf.zeros_like(bias))
 
 
 # Operations that take one grid of an image to another.
@@ -455,13 +458,11 @@ def _on_the_grid(image, model_input, steps):
             known = [axis for axis in (-1, 1) if _places(output, axis) in grids]
             if known:
                 axes[output.ref()] = known[0]
-            elif (
-                before
-                and _TO_ANOTHER_GRID.fullmatch(operation.type)
-                and set(_places(output, before[0])) - {1}
-            ):
-                grids.add(_places(output, before[0]))
-                axes[output.ref()] = before[0]
+            elif before and _TO_ANOTHER_GRID.fullmatch(operation.type):
+                places = _places(output, before[0])
+                if set(places) - {1}:  # A single place is no grid.
+                    grids.add(places)
+                    axes[output.ref()] = before[0]
     return {tensor: axis for tensor, axis in axes.items() if tensor.deref().shape.rank == image.shape.rank}
 
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_gradcam import maps, target_rows, targets
-from tf_gradcam.forward import Forward, Read, find_logits, forward
+from tf_gradcam.forward import Forward, Read, between, find_logits, forward
 
 # What an error of the running graph is known by.
 ONE_MAP_PER_IMAGE = "one map for each image"
@@ -58,14 +58,12 @@ class Source(NamedTuple):
     Attributes:
         position: among the model's inputs, flat.
         image: the tensor.
-        lengths: of its axes, without batch and channels.
         channels_first: whether its channels come right after the batch.
         has_channels: whether it has any.
     """
 
     position: int
     image: tf.Tensor
-    lengths: tf.Tensor
     channels_first: bool
     has_channels: bool
 
@@ -149,15 +147,22 @@ def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
         return source.shown(gradient)
 
     def at(image):
-        others, other_target = _copies(stage, tf.shape(image)[0])
-        others[source.position] = source.taken(image)
-        others = keras.tree.pack_sequence_as(stage.images, others)
+        if image.dtype.is_floating and _is_looked_up(model_input, score):
+            raise ValueError(
+                "`method` must not compute with what the model looks up, as words by their numbers. Received: a "
+                f"model that takes {model_input.dtype.name}. Choose a method that leaves the input as it is."
+            )
+        copies = tf.shape(image)[0] // tf.shape(model_input)[0]
+        others, other_target = _copied(images, target, copies)
+        flat = keras.tree.flatten(others)
+        flat[source.position] = source.taken(image)
+        others = keras.tree.pack_sequence_as(others, flat)
         return scene(stage, others, forward(stage.model, others, [stage.read]), other_target)
 
     def tail(values):
-        others, other_target = _copies(stage, tf.shape(values)[0])
-        others = keras.tree.pack_sequence_as(stage.images, others)
-        own = _tile(layer_output, tf.shape(values)[0] // tf.shape(layer_output)[0])
+        copies = tf.shape(values)[0] // tf.shape(layer_output)[0]
+        others, other_target = _copied(images, target, copies)
+        own = _tile(layer_output, copies)
         values = maps.from_grid(tf.cast(values, layer_output.dtype), stage.grid, own)
         outputs = forward(stage.model, others, [stage.read], replace=[values]).outputs
         value, _ = targets.score(other_target, outputs, find_logits(outputs))
@@ -210,13 +215,25 @@ def signed_map(method: Any, scene: Scene) -> tf.Tensor:
     return method(scene.activations, scene.gradients(scene.score))
 
 
-def _copies(stage, rows):
-    """Return the stage's images, flat, and its target, each copied to as many rows."""
-    images = keras.tree.flatten(stage.images)
-    copies = rows // tf.shape(images[0])[0]
-    numbers = [_tile(each, copies) for each in target_rows.numbers(stage.target)]
-    target = target_rows.with_numbers(stage.target, numbers) if numbers else stage.target
-    return [_tile(image, copies) for image in images], target
+def _is_looked_up(numbers, score):
+    """Whether whole numbers stand for something, as for words: on no way to the score do they become real."""
+    if not numbers.dtype.is_integer:
+        return False
+    whole = {numbers.ref()}
+    for operation in between(numbers, score):
+        if operation.type == "Shape" or not any(each.ref() in whole for each in operation.inputs):
+            continue
+        if operation.type == "Cast" and operation.outputs[0].dtype.is_floating:
+            return False
+        whole.update(each.ref() for each in operation.outputs if each.dtype.is_integer)
+    return True
+
+
+def _copied(images, target, copies):
+    """Return images and target, each as so many copies of the batch one after another."""
+    numbers = [_tile(each, copies) for each in target_rows.numbers(target)]
+    target = target_rows.with_numbers(target, numbers) if numbers else target
+    return keras.tree.map_structure(lambda image: _tile(image, copies), images), target
 
 
 def _tile(values, copies):
