@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import zoo
 from conftest import CLASSES, SIDE, build, chain, parts
 from oracle import Oracle
 
@@ -179,3 +180,38 @@ def test_layers_that_look_at_different_images_or_grids_are_not_fused():
         for size in (None, (5, 5)):
             with pytest.raises(ValueError, match="`layer` must name layers that look at one image"):
                 GradCAM(model, names)(images, size=size)
+
+
+@pytest.mark.parametrize("kind", ["float64", "siamese, second run", "network for each frame"])
+@pytest.mark.parametrize("method", ["gradient", "guided_gradcam"])
+def test_maps_on_the_image_have_its_axes_for_one_class_and_for_several(kind, method):
+    kind = zoo.KINDS[kind]()
+    layer = {} if method == "gradient" else {"layer": kind.layer}
+    cam = GradCAM(kind.model, **layer, call=kind.call, method=method)
+    one, both = cam(kind.inputs, 1), cam(kind.inputs, targets.Classes([0, 1]))
+    assert one.heatmap.shape == one.map.shape
+    assert both.map.shape == (2, 2, *one.map.shape[1:])
+    np.testing.assert_allclose(both.map[:, 1], one.map, atol=1e-5 * np.max(one.map))
+
+
+def test_gradients_by_the_image_do_not_vanish_on_their_way_through_float16():
+    images = keras.Input((64, 64, 3))
+    conv, dense = (
+        keras.layers.Conv2D(4, 3, activation="relu", dtype="mixed_float16"),
+        keras.layers.Dense(2, dtype="mixed_float16"),
+    )
+    model = keras.Model(images, dense(keras.layers.GlobalAveragePooling2D()(conv(images))))
+    wide = keras.models.clone_model(model, clone_function=_in_float32)
+    random = np.random.default_rng(0)
+    weights = [random.normal(size=each.shape) for each in model.get_weights()]
+    weights[-2] *= 1e-3
+    for each in (model, wide):
+        each.set_weights(weights)
+    batch = random.normal(size=(1, 64, 64, 3)).astype("float32")
+    found, expected = (GradCAM(each, method="gradient")(batch, 1).map.numpy() for each in (model, wide))
+    # Here and there a ReLU is on in one precision and off in the other.
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def _in_float32(layer):
+    return type(layer).from_config({**layer.get_config(), "dtype": "float32"})

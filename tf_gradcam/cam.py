@@ -182,6 +182,8 @@ class _Explainer:
         model = self._model()
         asked = [_strong(each) for each in self._requested] if self._several else _strong(self._requested)
         reads = choice.resolve(model, asked, self._call, images)
+        if self._at_image:  # Any run of the layer tells which image is meant.
+            reads = [read._replace(call=read.call or 0) for read in reads]
         self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
         self._explain_map = gradients.explain_map(model, self._reads, self._method, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)

@@ -92,7 +92,7 @@ def deep_feature_factorization(
     grid, source, activations = _look(model, read, images, first)
     shares, features, error = _factorize(decomposition, activations, concepts)
     signed_maps = shares.T.reshape(concepts, *activations.shape[:-1]).swapaxes(0, 1)
-    sides = gradients.lengths_of(raw, source, grid, first) if isinstance(size, str) else size
+    sides = gradients.lengths_of(raw, source, len(grid.shape), first) if isinstance(size, str) else size
     heatmaps = signed_maps
     if sides is not None:
         flat = tf.constant(signed_maps.reshape(-1, *signed_maps.shape[2:]))

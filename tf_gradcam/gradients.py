@@ -52,7 +52,8 @@ def explain_map(model, reads, method, preprocess):
             ]
         shown = all(each is None or tf.is_tensor(each) for each in keras.tree.flatten(read.outputs))
         outputs = read.outputs if shown else None
-        return signed_maps, score, index, outputs, lengths_of(images, source, grids[0], first[0])
+        axes = signed_maps[0].shape.rank - score.shape.rank  # more than the grid's for a map on a video
+        return signed_maps, score, index, outputs, lengths_of(images, source, axes, first[0])
 
     return explain
 
@@ -120,11 +121,11 @@ def source_of(images, activations, grids, names, channels_first) -> Source | Non
     return Source(sources[0], image, first, image.shape.rank > axes + 1)
 
 
-def lengths_of(images, source, grid, channels_first) -> tf.Tensor | None:
-    """Return the lengths of the image that a layer looks at, also before it was preprocessed."""
+def lengths_of(images, source, axes, channels_first) -> tf.Tensor | None:
+    """Return the last lengths of the image that a layer looks at, also before it was preprocessed."""
     if source is None:
         return None
-    return maps.places(keras.tree.flatten(images)[source.position], len(grid.shape), channels_first)
+    return maps.places(keras.tree.flatten(images)[source.position], axes, channels_first)
 
 
 def _explained(method, stage, passed, score) -> tf.Tensor:
@@ -145,11 +146,11 @@ def _explained(method, stage, passed, score) -> tf.Tensor:
         # What was computed outside of a loop can't be differentiated in it: hence a pass for each.
         images = keras.tree.map_structure(tf.identity, stage.images)
         passed = forward(stage.model, images, [stage.read])
-        return one(stage._replace(images=images, column=number), passed)
+        return tf.cast(one(stage._replace(images=images, column=number), passed), dtype)
 
+    dtype = targets.wide(passed.activations[0]).dtype
     if score.shape.rank == 1:
         return one(stage, passed)
-    dtype = targets.wide(passed.activations[0]).dtype
     found = tf.map_fn(column, tf.range(tf.shape(score)[1]), fn_output_signature=dtype)
     return tf.transpose(found, [1, 0, *range(2, found.shape.rank)])
 

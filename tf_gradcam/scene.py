@@ -149,8 +149,9 @@ def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
     def at(image):
         if image.dtype.is_floating and _is_looked_up(model_input, score):
             raise ValueError(
-                "`method` must not compute with what the model looks up, as words by their numbers. Received: a "
-                f"model that takes {model_input.dtype.name}. Choose a method that leaves the input as it is."
+                "`method` must not compute with what the model looks up, as words by their numbers. "
+                f"Received: a model that takes {model_input.dtype.name}. Choose a method that leaves the "
+                "input as it is."
             )
         copies = tf.shape(image)[0] // tf.shape(model_input)[0]
         others, other_target = _copied(images, target, copies)
@@ -245,18 +246,19 @@ def _differentiate(of, by):
     (gradient,) = tf.gradients(of, [by])
     if gradient is None:
         return None
-    (scaled,) = tf.gradients(1024 * of, [by]) if by.dtype == tf.float16 else (None,)
-    return unscaled(tf.convert_to_tensor(gradient), scaled)
+    outputs = [output for operation in between(by, of) for output in operation.outputs]
+    if not any(output.dtype == tf.float16 for output in [by, *outputs]):
+        return targets.wide(tf.convert_to_tensor(gradient))
+    (scaled,) = tf.gradients(1024 * of, [by])
+    return unscaled(tf.convert_to_tensor(gradient), tf.convert_to_tensor(scaled))
 
 
-def unscaled(gradient: tf.Tensor, scaled: tf.Tensor | None) -> tf.Tensor:
-    """Return a gradient in float32 or wider, given the one of 1024 times the score if it is a float16.
+def unscaled(gradient: tf.Tensor, scaled: tf.Tensor) -> tf.Tensor:
+    """Return a gradient that went through float16, given the one of 1024 times the score.
 
     Spread over many places a gradient vanishes in float16, and scaled up another overflows.
     """
-    if gradient.dtype != tf.float16:
-        return targets.wide(gradient)
-    scaled = targets.wide(tf.convert_to_tensor(scaled)) / 1024
+    scaled = targets.wide(scaled) / 1024
     return tf.where(tf.math.is_finite(scaled), scaled, targets.wide(gradient))
 
 
