@@ -128,11 +128,15 @@ def test_parameters_of_the_inner_formula_are_heeded(functional, images):
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
     [
-        ({"samples": 0}, "`samples` must be at least 1"),
-        ({"batch": 0}, "`batch` must be at least 1"),
-        ({"samples": 2.5}, "`samples` must be at least 1"),
-        ({"noise": -0.1}, "`noise` must be 0 or more"),
-        ({"noise": float("nan")}, "`noise` must be 0 or more"),
+        ({"samples": 0}, "`samples` must be a whole number from 1"),
+        ({"batch": 0}, "`batch` must be a whole number from 1"),
+        ({"samples": True}, "`samples` must be a whole number from 1"),
+        ({"noise": float("inf")}, "`noise` must be a number of 0 or more"),
+        ({"noise": "much"}, "`noise` must be a number of 0 or more"),
+        ({"seed": 1.5}, "`seed` must be a whole number of 32 bits"),
+        ({"samples": 2.5}, "`samples` must be a whole number from 1"),
+        ({"noise": -0.1}, "`noise` must be a number of 0 or more"),
+        ({"noise": float("nan")}, "`noise` must be a number of 0 or more"),
     ],
 )
 def test_wrong_parameters_of_smooth_are_refused(parameters, complaint):
@@ -229,16 +233,22 @@ def test_a_signal_can_be_reversed_but_not_zoomed():
     close(GradCAM(model, "conv", method=methods.augment("gradcam"))(signals, 1).map, expected.numpy())
     with pytest.raises(ValueError, match="`scales` must be [(]1.0,[)] for what is no image"):
         GradCAM(model, "conv", method=methods.augment("gradcam", scales=(1.0, 2.0)))(signals, 1)
+    with pytest.raises(ValueError, match="`flips` must not be vertical"):
+        GradCAM(model, "conv", method=methods.augment("gradcam", flips=("vertical",)))(signals, 1)
 
 
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
     [
         ({"flips": "horizontal"}, "`flips` must be a tuple of"),
+        ({"flips": None}, "`flips` must be a tuple of"),
+        ({"flips": ("horizontal", "horizontal")}, "`flips` must be a tuple of"),
+        ({"scales": (float("inf"),)}, "`scales` must be a tuple of factors from 0.1 to 10"),
+        ({"scales": ("a",)}, "`scales` must be a tuple of factors from 0.1 to 10"),
         ({"flips": ("sideways",)}, "`flips` must be a tuple of"),
-        ({"scales": ()}, "`scales` must be a tuple of factors above 0"),
-        ({"scales": (0.0,)}, "`scales` must be a tuple of factors above 0"),
-        ({"scales": 1.0}, "`scales` must be a tuple of factors above 0"),
+        ({"scales": ()}, "`scales` must be a tuple of factors from 0.1 to 10"),
+        ({"scales": (0.0,)}, "`scales` must be a tuple of factors from 0.1 to 10"),
+        ({"scales": 1.0}, "`scales` must be a tuple of factors from 0.1 to 10"),
     ],
 )
 def test_wrong_parameters_of_augment_are_refused(parameters, complaint):

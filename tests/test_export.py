@@ -40,6 +40,8 @@ def test_every_kind_of_method_can_be_exported(functional, images, method, tmp_pa
 def test_a_method_that_calls_python_is_not_exported(functional, tmp_path):
     with pytest.raises(ValueError, match="`method` must not report its progress"):
         export_gradcam(functional, tmp_path, method=methods.scorecam(progress=print))
+    with pytest.raises(ValueError, match="`method` must not report its progress"):
+        export_gradcam(functional, tmp_path, method=methods.smooth(methods.scorecam(progress=print)))
 
 
 def test_existing_clients_get_what_the_model_answers(model, images, tmp_path):

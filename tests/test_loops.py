@@ -76,9 +76,7 @@ def test_how_many_there_are_may_be_known_only_in_the_graph():
         rows = loops.gathered(
             count, batch, lambda i: tf.cast(i[:, None], tf.float32) * images[None, :, 0], tf.float32
         )
-        sums = loops.total(
-            count, batch, lambda i: [tf.cast(tf.size(i), tf.float32) * images], [0 * images]
-        )
+        sums = loops.total(count, batch, lambda i: [tf.cast(tf.size(i), tf.float32) * images], [0 * images])
         return rows, *sums
 
     for count, images in [(5, IMAGES), (1, IMAGES[:1]), (9, IMAGES[:2])]:

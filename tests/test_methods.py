@@ -106,6 +106,24 @@ def test_an_unknown_method_is_refused_with_the_known_ones():
         methods.get("grad-cam")
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("GradCAM", "gradcam"), ("layrcam", "layercam")])
+def test_a_name_that_is_nearly_right_is_suggested(typed, meant):
+    with pytest.raises(ValueError, match=f"Received: method='{typed}'. Did you mean '{meant}'"):
+        methods.get(typed)
+
+
+def test_a_partial_of_a_class_is_a_method_and_what_can_not_be_hashed_is_left_alone():
+    assert methods.get(functools.partial(methods.scorecam, channels=2)) == methods.scorecam(channels=2)
+    own = functools.partial(methods.fem, k=np.array(1.0))
+    assert methods.get(own) is own
+
+
+@pytest.mark.parametrize("around", [methods.smooth, methods.augment])
+def test_what_goes_around_a_method_needs_one(around):
+    with pytest.raises(TypeError, match="`method` must be around another: methods."):
+        methods.get(around)
+
+
 def test_a_method_that_is_no_name_is_refused():
     with pytest.raises(TypeError, match=r"`method` must be a name, a callable.*int"):
         methods.get(3)
@@ -157,6 +175,36 @@ def test_a_layer_is_refused_by_what_explains_at_the_image(functional):
 
 
 # What is true of every method
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("index", [None, 1])
+def test_every_method_explains_a_segmentation(name, index, images):
+    inputs = keras.Input((SIDE, SIDE, 3))
+    conv = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 1, activation="softmax")(conv(inputs)))
+    method = CHEAP.get(name, name)
+    if scene.is_classless(methods.get(name)) and index is not None:
+        return
+    if name in ("cam", "finercam"):
+        with pytest.raises(ValueError, match="needs a class as its target"):
+            GradCAM(model, method=method)(images, index)
+        return
+    assert np.isfinite(GradCAM(model, method=method)(images, index).map).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["gradient", "fullgrad", "guided_gradcam", "integrated_gradients", "scorecam"]
+)
+def test_a_model_that_takes_whole_numbers_is_explained_as_by_their_casts(name):
+    whole, real = keras.Input((SIDE, SIDE, 3), dtype="uint8"), keras.Input((SIDE, SIDE, 3))
+    layers = [keras.layers.Rescaling(1 / 255), *parts()]
+    models = [keras.Model(each, chain(each, layers)) for each in (whole, real)]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), "uint8")
+    found, expected = (explain(model, name, pixels).map.numpy() for model in models)
+    close(
+        found, expected, 0.1 if name in ("integrated_gradients", "scorecam") else 1e-4
+    )  # These are rounded.
 
 
 @pytest.mark.slow

@@ -52,6 +52,19 @@ def test_cam_refuses_a_head_without_pooling(images):
         GradCAM(model, "conv1", method="cam")(images)
 
 
+@pytest.mark.parametrize("before", [keras.layers.Rescaling(2.0), keras.layers.Dense(4)])
+def test_cam_refuses_a_head_that_pools_something_else_or_only_one_axis(images, before):
+    inputs = keras.Input((SIDE, SIDE, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(before(parts()[0](inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(3)(pooled))
+    with pytest.raises(ValueError, match="`method` 'cam' needs"):
+        GradCAM(model, "conv1", method="cam")(images)
+    rows = keras.ops.mean(parts()[0](inputs), axis=1)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(rows)))
+    with pytest.raises(ValueError, match="`method` 'cam' needs"):
+        GradCAM(model, "conv1", method="cam")(images)
+
+
 def test_cam_takes_a_head_with_batch_normalization_and_dropout(images):
     inputs = keras.Input((SIDE, SIDE, 3))
     after = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5), keras.layers.Dense(3)]
@@ -167,10 +180,25 @@ def test_finercam_without_the_others_is_gradcam(model, images):
     close(found, GradCAM(model)(images).map.numpy())
 
 
-@pytest.mark.parametrize("classes", [0, -1])
+@pytest.mark.parametrize("classes", [0, -1, 1.5])
 def test_finercam_needs_a_class_to_compare_with(classes):
-    with pytest.raises(ValueError, match="`classes` must be at least 1"):
+    with pytest.raises(ValueError, match="`classes` must be a whole number from 1"):
         methods.finercam(classes=classes)
+
+
+@pytest.mark.parametrize("gamma", [float("nan"), float("inf"), "much", True])
+def test_gamma_must_be_a_number(gamma):
+    with pytest.raises(ValueError, match="`gamma` must be a number"):
+        methods.finercam(gamma=gamma)
+
+
+def test_finercam_must_look_at_a_layer_on_the_way_to_the_score(images):
+    inputs = keras.Input((SIDE, SIDE, 3))
+    aside = keras.layers.Conv2D(4, 3, name="aside")(inputs)
+    scores = chain(inputs, [*parts()[:4], keras.layers.Dense(5)])
+    model = keras.Model(inputs, {"scores": scores, "aside": aside})
+    with pytest.raises(ValueError, match="`layer` must be on the way to the score"):
+        GradCAM(model, "aside", method="finercam")(images, targets.Output("scores", 1))
 
 
 @pytest.mark.parametrize("method", ["cam", "shapleycam", "finercam"])

@@ -214,6 +214,12 @@ def test_alpha_and_colormap_change_the_concepts_too():
     np.testing.assert_array_equal(overlay_concepts(GREY, heatmaps, alpha=0), GREY)
 
 
+@pytest.mark.parametrize("heatmaps", [np.ones((2, 2, 2, 3)), np.ones((2, 3)), np.ones((0, 2, 3))])
+def test_concepts_must_be_those_of_one_image(heatmaps):
+    with pytest.raises(ValueError, match="`heatmaps` must be"):
+        overlay_concepts(GREY, heatmaps)
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, "much"])
 def test_an_alpha_that_is_no_share_is_refused_for_concepts_too(alpha):
     with pytest.raises(ValueError, match="`alpha` must be a number in"):

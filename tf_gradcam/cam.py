@@ -162,7 +162,7 @@ class _Explainer:
         if self._at_image and layer is not None:
             raise ValueError(
                 f"`layer` must be None for a method that explains at the image itself. "
-                f"Received: layer={layer!r} and method={method!r}"
+                f"Received: layer={layer!r} and method={method if isinstance(method, str) else _name(method)}"
             )
         self._fuse = _checked_fuse(fuse, layer)
         self._preprocess = preprocess
@@ -325,6 +325,10 @@ class _Explainer:
                 f"Choose a layer before: {path!r}, or layer=None."
             )
         return None
+
+
+def _name(method) -> str:
+    return getattr(method, "__name__", type(method).__name__)
 
 
 def _weak(layer):

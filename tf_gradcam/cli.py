@@ -149,7 +149,9 @@ def _add_explain_options(parser, out) -> None:
         help="name or path of a layer; several times for several, fused (default: the last with a map)",
     )
     parser.add_argument(
-        "--fuse", metavar="F", help="how several layers become one: mean, max or layercam (default: mean)"
+        "--fuse",
+        metavar="F",
+        help="how several layers become one: mean, max, layercam or refinecam (default: mean)",
     )
     parser.add_argument(
         "--call", type=int, metavar="N", help="which run of a layer that runs several times, from 0"

@@ -1,13 +1,15 @@
 """Methods made of methods: the same explanation over noisy, flipped or zoomed copies of the image."""
 
 import dataclasses
-import inspect
 import itertools
+import numbers
 from typing import Any
 
 import tensorflow as tf
 
 from tf_gradcam import loops
+from tf_gradcam.formulas import gradcam_plus_plus
+from tf_gradcam.parameters import check_counts, check_number, check_seed
 from tf_gradcam.scene import is_formula, signed_map, takes_gradients
 
 _FLIPS = {"horizontal": -1, "vertical": -2}  # axes of a map
@@ -39,17 +41,16 @@ class smooth:
     batch: int = 8
 
     def __post_init__(self):
-        for name in ("samples", "batch"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={getattr(self, name)!r}")
-        if not self.noise >= 0:
-            raise ValueError(f"`noise` must be 0 or more. Received: noise={self.noise!r}")
+        check_counts(self, "samples", "batch")
+        check_number(self, "noise", above=None)
+        check_seed(self)
 
     @property
     def at_image(self):
         return getattr(self.method, "at_image", False)
 
-    def explain(self, scene):
+    def explain(self, scene) -> tf.Tensor:
+        """Return the map of the inner method, of its shape."""
         method = self.method
         if is_formula(method) and takes_gradients(method):
             terms = self._mean_powers(scene, scene.activations, _takes_powers(method))
@@ -96,7 +97,7 @@ class smooth:
 
 
 def _takes_powers(formula) -> bool:
-    return "squares" in inspect.signature(formula).parameters
+    return getattr(formula, "func", formula) is gradcam_plus_plus  # also with parameters, as a partial
 
 
 def _sum_of_copies(values, like):
@@ -114,7 +115,7 @@ class augment:
     Attributes:
         method: name, formula or method.
         flips: of `"horizontal"` and `"vertical"`; each is done and not done.
-        scales: factors to zoom by, about the middle; beyond the edge of the image is 0.
+        scales: factors to zoom by, about the middle, from 0.1 to 10; beyond the edge of the image is 0.
     """
 
     method: Any
@@ -122,21 +123,33 @@ class augment:
     scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self):
-        if isinstance(self.flips, str) or not set(self.flips) <= set(_FLIPS):
+        for name in ("flips", "scales"):
+            if isinstance(getattr(self, name), list):  # It could be no key of a cache.
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        several = isinstance(self.flips, tuple) and len(set(map(str, self.flips))) == len(self.flips)
+        if not several or not all(flip in list(_FLIPS) for flip in self.flips):
             raise ValueError(f"`flips` must be a tuple of {list(_FLIPS)}. Received: flips={self.flips!r}")
-        if not isinstance(self.scales, tuple) or not self.scales or not all(each > 0 for each in self.scales):
-            raise ValueError(f"`scales` must be a tuple of factors above 0. Received: scales={self.scales!r}")
-        object.__setattr__(self, "flips", tuple(self.flips))  # A list could be no key of a cache.
+        several = isinstance(self.scales, tuple) and self.scales
+        if not several or not all(map(_is_scale, self.scales)):
+            raise ValueError(
+                f"`scales` must be a tuple of factors from 0.1 to 10. Received: scales={self.scales!r}"
+            )
 
     @property
     def at_image(self):
         return getattr(self.method, "at_image", False)
 
-    def explain(self, scene):
+    def explain(self, scene) -> tf.Tensor:
+        """Return the map of the inner method, of its shape."""
         if self.scales != (1.0,) and scene.image.shape.rank != 4:
             raise ValueError(
                 "`scales` must be (1.0,) for what is no image (N, H, W, C). "
                 f"Received: scales={self.scales} and {scene.image.shape}"
+            )
+        if "vertical" in self.flips and scene.image.shape.rank < 4:
+            raise ValueError(
+                f"`flips` must not be vertical for what has one axis. Received: flips={self.flips} and "
+                f"{scene.image.shape}"
             )
         switches = [[(), (_FLIPS[flip],)] for flip in self.flips]
         flips = [sum(axes, ()) for axes in itertools.product(*switches)]
@@ -149,6 +162,10 @@ class augment:
         seen = [_zoomed(tf.ones_like(each), scale) for each, scale in pairs]
         mean = tf.math.divide_no_nan(sum(_zoomed(*pair) for pair in pairs), sum(seen))
         return mean[..., 0]
+
+
+def _is_scale(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0.1 <= value <= 10
 
 
 def _flipped(values, axes, channels):

@@ -52,8 +52,13 @@ def export_gradcam(
     answer = tf.saved_model.load("models/cat/1").signatures["gradcam"](images=images)
     ```
     """
-    if getattr(method, "progress", None) is not None:
-        raise ValueError("`method` must not report its progress: a server can't call Python. Leave it out.")
+    inner = method
+    while inner is not None:
+        if getattr(inner, "progress", None) is not None:
+            raise ValueError(
+                f"`method` must not report its progress: a server can't call Python. Received: {inner}"
+            )
+        inner = getattr(inner, "method", None)
     cam = GradCAM(model, layer, method=method, preprocess=preprocess)
     specs = layers.specs_of(model)
     if preprocess is not None:

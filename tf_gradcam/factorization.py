@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_gradcam import choice, gradients, inputs, layers, maps
 from tf_gradcam.forward import Read, build, find_logits, forward
+from tf_gradcam.parameters import is_whole
 from tf_gradcam.targets import wide
 
 
@@ -18,12 +19,13 @@ class Factorization(NamedTuple):
     """What `deep_feature_factorization` answers: P concepts, the most present first, as NumPy arrays.
 
     Attributes:
-        heatmaps: `(N, P, H, W)` float32 in `[0, 1]`: where each concept is present, 1 where it is strongest
-            in any of the images.
-        maps: `(N, P, h, w)`, the same on the layer's own grid.
+        heatmaps: `(N, P, H, W)` float32 in `[0, 1]`: where each concept is present, about 1 where it is
+            strongest in any of the images.
+        maps: `(N, P, h, w)`, the same on the layer's own grid: 1 where a concept is strongest.
         concepts: `(P, K)`, the activations that a place has where the concept is strongest.
-        scores: `(P, classes)`, the logits of a map that has the concept at every place and nothing else, or
-            `None` where the model doesn't return just `(N, classes)`.
+        scores: `(P, classes)`, the logits of a map that has the concept at every place and nothing else (what
+            goes round the layer is the first image's), or `None` where the model doesn't return just
+            `(N, classes)`.
         error: share of the activations' squares that the concepts leave unexplained, from 0 to 1.
     """
 
@@ -131,7 +133,7 @@ def _factorize(decomposition, activations, concepts):
     """Return how much of each concept is at each place `(places, P)`, the concepts `(P, K)` and the error."""
     places = np.maximum(activations.reshape(-1, activations.shape[-1]), 0)
     most = min(places.shape)
-    if isinstance(concepts, bool) or not isinstance(concepts, int) or not 1 <= concepts <= most:
+    if not is_whole(concepts) or not 1 <= concepts <= most:
         raise ValueError(
             f"`concepts` must be a whole number from 1 to {most}, the places or channels that there are. "
             f"Received: concepts={concepts!r}"

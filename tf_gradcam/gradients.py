@@ -151,7 +151,8 @@ def _explained(method, stage, passed, score) -> tf.Tensor:
     dtype = targets.wide(passed.activations[0]).dtype
     if score.shape.rank == 1:
         return one(stage, passed)
-    found = tf.map_fn(column, tf.range(tf.shape(score)[1]), fn_output_signature=dtype)
+    columns = tf.range(tf.shape(score)[1])
+    found = tf.map_fn(column, columns, fn_output_signature=dtype, parallel_iterations=1)
     return tf.transpose(found, [1, 0, *range(2, found.shape.rank)])
 
 

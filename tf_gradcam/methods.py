@@ -12,7 +12,9 @@ know no sign are never negative. ReLU, resizing and scaling come later and are t
 `docs/methods.md` says which to take.
 """
 
+import contextlib
 import dataclasses
+import difflib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -42,7 +44,7 @@ from tf_gradcam.saliency import (
 )
 from tf_gradcam.scoring import cam, finercam, shapleycam
 
-Method = Callable | Any
+Method = Callable | Any  # anything with a method `explain`
 
 
 class About(NamedTuple):
@@ -99,15 +101,18 @@ def get(method: str | Method) -> Method:
         TypeError: if `method` is neither a name nor a callable nor has a method `explain`.
     """
     if isinstance(method, str):
-        if method not in METHODS:
-            raise ValueError(f"`method` must be one of {sorted(METHODS)}. Received: method={method!r}")
-        return METHODS[method].method
+        return _named(method).method
     if isinstance(method, type) and hasattr(method, "explain"):
+        if method in (smooth, augment):
+            raise TypeError(f'`method` must be around another: methods.{method.__name__}("gradcam")')
         method = method()  # `methods.scorecam` means `methods.scorecam()`.
     if isinstance(method, smooth | augment):
         return dataclasses.replace(method, method=get(method.method))
+    if isinstance(method, functools.partial) and isinstance(method.func, type):
+        return get(method())
     if isinstance(method, functools.partial) and method.func in vars(formulas).values():
-        return _partial(method.func, method.args, tuple(sorted(method.keywords.items())))
+        with contextlib.suppress(TypeError):  # Parameters that can't be hashed are shared with nobody.
+            return _partial(method.func, method.args, tuple(sorted(method.keywords.items())))
     if callable(method) or hasattr(method, "explain"):
         return method
     raise TypeError(
@@ -116,7 +121,15 @@ def get(method: str | Method) -> Method:
     )
 
 
-@functools.cache
+def _named(name) -> About:
+    if name in METHODS:
+        return METHODS[name]
+    near = difflib.get_close_matches(name.lower().replace("-", ""), METHODS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"`method` must be one of {sorted(METHODS)}. Received: method={name!r}.{hint}")
+
+
+@functools.lru_cache(64)
 def _partial(formula, arguments, keywords):
     """Return one partial for all that are alike: equal methods share what was compiled for them."""
     return functools.partial(formula, *arguments, **dict(keywords))

@@ -6,8 +6,6 @@ and for every channel, so that what differs between two channels is not their no
 """
 
 import dataclasses
-import math
-import numbers
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -15,6 +13,7 @@ import tensorflow as tf
 
 from tf_gradcam import loops, maps
 from tf_gradcam.forward import not_affine
+from tf_gradcam.parameters import check_counts, check_number, check_seed
 
 Progress = Callable[[int, int], None]
 
@@ -40,7 +39,7 @@ class ablationcam:
     batch: int = 32
 
     def __post_init__(self):
-        _check_counts(self, "batch", optional=("channels",))
+        check_counts(self, "batch", optional=("channels",))
 
     def explain(self, scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
@@ -100,7 +99,7 @@ class scorecam:
     progress: Progress | None = None
 
     def __post_init__(self):
-        _check_counts(self, "batch", optional=("channels",))
+        check_counts(self, "batch", optional=("channels",))
         _check_progress(self.progress)
 
     def explain(self, scene) -> tf.Tensor:
@@ -141,9 +140,9 @@ class sscam:
     progress: Progress | None = None
 
     def __post_init__(self):
-        _check_counts(self, "samples", "batch", optional=("channels",))
-        _check_number(self, "noise", lambda noise: 0 <= noise < math.inf, "from 0")
-        _check_seed(self.seed)
+        check_counts(self, "samples", "batch", optional=("channels",))
+        check_number(self, "noise", above=None)
+        check_seed(self)
         _check_progress(self.progress)
 
     def explain(self, scene) -> tf.Tensor:
@@ -189,7 +188,7 @@ class iscam:
     progress: Progress | None = None
 
     def __post_init__(self):
-        _check_counts(self, "samples", "batch", optional=("channels",))
+        check_counts(self, "samples", "batch", optional=("channels",))
         _check_progress(self.progress)
 
     def explain(self, scene) -> tf.Tensor:
@@ -237,9 +236,9 @@ class rise:
     at_image: ClassVar[bool] = True
 
     def __post_init__(self):
-        _check_counts(self, "masks", "cells", "batch")
-        _check_number(self, "probability", lambda share: 0 < share < 1, "between 0 and 1")
-        _check_seed(self.seed)
+        check_counts(self, "masks", "cells", "batch")
+        check_number(self, "probability", below=1)
+        check_seed(self)
         _check_progress(self.progress)
 
     def explain(self, scene) -> tf.Tensor:
@@ -371,31 +370,6 @@ def _report(progress, indices, count, done):
         tf.py_function(lambda last: progress(int(last) + 1, count), [indices[-1]], [])
 
 
-def _check_counts(method, *names, optional=()):
-    for name in (*names, *optional):
-        value = getattr(method, name)
-        if name in optional and value is None:
-            continue
-        if not _is_whole(value) or value < 1:
-            default = " or None" if name in optional else ""
-            raise ValueError(f"`{name}` must be a whole number from 1{default}. Received: {name}={value!r}")
-
-
-def _check_number(method, name, fits, limits):
-    value = getattr(method, name)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not fits(value):
-        raise ValueError(f"`{name}` must be a number {limits}. Received: {name}={value!r}")
-
-
-def _check_seed(seed):
-    if not _is_whole(seed) or not -(2**31) <= seed < 2**31:
-        raise ValueError(f"`seed` must be a whole number of 32 bits. Received: seed={seed!r}")
-
-
 def _check_progress(progress):
     if progress is not None and not callable(progress):
         raise TypeError(f"`progress` must be a callable (done, total). Received: progress={progress!r}")
-
-
-def _is_whole(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tf_gradcam import formulas, loops, maps
 from tf_gradcam.forward import between
+from tf_gradcam.parameters import check_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +87,7 @@ class integrated_gradients:
     batch: int = 8
 
     def __post_init__(self):
-        for name in ("steps", "batch"):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}")
+        check_counts(self, "steps", "batch")
         object.__setattr__(self, "baseline", _checked_baseline(self.baseline))
 
     def explain(self, scene) -> tf.Tensor:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_gradcam import maps, target_rows, targets
-from tf_gradcam.forward import Forward, Read, between, find_logits, forward
+from tf_gradcam.forward import Forward, Read, ancestors, between, find_logits, forward
 
 # What an error of the running graph is known by.
 ONE_MAP_PER_IMAGE = "one map for each image"
@@ -125,29 +125,29 @@ def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
     if stage.column is not None:
         score, index = score[:, stage.column], None if index is None else index[:, stage.column]
 
-    wide_score = targets.wide(score)
     activations = maps.to_grid(targets.wide(layer_output), stage.grid)
+    score = tf.cast(score, activations.dtype)  # one precision for all that a method computes
 
     def gradients(of):
         gradient = _differentiate(of, layer_output)
-        if gradient is None and of is wide_score:
+        if gradient is None and layer_output.op not in ancestors([score]):
             raise off_the_way(stage.read.layer.name)
         if gradient is None:
             return tf.zeros_like(activations)
         return maps.to_grid(checked(gradient, score, stage.grid), stage.grid)
 
     def image_gradients(of):
-        gradient = _differentiate(of, model_input)
-        if gradient is None:
+        found = [_differentiate(of, each) for each in _real(model_input, score)]
+        found = [each for each in found if each is not None]
+        if not found:
             raise ValueError(
-                "`method` needs the gradient by the image. Received: a model that takes "
-                f"{model_input.dtype.name}, or whose score doesn't depend on the image: there is none. "
-                "Choose a method that reads a layer."
+                "`method` needs the gradient by the image, and there is none. Received: a model that takes "
+                f"{model_input.dtype.name}, to which its score doesn't answer by degrees."
             )
-        return source.shown(gradient)
+        return source.shown(tf.add_n(found))
 
     def at(image):
-        if image.dtype.is_floating and _is_looked_up(model_input, score):
+        if _is_looked_up(model_input, score):
             raise ValueError(
                 "`method` must not compute with what the model looks up, as words by their numbers. "
                 f"Received: a model that takes {model_input.dtype.name}. Choose a method that leaves the "
@@ -167,12 +167,12 @@ def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
         values = maps.from_grid(tf.cast(values, layer_output.dtype), stage.grid, own)
         outputs = forward(stage.model, others, [stage.read], replace=[values]).outputs
         value, _ = targets.score(other_target, outputs, find_logits(outputs))
-        return targets.wide(value if stage.column is None else value[:, stage.column])
+        return tf.cast(value if stage.column is None else value[:, stage.column], activations.dtype)
 
     return Scene(
         source.shown(model_input),
         activations,
-        wide_score,
+        score,
         index,
         targets.class_logits(target, passed.outputs, logits),
         gradients,
@@ -202,8 +202,8 @@ def takes_gradients(formula: Callable) -> bool:
 
 def is_classless(method: Any) -> bool:
     """Whether the map of `method` is the same for every target."""
-    while hasattr(method, "method"):  # one made of another
-        method = method.method
+    while callable(getattr(method, "method", None)) or hasattr(getattr(method, "method", None), "explain"):
+        method = method.method  # one made of another
     return is_formula(method) and not takes_gradients(method)
 
 
@@ -214,6 +214,16 @@ def signed_map(method: Any, scene: Scene) -> tf.Tensor:
     if not takes_gradients(method):
         return method(scene.activations)
     return method(scene.activations, scene.gradients(scene.score))
+
+
+def _real(image, score):
+    """Return the tensors to differentiate by: the image, or what whole numbers are cast to."""
+    if not image.dtype.is_integer:
+        return [image]
+    casts = [
+        each.outputs[0] for each in between(image, score) if each.type == "Cast" and each.inputs[0] is image
+    ]
+    return [each for each in casts if each.dtype.is_floating]
 
 
 def _is_looked_up(numbers, score):

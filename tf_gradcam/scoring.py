@@ -1,11 +1,14 @@
 """Methods that take more than one look at the score, but no other image."""
 
 import dataclasses
+import math
 
+import numpy as np
 import tensorflow as tf
 
 from tf_gradcam.formulas import gradcam
 from tf_gradcam.forward import between, not_affine
+from tf_gradcam.parameters import check_counts, check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +24,12 @@ class cam:
             the target is no class.
     """
 
-    def explain(self, scene):
+    def explain(self, scene) -> tf.Tensor:
+        """Return the map `(N, *grid)`."""
         if scene.logits is None:
             raise _no_class("cam")
         other = sorted({each.type for each in not_affine(scene.layer_output, scene.logits)})
-        pools = any(each.type == "Mean" for each in between(scene.layer_output, scene.logits))
-        if other or not pools:
+        if other or not _is_pooled(scene):
             raise ValueError(
                 "`method` 'cam' needs average pooling and one dense layer after the layer that is explained, "
                 f"and nothing else. Received: a head with {other or 'no pooling'}. Choose the layer that is "
@@ -35,6 +38,22 @@ class cam:
         gradients = scene.gradients(scene.score)
         weights = tf.reduce_sum(gradients, axis=tuple(range(1, gradients.shape.rank - 1)), keepdims=True)
         return tf.reduce_sum(weights * scene.activations, axis=-1)
+
+
+def _is_pooled(scene) -> bool:
+    """Whether all that the logits get of the layer is the mean over its places."""
+    same, takers = {scene.layer_output.ref()}, []
+    for step in between(scene.layer_output, scene.logits):
+        if not any(each.ref() in same for each in step.inputs):
+            continue
+        if step.type in ("Cast", "Identity"):
+            same.add(step.outputs[0].ref())
+        else:
+            takers.append(step)
+    places = scene.activations.shape.rank - 2
+    return all(
+        each.type == "Mean" and np.size(tf.get_static_value(each.inputs[1])) == places for each in takers
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +67,8 @@ class shapleycam:
     Source: Cai, "CAMs as Shapley Value-based Explainers", 2025, the map of its section on ShapleyCAM.
     """
 
-    def explain(self, scene):
+    def explain(self, scene) -> tf.Tensor:
+        """Return the map `(N, *grid)`."""
         gradients = scene.gradients(scene.score)
         along = tf.reduce_sum(gradients * tf.stop_gradient(scene.activations))
         return gradcam(scene.activations, gradients - scene.gradients(along) / 2)
@@ -58,7 +78,8 @@ class shapleycam:
 class finercam:
     """Finer-CAM: Grad-CAM of `y_c - gamma * mean_d y_d`, d the classes whose logits are nearest to `y_c`.
 
-    It shows what tells a class from those that look like it. All of these weigh the same.
+    It shows what tells a class from those that look like it. All of these weigh the same; they are chosen
+    anew for every image, also for the copies that `smooth` and `augment` look at.
 
     Source: Zhang et al., "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation",
     CVPR 2025.
@@ -72,10 +93,11 @@ class finercam:
     classes: int = 3
 
     def __post_init__(self):
-        if self.classes < 1:
-            raise ValueError(f"`classes` must be at least 1. Received: classes={self.classes!r}")
+        check_counts(self, "classes")
+        check_number(self, "gamma", above=-math.inf)
 
-    def explain(self, scene):
+    def explain(self, scene) -> tf.Tensor:
+        """Return the map `(N, *grid)`."""
         if scene.logits is None:
             raise _no_class("finercam")
         distances = tf.abs(scene.logits - scene.score[:, None])

@@ -295,7 +295,8 @@ class Region(NamedTuple):
             grid = tf.shape(_shown(logits))[:-1]
             return Region(index, tf.broadcast_to(self.mask, grid))
         predicted = tf.argmax(_both_sides(_shown(logits)), axis=-1, output_type=tf.int32)
-        return Region(index, predicted == tf.reshape(index, [-1] + [1] * (predicted.shape.rank - 1)))
+        mask = predicted == tf.reshape(index, [-1] + [1] * (predicted.shape.rank - 1))
+        return Region(index, tf.cast(mask, tf.float32))
 
 
 class Pixel(NamedTuple):
@@ -371,18 +372,28 @@ class Box(NamedTuple):
     split: Callable | None = None
 
     def score(self, outputs, logits):
-        overlaps, detection = self._best(outputs)
-        value, index = detection.score(outputs, logits)
-        return tf.where(overlaps > 0, value, tf.zeros_like(value)), index
+        return _Where(*self._best(outputs)).score(outputs, logits)
 
     def fixed(self, outputs, logits):
-        return self._best(outputs)[1].fixed(outputs, logits)
+        overlaps, detection = self._best(outputs)
+        return _Where(overlaps, detection.fixed(outputs, logits))
 
     def _best(self, outputs):
         boxes, _ = _boxes_and_scores(outputs, self.split)
         overlaps = _overlaps(wide(boxes), self.box)
         anchor = tf.argmax(overlaps, axis=1, output_type=tf.int32)
         return _pick(overlaps, anchor), Detection(anchor, self.index, self.split)
+
+
+class _Where(NamedTuple):
+    """A target of which the score is 0 where `weights` `(N,)` are."""
+
+    weights: tf.Tensor
+    target: Any
+
+    def score(self, outputs, logits):
+        value, index = self.target.score(outputs, logits)
+        return tf.where(self.weights > 0, value, tf.zeros_like(value)), index
 
 
 TARGETS = (Class, Classes, Binary, Probability, Value, Output, Similarity, Contrast, Against)

@@ -79,7 +79,12 @@ def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap:
         ImportError, FileNotFoundError, TypeError, ValueError: as `overlay` does.
     """
     photograph = load_image(image)
-    fitted = np.stack([_fit(each, photograph) for each in _list(heatmaps, rank=2)])
+    shape = np.shape(heatmaps)
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(
+            f"`heatmaps` must be (P, h, w), those of one image: found.heatmaps[0]. Received: shape {shape}"
+        )
+    fitted = np.stack([_fit(each, photograph) for each in heatmaps])
     # A cyclic map ends in the colour that it begins with.
     colors = _palette(colormap)[np.arange(len(fitted)) * 256 // len(fitted)].astype(np.float32)
     weight = _checked_alpha(alpha) * fitted.max(axis=0)[..., None]
