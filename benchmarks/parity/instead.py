@@ -58,8 +58,8 @@ def grad_cam_fem(view):
 
 
 def grad_cam_ablation(view):
-    """Where the least activation is not 0 it sets a channel to the least minus 1e7, "deviating from the paper"
-    as its comment says, and to 1e7 less for each further row of the batch; the paper sets it to 0."""
+    """Where the least activation is not 0 it sets a channel to the least minus 1e7, "deviating from the
+    paper" as its comment says, and to 1e7 less for each further row of the batch; the paper sets it to 0."""
     least = view.activations.min()
 
     def value(channel):
