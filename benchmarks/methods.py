@@ -17,7 +17,7 @@ from overhead import compare, seconds
 import tf_gradcam
 from tf_gradcam import methods, pretrained
 
-BY_CHANNEL = ["scorecam", "sscam", "iscam"]  # the network once or more for each channel
+BY_CHANNEL = ["scorecam", "sscam", "iscam", "rise"]  # the network once for each channel or mask, or more
 BATCH = 32
 
 

@@ -1,5 +1,6 @@
 """Methods that take more than one look at the score, but no other image."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -69,9 +70,24 @@ class shapleycam:
 
     def explain(self, scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
-        gradients = scene.gradients(scene.score)
+        with tf.compat.v1.get_default_graph().gradient_override_map(_RESIZES):
+            gradients = scene.gradients(scene.score)
         along = tf.reduce_sum(gradients * tf.stop_gradient(scene.activations))
         return gradcam(scene.activations, gradients - scene.gradients(along) / 2)
+
+
+def _resize_again(operation, gradient):
+    """Return the gradient by what goes into that of a resize: it is linear in it."""
+    resize = getattr(tf.raw_ops, operation.type.removesuffix("Grad"))
+    options = {name: operation.get_attr(name) for name in ("align_corners", "half_pixel_centers")}
+    return resize(images=gradient, size=tf.shape(operation.inputs[0])[1:3], **options), None
+
+
+# The gradient of a resize -> the name of its gradient, which TensorFlow lacks, or silently takes for 0.
+_RESIZES = {f"Resize{kind}Grad": f"TFGradCAM{kind}" for kind in ("Bicubic", "Bilinear", "NearestNeighbor")}
+for _name in _RESIZES.values():
+    with contextlib.suppress(KeyError):  # After a reload of this module TensorFlow keeps the one it has.
+        tf.RegisterGradient(_name)(_resize_again)
 
 
 @dataclasses.dataclass(frozen=True)
