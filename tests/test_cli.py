@@ -641,7 +641,7 @@ def test_methods_lists_each_in_one_line_with_cost_and_paper(capsys):
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         assert line.startswith(f"{name} {about.cost} {'yes' if about.signed else 'no'} ")
         assert line.endswith(f" {about.paper}")
-    assert {"gradcam 1 yes layer Selvaraju 2017", "gradient 3 no image Simonyan 2014"} <= set(lines)
+    assert {"gradcam 1 yes layer Selvaraju 2017", "gradient 2.5 no image Simonyan 2014"} <= set(lines)
     assert "eigencam 1 no layer, every class Muhammad & Yeasin 2020" in lines
     assert err == ""
 

@@ -26,6 +26,7 @@ def noisy(images, index, noise, seed=0):
 # smooth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradcam", "eigencam", "gradient", "ablationcam", "finercam"])
 def test_without_noise_a_smooth_method_is_the_method(functional, images, method):
     smooth = methods.smooth(method, samples=3, noise=0.0)
@@ -116,6 +117,7 @@ def test_a_smooth_smooth_method_averages_maps(functional, images):
     close(GradCAM(functional, "conv1", method=twice)(images, 1).map, np.mean(maps, axis=0))
 
 
+@pytest.mark.slow
 def test_parameters_of_the_inner_formula_are_heeded(functional, images):
     inner = functools.partial(methods.gradcam_plus_plus, normalize_alpha=True)
     maps = [
@@ -195,6 +197,7 @@ def spots(scales, method="hirescam"):
     return picture[0, ..., 0], cam(picture, targets.Value()).map[0].numpy() * 32 * 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.25, 2.0])
 def test_a_zoomed_map_turned_back_lies_where_the_object_is(scale):
     picture, found = spots((scale,))
@@ -216,6 +219,7 @@ def test_what_a_copy_does_not_show_is_left_to_the_others():
     np.testing.assert_allclose(found * 32 * 32, np.ones((32, 32)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_class_of_an_augmented_image_is_chosen_once(functional, images):
     clean = functional.predict(images, verbose=0).argmax(-1)
     method = methods.augment("gradcam", flips=("horizontal", "vertical"), scales=(0.4, 1.0, 3.0))

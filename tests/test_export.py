@@ -28,6 +28,7 @@ def test_the_exported_model_answers_what_the_explainer_answers(model, images, tm
     np.testing.assert_array_equal(answer["class"], expected.target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["finercam", "scorecam", "smoothgrad", "guided_backprop", "fullgrad"])
 def test_every_kind_of_method_can_be_exported(functional, images, method, tmp_path):
     export_gradcam(functional, tmp_path, method=method)

@@ -264,3 +264,115 @@ def test_places_are_found_where_tokens_were_joined_twice():
         one, places, two = (tf.compat.v1.placeholder(tf.float32, (None, n, 8)) for n in (1, 15, 2))
         tokens = tf.concat([two, tf.exp(tf.concat([one, places], axis=1))], axis=1)
         assert forward.token_start(forward.ancestors([tokens]), 18, 15) == 3
+
+
+# The way between two tensors
+
+
+@pytest.fixture
+def graph():
+    """A little graph, the operations of which are known by name."""
+    with tf.Graph().as_default() as graph:
+        x, other = (tf.compat.v1.placeholder(tf.float32, (2, 4, 4, 3), name) for name in ("x", "other"))
+        kernel = tf.ones((3, 5), name="kernel")
+        doubled = tf.multiply(x, 2.0, name="doubled")
+        tf.sqrt(doubled, name="aside")
+        pooled = tf.reduce_mean(tf.add(doubled, other, name="sum"), axis=(1, 2), name="pooled")
+        tf.matmul(pooled, kernel, name="product")
+        tf.exp(other, name="elsewhere")
+    return graph
+
+
+def names(operations):
+    return [each.name for each in operations]
+
+
+def test_what_is_between_two_tensors_is_what_one_reaches_the_other_through(graph):
+    x, end = graph.get_tensor_by_name("x:0"), graph.get_tensor_by_name("product:0")
+    assert names(forward.between(x, end)) == ["doubled", "sum", "pooled", "product"]
+    doubled = graph.get_tensor_by_name("doubled:0")
+    assert names(forward.between(doubled, end)) == ["sum", "pooled", "product"]
+    assert names(forward.between(graph.get_tensor_by_name("other:0"), end)) == ["sum", "pooled", "product"]
+
+
+def test_nothing_is_between_tensors_that_do_not_depend_on_each_other(graph):
+    end, elsewhere = graph.get_tensor_by_name("product:0"), graph.get_tensor_by_name("elsewhere:0")
+    assert forward.between(graph.get_tensor_by_name("x:0"), elsewhere) == []
+    assert forward.between(end, graph.get_tensor_by_name("x:0")) == []
+    assert forward.between(end, end) == []
+
+
+def test_of_an_operation_with_several_outputs_only_what_comes_of_the_given_one_counts():
+    with tf.Graph().as_default():
+        left, right = tf.split(tf.compat.v1.placeholder(tf.float32, (2, 6)), 2, axis=1)
+        end = tf.add(tf.exp(left, name="of_left"), tf.sin(right, name="of_right"), name="end")
+        assert names(forward.between(left, end)) == ["of_left", "end"]
+
+
+def test_a_pooled_dense_head_is_affine_and_what_is_not_is_told(graph):
+    x = graph.get_tensor_by_name("x:0")
+    assert forward.not_affine(x, graph.get_tensor_by_name("product:0")) == []
+    assert names(forward.not_affine(x, graph.get_tensor_by_name("aside:0"))) == ["aside"]
+
+
+@pytest.mark.parametrize(
+    ("step", "is_affine"),
+    [
+        (lambda x: x + 1, True),
+        (lambda x: 1 - x, True),
+        (lambda x: x - x, True),
+        (lambda x: 3 * x, True),
+        (lambda x: tf.cast(tf.reshape(x, (3, 2)), tf.float64), True),
+        (lambda x: tf.nn.bias_add(x, tf.ones(3)), True),
+        (lambda x: tf.squeeze(x[:, None] + 0, 1), False),  # a slice is not known to be
+        (lambda x: x * x, False),
+        (lambda x: x * tf.exp(x), False),
+        (lambda x: tf.matmul(x, x, transpose_b=True), False),
+        (lambda x: 1 / x, False),
+        (tf.nn.relu, False),
+        (tf.nn.softmax, False),
+        (lambda x: tf.reduce_max(x, 1), False),
+    ],
+)
+def test_a_product_is_affine_in_one_of_its_factors(step, is_affine):
+    with tf.Graph().as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (2, 3))
+        assert (forward.not_affine(x, step(x)) == []) == is_affine
+
+
+# Going on with other activations
+
+
+def test_the_model_goes_on_with_what_replaces_a_layers_activations(model, images):
+    read = Read(layers.find_layer(model, "relu2"))
+    (activations,), plain = forward.forward(model, images, [read])
+    seen, outputs = forward.forward(model, images, [read], replace=[activations])
+    np.testing.assert_array_equal(outputs, plain)
+    seen, outputs = forward.forward(model, images, [read], replace=[2 * activations])
+    np.testing.assert_array_equal(seen[0], activations)  # what the layer itself returned
+    dense = layers.find_layer(model, "scores")
+    pooled = 2 * tf.reduce_mean(activations, axis=(1, 2))
+    np.testing.assert_allclose(outputs, dense(pooled), atol=1e-5)
+    np.testing.assert_array_equal(model(images), plain)
+
+
+def test_only_the_run_that_is_read_is_replaced(images):
+    model = Twice()
+    model(images)
+    other = tf.random.stateless_normal((3, SIDE, SIDE, 3), (0, 0))
+    _, outputs = forward.forward(model, images, [Read(model.conv, 0)], replace=[other])
+    np.testing.assert_allclose(outputs, tf.reduce_mean(model.conv(other), axis=(1, 2)), atol=1e-6)
+    _, outputs = forward.forward(model, images, [Read(model.conv, 1)], replace=[other])
+    np.testing.assert_allclose(outputs, tf.reduce_mean(other, axis=(1, 2)), atol=1e-6)
+
+
+def test_what_is_replaced_is_no_part_of_the_way_to_the_outputs(functional, images):
+    @tf.function(autograph=False)
+    def run(x):
+        relu2 = layers.find_layer(functional, "relu2")
+        _, outputs = forward.forward(functional, x, [Read(relu2)], replace=[tf.ones((3, 8, 8, 6))])
+        assert not any(operation.type == "Conv2D" for operation in forward.ancestors([outputs]))
+        return outputs
+
+    dense = layers.find_layer(functional, "scores")
+    np.testing.assert_allclose(run(tf.constant(images)), dense(tf.ones((3, 6))), atol=1e-6)

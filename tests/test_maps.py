@@ -71,6 +71,36 @@ def test_values_are_laid_on_their_grid():
 
 
 @pytest.mark.parametrize(
+    ("shape", "grid"),
+    [
+        ((2, 3, 5, 4), maps.Grid((3, 5), 4)),
+        ((2, 4, 3, 5), maps.Grid((3, 5), 4, None, True)),
+        ((2, 7, 4), maps.Grid((7,), 4)),
+        ((2, 4, 7), maps.Grid((7,), 4, None, True)),
+        ((2, 4, 3, 5, 6), maps.Grid((3, 5, 6), 4, None, True)),
+        ((2, 15, 4), maps.Grid((3, 5), 4, 0)),
+        ((2, 18, 4), maps.Grid((3, 5), 4, 3, start=3)),  # a class token and registers first
+        ((2, 18, 4), maps.Grid((3, 5), 4, 3, start=1)),  # on both sides
+        ((2, 17, 4), maps.Grid((3, 5), 4, 2, start=0)),  # last
+    ],
+)
+def test_values_of_a_grid_go_back_to_where_they_came_from(shape, grid):
+    random = np.random.default_rng(0)
+    activations, others = (tf.constant(random.normal(size=shape)) for _ in range(2))
+    on_grid = maps.to_grid(activations, grid)
+    np.testing.assert_array_equal(maps.from_grid(on_grid, grid, activations), activations)
+    # Other values for the places; the tokens that are none keep those that they had.
+    back = maps.from_grid(maps.to_grid(others, grid), grid, activations)
+    np.testing.assert_array_equal(maps.to_grid(back, grid), maps.to_grid(others, grid))
+    if grid.extra:
+        extra = np.delete(np.arange(shape[1]), np.arange(grid.start, grid.start + 15))
+        assert len(extra) == grid.extra
+        np.testing.assert_array_equal(back.numpy()[:, extra], activations.numpy()[:, extra])
+    else:
+        np.testing.assert_array_equal(back, others)
+
+
+@pytest.mark.parametrize(
     ("image", "rank", "channels_first", "expected"),
     [
         ((2, 24, 40, 3), 2, False, [24, 40]),

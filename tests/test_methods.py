@@ -71,6 +71,7 @@ def test_equal_methods_are_equal_and_others_are_not():
     assert methods.get(tf.multiply) is tf.multiply
 
 
+@pytest.mark.slow
 def test_equal_methods_share_what_was_compiled(images):
     model, runs = build("functional"), []
     call = model.get_layer("pool").call
@@ -177,6 +178,7 @@ def test_a_layer_is_refused_by_what_explains_at_the_image(functional):
 # What is true of every method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods.METHODS)
 @pytest.mark.parametrize("index", [None, 1])
 def test_every_method_explains_a_segmentation(name, index, images):
@@ -193,6 +195,7 @@ def test_every_method_explains_a_segmentation(name, index, images):
     assert np.isfinite(GradCAM(model, method=method)(images, index).map).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradient", "fullgrad", "guided_gradcam", "scorecam"])
 def test_a_model_that_takes_whole_numbers_is_explained_as_by_their_casts(name):
     whole, real = keras.Input((SIDE, SIDE, 3), dtype="uint8"), keras.Input((SIDE, SIDE, 3))
@@ -216,6 +219,7 @@ def test_every_method_explains_every_kind_of_model_alike(name, images):
         close(each, first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_heatmaps_are_scaled_and_as_large_as_the_image(name, functional, images):
     explanation = explain(functional, name, images)
@@ -315,6 +319,7 @@ def test_what_moves_in_the_image_moves_in_the_map(name):
     close(after, np.roll(before, places, axis=(0, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(UNSIGNED - {"eigencam", "kpca_cam", "eigengradcam"}))
 def test_unsigned_methods_are_never_negative_after_a_relu(name, functional, images):
     assert np.min(explain(functional, name, images).map) >= 0

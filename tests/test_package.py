@@ -246,4 +246,4 @@ def test_the_wheel_works_with_the_sources_out_of_sight(wheel, tmp_path):
     where = python("-c", "import tf_gradcam; print(tf_gradcam.__file__)", **out_of_sight)
     assert where.strip() == str(site / "tf_gradcam" / "__init__.py")
     python("-m", "tf_gradcam", "--help", **out_of_sight)
-    python("-m", "pytest", "-p", "no:cacheprovider", "tests/test_methods.py", **out_of_sight)
+    python("-m", "pytest", "-p", "no:cacheprovider", "tests/test_formulas.py", **out_of_sight)

@@ -71,6 +71,7 @@ def test_the_table_of_methods_is_that_of_the_module():
     assert written == {name: about[1:] for name, about in methods.METHODS.items()}
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_methods_run_as_they_stand(tmp_path, monkeypatch):
     made, own, concepts = re.findall(r"```python\n(.*?)```", METHODS.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -139,10 +139,27 @@ def test_shapleycam_of_a_probability_has_the_hessian_of_the_softmax(functional, 
     close(found, np.array(expected), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "relu2"])
 def test_shapleycam_is_gradcam_for_a_logit_after_relus(model, images, layer):
     found, expected = (GradCAM(model, layer, method=name)(images).map for name in ("shapleycam", "gradcam"))
     close(found, expected.numpy(), 1e-6)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+def test_the_hessian_reaches_through_a_segmentations_last_resize(images, interpolation):
+    """The score is a square, `|R A|^2` of a resize R: `g = 2 R^T R A = H A`, and half of Grad-CAM is left."""
+    inputs = keras.Input((SIDE, SIDE, 3))
+    resize = keras.layers.Resizing(20, 31, interpolation)
+    model = keras.Model(inputs, resize(parts()[0](inputs)))
+
+    def square(outputs):
+        return tf.reduce_sum(outputs**2, axis=(1, 2, 3))
+
+    found, gradcam = (
+        GradCAM(model, "conv1", method=name)(images, square).map for name in ("shapleycam", "gradcam")
+    )
+    close(found, gradcam.numpy() / 2)
 
 
 def test_shapleycam_is_not_gradcam_for_a_head_that_curves(images):
@@ -201,6 +218,7 @@ def test_finercam_must_look_at_a_layer_on_the_way_to_the_score(images):
         GradCAM(model, "aside", method="finercam")(images, targets.Output("scores", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cam", "shapleycam", "finercam"])
 def test_several_classes_at_once_are_what_each_is_alone(method, images):
     cam = GradCAM(build("functional"), method=method)

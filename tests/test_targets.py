@@ -1,5 +1,7 @@
 """What is explained: the score and class index of every target, by hand."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -720,3 +722,172 @@ def test_names_of_the_model_are_not_looked_up_inside_one_of_its_outputs():
     assert value.numpy().tolist() == [4.0, 2.0]
     with pytest.raises(ValueError, match="`target` must name one of the model's 2 outputs"):
         score(targets.Output("b", targets.Output("s", 2)), outputs, outputs, ["a", "s", "t"])
+
+
+# Choices that are left to the model, made once: for other outputs they stay as they are.
+
+
+class Seen(NamedTuple):
+    """What a model returned for two images, and its logits."""
+
+    outputs: Any
+    logits: Any
+
+
+def classified(logits, squash=tf.nn.softmax):
+    logits = tf.constant(logits)
+    return Seen(squash(logits), logits)
+
+
+# First and then: classes 1 and 0 are predicted, and then 2 and 1.
+CLASSES = classified(LOGITS), classified([[7.0, 1.0, 9.0], [0.0, 6.0, 2.0]])
+NAMED = [Seen({"a": each.outputs, "b": UNIT}, {"a": each.logits, "b": UNIT}) for each in CLASSES]
+# Sides 1 and 0, and then the others.
+SIDES = classified(UNIT, tf.sigmoid), classified([[-1.0], [4.0]], tf.sigmoid)
+SEGMENTS = classified(MAPS), classified(tf.reverse(MAPS, [0, 1, 3]) - 1)
+MASKS = classified(YES_OR_NO, tf.sigmoid), classified(tf.reverse(-YES_OR_NO, [2]) + 0.5, tf.sigmoid)
+DETECTED = [
+    Seen((boxes, scores), (boxes, scores))
+    for boxes, scores in [(BOXES, SCORES), (tf.reverse(BOXES, [1]), 10 - 2 * SCORES)]
+]
+
+
+def over(region, classes, maps):
+    """The sums of one class each, over the region of each image."""
+    maps = maps[1].logits.numpy()
+    region = np.broadcast_to(region, maps.shape[:-1])
+    return [float(np.sum(maps[i][region[i]][:, classes[i]])) for i in range(2)]
+
+
+FIXED = [
+    (None, CLASSES, [1, 0]),
+    (targets.Class([2, 1]), CLASSES, [9, 6]),
+    (targets.Classes([[0, 1], [2, 1]]), CLASSES, [[7, 1], [2, 6]]),
+    (targets.Probability(), CLASSES, [CLASSES[1].outputs[0, 1], CLASSES[1].outputs[1, 0]]),
+    (targets.Value(2), CLASSES, CLASSES[1].outputs[:, 2]),
+    # Against the runner-up, which is 2 in both.
+    (targets.Contrast(), CLASSES, [1 - 9, 0 - 2]),
+    (targets.Contrast(0), CLASSES, [7 - 1, 0 - 2]),
+    (targets.Contrast(other=[0, 1]), CLASSES, [1 - 7, 0 - 6]),
+    (targets.Against(), CLASSES, [-1, 0]),
+    (targets.Against(targets.Contrast()), CLASSES, [8, 2]),
+    (targets.Similarity([0.0, 0.0, 2.0]), (CLASSES[0], Seen(CLASSES[1].logits, None)), None),
+    (lambda outputs: 2 * outputs[:, 0], CLASSES, 2 * CLASSES[1].outputs[:, 0]),
+    (targets.Output("a"), NAMED, [1, 0]),
+    (targets.Output("a", targets.Against(targets.Contrast())), NAMED, [8, 2]),
+    (targets.Against(targets.Output("a")), NAMED, [-1, 0]),
+    (targets.Output("a", lambda outputs: outputs[:, 0]), NAMED, CLASSES[1].outputs[:, 0]),
+    (None, SIDES, [-1, -4]),
+    (targets.Binary(), SIDES, [-1, -4]),
+    (targets.Binary(1), SIDES, [-1, 4]),
+    (targets.Against(targets.Binary()), SIDES, [1, 4]),
+    (targets.Probability(), SIDES, tf.sigmoid([-1.0, -4.0])),
+    # Where class 0 was predicted in the first image, and 2 in the second.
+    (None, SEGMENTS, over(PREDICTED == [[[0]], [[2]]], [0, 2], SEGMENTS)),
+    (targets.Region(), SEGMENTS, over(PREDICTED == [[[0]], [[2]]], [0, 2], SEGMENTS)),
+    (targets.Class(1), SEGMENTS, over(PREDICTED == 1, [1, 1], SEGMENTS)),
+    (targets.Region(mask=MASK), SEGMENTS, over(MASK, [0, 2], SEGMENTS)),
+    (targets.Region(1, np.stack([MASK, ~MASK])), SEGMENTS, over(np.stack([MASK, ~MASK]), [1, 1], SEGMENTS)),
+    (
+        targets.Against(targets.Region()),
+        SEGMENTS,
+        -np.array(over(PREDICTED == [[[0]], [[2]]], [0, 2], SEGMENTS)),
+    ),
+    (
+        targets.Classes([1, 2]),
+        SEGMENTS,
+        np.transpose([over(index == PREDICTED, [index, index], SEGMENTS) for index in (1, 2)]),
+    ),
+    # Side 1 of one pixel of the first image, and side 0 of all four of the second.
+    (targets.Binary(), MASKS, [MASKS[1].logits[0, 0, 0, 0], -tf.reduce_sum(MASKS[1].logits[1])]),
+    (targets.Region(), MASKS, [MASKS[1].logits[0, 0, 0, 0], -tf.reduce_sum(MASKS[1].logits[1])]),
+    (
+        targets.Pixel((0, 2)),
+        SEGMENTS,
+        [SEGMENTS[1].logits[0, 0, 2, 1], SEGMENTS[1].logits[1, 0, 2, 2]],
+    ),
+    (targets.Detection(1), DETECTED, [10 - 2 * 4, 10 + 2 * 3]),
+    # The second box of the first image and the third of the second, of classes 0 and 1.
+    (targets.Box((3, 0, 6, 4)), DETECTED, [10 - 2 * 4, 10 + 2 * 5]),
+    # The third box and none, of which nothing counts.
+    (targets.Box((8, 8, 10, 10)), DETECTED, [10 - 2 * 6, 0]),
+]
+
+
+def fixed_on(target, first):
+    return targets.fixed(target_rows.per_image(target, 2, ["a", "b"]), first.outputs, first.logits)
+
+
+@pytest.mark.parametrize(("target", "seen", "expected"), FIXED)
+def test_a_choice_once_made_holds_for_other_outputs(target, seen, expected):
+    first, then = seen
+    fixed = fixed_on(target, first)
+    value, _ = targets.score(fixed, then.outputs, then.logits)
+    if isinstance(target, targets.Similarity):
+        expected = score(target, then.outputs, then.logits)[0]
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("target", "seen", "expected"), FIXED)
+def test_a_choice_once_made_is_the_one_that_was_made(target, seen, expected):
+    first, _ = seen
+    found, wanted = (
+        targets.score(each, first.outputs, first.logits)
+        for each in (fixed_on(target, first), target_rows.per_image(target, 2, ["a", "b"]))
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("target", "seen", "expected"), FIXED)
+def test_what_is_fixed_has_a_row_for_each_image(target, seen, expected):
+    """So that copies of the batch get copies of it."""
+    numbers = target_rows.numbers(fixed_on(target, seen[0]))
+    assert all(each.shape[0] == 2 for each in numbers)
+
+
+def test_every_target_can_be_fixed():
+    kinds = {type(target) for target, _, _ in FIXED}
+    assert kinds >= set(targets.TARGETS)
+
+
+# The logits that a class is one of
+
+
+@pytest.mark.parametrize(
+    ("target", "seen", "expected"),
+    [
+        (None, CLASSES[0], LOGITS),
+        (2, CLASSES[0], LOGITS),
+        (targets.Classes([0, 1]), CLASSES[0], LOGITS),
+        (targets.Output("a"), NAMED[0], LOGITS),
+        (targets.Output("a", targets.Output(0, 1)), NAMED[0], LOGITS),
+        (targets.Output("b"), NAMED[0], None),  # a single unit
+        (targets.Class(1), SIDES[0], None),
+        (targets.Against(), CLASSES[0], None),
+        (targets.Contrast(), CLASSES[0], None),
+        (targets.Probability(), CLASSES[0], None),
+        (targets.Value(), CLASSES[0], None),
+        (lambda outputs: outputs[:, 0], CLASSES[0], None),
+        (targets.Output("a", lambda outputs: outputs[:, 0]), NAMED[0], None),
+        (None, SEGMENTS[0], None),
+        (targets.Classes([0, 1]), SEGMENTS[0], None),
+        (targets.Detection(0), DETECTED[0], None),
+    ],
+)
+def test_only_a_class_is_one_of_several_logits(target, seen, expected):
+    for fix in (False, True):
+        goal = fixed_on(target, seen) if fix else target_rows.per_image(target, 2, ["a", "b"])
+        found = targets.class_logits(goal, seen.outputs, seen.logits)
+        assert (found is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_logits_of_a_class_are_wide():
+    half = tf.cast(LOGITS, tf.float16)
+    target = target_rows.per_image(0, 2)
+    assert targets.class_logits(target, half, half).dtype == tf.float32
+    assert targets.class_logits(target, LOGITS, tf.cast(LOGITS, tf.float64)).dtype == tf.float64
