@@ -416,9 +416,7 @@ def test_methods_that_look_at_scenes_are_right(kind):
     ids=repr,
 )
 def test_methods_that_look_at_other_images_have_a_map_on_the_layers_grid(kind, method):
-    explanation = GradCAM(kind.model, kind.layer, call=kind.call, method=method)(
-        kind.inputs, None if scene.is_classless(methods.get(method)) else target(kind)
-    )
+    explanation = GradCAM(kind.model, kind.layer, call=kind.call, method=method)(kind.inputs, target(kind))
     assert explanation.map.shape == (2, *kind.grid)
     assert explanation.heatmap.shape == (2, *kind.size)
     assert np.isfinite(explanation.map).all()
