@@ -327,7 +327,8 @@ def _masked(image, masks):
     shape = tf.shape(masks)
     further = [1] * (image.shape.rank - masks.shape.rank)  # the frames of a video whose map has none
     masks = tf.reshape(masks, tf.concat([shape[:2], further, shape[2:], [1]], axis=0))
-    return _rows(masks * image, image)
+    # A layer may compute in float64 on an image in float32.
+    return _rows(tf.cast(masks, image.dtype) * image, image)
 
 
 def _rows(copies, one):
