@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CLASSES, SIDE, Subclassed, build, chain, parts
+from conftest import CLASSES, SIDE, Subclassed, build, chain, head, parts
 from oracle import Oracle
 
 from tf_gradcam import (
@@ -567,7 +567,7 @@ def test_20_calls_of_every_kind_are_one_trace(kind):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a blank map among 20 is no matter here
             make_gradcam_heatmap(model, batch, layer, target, size=size, interpolation=kernel)
-    assert len(runs) == 1
+    assert len(runs) == 2  # the first call as it is, the second to compile it
 
 
 def test_the_default_layer_shares_its_trace_with_its_name():
@@ -576,7 +576,7 @@ def test_the_default_layer_shares_its_trace_with_its_name():
     for layer in [None, "relu2", model.get_layer("relu2")]:
         make_gradcam_heatmap(model, image, layer)
     make_gradcam_heatmap(model, image, method=methods.gradcam)
-    assert len(runs) == 1
+    assert len(runs) == 2
 
 
 def test_a_callable_is_traced_once(images):
@@ -638,7 +638,7 @@ def test_new_weights_give_a_new_map_without_a_new_trace(images):
     expected = np.maximum(Oracle(model.get_weights(), images).map("conv2"), 0)
     assert not np.allclose(before, make_gradcam_heatmap(model, images, "conv2"))
     np.testing.assert_allclose(after, expected / expected.max(axis=(1, 2), keepdims=True), atol=1e-5)
-    assert len(runs) == 1
+    assert len(runs) == 2
 
 
 def test_a_sequential_model_that_changed_is_explained_as_it_is_now(images):
@@ -658,6 +658,64 @@ def test_a_gradcam_notices_that_its_model_changed(images):
     model.pop()
     model.add(keras.layers.Dense(2))
     np.testing.assert_allclose(cam(images).outputs, model(images), atol=1e-6)
+
+
+# The first heatmap, before anything is compiled
+
+
+def is_compiled(model):
+    """Whether what `make_gradcam_heatmap` keeps for a model has a trace."""
+    return any(any(each._traces.values()) for each in cam_module._SHARED[model].values())
+
+
+@pytest.mark.parametrize("target", [None, 3, [4, 0, 2], targets.Classes([1, 3]), targets.Contrast()], ids=str)
+@pytest.mark.parametrize("kind", ["functional", "nested", "sequential"])
+def test_the_first_heatmap_waits_for_no_trace_and_the_next_is_the_same_compiled(images, kind, target):
+    model = build(kind)
+    first = make_gradcam_heatmap(model, images, target=target)
+    assert not is_compiled(model)
+    second = make_gradcam_heatmap(model, images, target=target)
+    assert is_compiled(model)
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    np.testing.assert_allclose(first, GradCAM(model)(images, target).heatmap, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        keras.layers.Softmax(),
+        keras.layers.Activation("log_softmax"),
+        keras.layers.Activation(lambda x: tf.nn.softmax(x)),
+        keras.layers.Lambda(lambda x: tf.nn.softmax(x)),
+        keras.layers.Reshape((3,)),
+    ],
+    ids=lambda end: end.name,
+)
+def test_a_model_that_shows_its_logits_in_its_graph_alone_is_compiled_at_once(images, end):
+    model = head(end, activation="softmax" if isinstance(end, keras.layers.Reshape) else None)
+    heatmap = make_gradcam_heatmap(model, images, target=1)
+    assert is_compiled(model)
+    np.testing.assert_allclose(heatmap, GradCAM(model)(images, 1).heatmap, atol=1e-6)
+
+
+def test_a_layer_that_makes_the_probabilities_is_refused_the_first_time_and_the_next(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    model = keras.Model(x, keras.layers.Conv2D(3, 3, activation="softmax", name="pixels")(x))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="`layer` must be on the way to the score"):
+            make_gradcam_heatmap(model, images, "pixels", target=1)
+
+
+@pytest.mark.parametrize("method", ["eigencam", "ablationcam", "gradient"])
+def test_every_method_answers_the_same_the_first_time(functional, images, method):
+    first = make_gradcam_heatmap(functional, images, method=method)
+    np.testing.assert_allclose(first, make_gradcam_heatmap(functional, images, method=method), atol=1e-6)
+
+
+def test_a_class_out_of_range_is_refused_the_first_time_and_the_next(functional, images):
+    for _ in range(3):
+        with pytest.raises(ValueError, match="`target` must be a class from 0 to 4. Received: target=5"):
+            make_gradcam_heatmap(functional, images, target=[1, 5, 0])
 
 
 # Harmless

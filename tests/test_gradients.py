@@ -8,16 +8,17 @@ import zoo
 from conftest import CLASSES, SIDE, build, chain, parts
 from oracle import Oracle
 
-from tf_gradcam import GradCAM, make_gradcam_heatmap, targets
+from tf_gradcam import GradCAM, forward, make_gradcam_heatmap, targets
 
 
+@pytest.mark.parametrize("layer", ["conv2", "relu2"])  # after the latter nothing but pooling: CAM
 @pytest.mark.parametrize("method", ["gradcam", "hirescam", "gradcam_plus_plus", "eigengradcam"])
-def test_several_classes_at_once_are_what_each_is_alone(model, images, method):
-    cam = GradCAM(model, "conv2", method=method)
+def test_several_classes_at_once_are_what_each_is_alone(model, images, layer, method):
+    cam = GradCAM(model, layer, method=method)
     together = cam(images, targets.Classes([4, 0, 2]))
     assert together.heatmap.shape == (3, 3, SIDE, SIDE)
     for place, index in enumerate([4, 0, 2]):
-        expected = Oracle(model.get_weights(), images, index).map("conv2", method)
+        expected = Oracle(model.get_weights(), images, index).map(layer, method)
         atol = 1e-5 * np.abs(expected).max()
         np.testing.assert_allclose(together.map[:, place], expected, rtol=0, atol=atol)
         alone = cam(images, index)
@@ -26,24 +27,56 @@ def test_several_classes_at_once_are_what_each_is_alone(model, images, method):
         np.testing.assert_array_equal(together.target[:, place], alone.target)
 
 
-def test_several_classes_are_one_forward_pass_for_any_number_of_them(images):
-    model, runs = build("functional"), []
+def counted(kind):
+    """A model that notes each time its Python is run."""
+    model, runs = build(kind), []
     call = model.get_layer("pool").call
     object.__setattr__(
         model.get_layer("pool"), "call", lambda *args, **kwargs: (runs.append(1), call(*args, **kwargs))[1]
     )
-    cam = GradCAM(model)
+    return model, runs
+
+
+def operations(cam):
+    """The operations that the one trace of a `GradCAM` runs: those that its answers come out of."""
+    (concrete,) = cam._explainer._traces.values()
+    inner = [each.graph for each in concrete.graph._functions.values() if hasattr(each, "graph")]
+    return [op for graph in (concrete.graph, *inner) for op in forward.ancestors(graph.outputs)]
+
+
+@pytest.mark.parametrize("layer", ["conv2", "relu2"])
+def test_several_classes_are_one_forward_pass_for_any_number_of_them(images, layer):
+    model, runs = counted("functional")
+    cam = GradCAM(model, layer)
     cam(images, targets.Classes([0, 1]))
-    assert len(runs) == 1
+    before = len(runs)
     cam(images, targets.Classes([[0, 1], [2, 3], [4, 0]]))  # others for each image
-    assert len(runs) == 1
-    concrete = next(iter(cam._explainer._traces.values()))
-    functions = [
-        concrete.graph,
-        *(f.graph for f in concrete.graph._functions.values() if hasattr(f, "graph")),
-    ]
-    convolutions = [op for graph in functions for op in graph.get_operations() if op.type == "Conv2D"]
+    assert len(runs) == before
+    convolutions = [op for op in operations(cam) if op.type == "Conv2D"]
     assert len(convolutions) == 2  # conv1 and conv2, and none in the loop over classes
+
+
+def test_where_pooling_and_a_dense_layer_follow_no_class_has_a_pass_of_its_own(images):
+    loops = {}
+    for layer in ("conv2", "relu2"):
+        cam = GradCAM(build("functional"), layer)
+        cam(images, targets.Classes([0, 1]))
+        loops[layer] = [op.type for op in operations(cam) if "While" in op.type]
+    assert loops["conv2"]
+    assert not loops["relu2"]
+
+
+def test_classes_of_a_head_with_a_way_round_the_layer_are_what_each_is_alone(images):
+    """To answer to one place after another, this head would need the image over and over."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((SIDE, SIDE, 3))
+    *features, pool, scores = parts()
+    beside = keras.layers.GlobalAveragePooling2D()(x)
+    joined = keras.layers.Concatenate()([pool(chain(x, features)), beside])
+    cam = GradCAM(keras.Model(x, scores(joined)), "relu2")
+    together = cam(images, targets.Classes([4, 0])).map
+    for place, index in enumerate([4, 0]):
+        np.testing.assert_allclose(together[:, place], cam(images, index).map, rtol=0, atol=1e-6)
 
 
 def test_a_callable_may_return_several_scores(functional, images):

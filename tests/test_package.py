@@ -44,9 +44,10 @@ ARROWS = {
     "checkpoint": set(),
     "pretrained": {"checkpoint"},
     "visualize": {"image"},
-    "gradients": {"forward", "inputs", "layers", "maps", "scene", "targets"},
-    "cam": {"choice", "forward", "gradients", "inputs", "layers", "maps", "methods", "scene", "target_rows"}
-    | {"targets"},
+    "gradients": {"formulas", "forward", "inputs", "layers", "maps", "scene", "targets"},
+    "frozen": set(),
+    "cam": {"choice", "forward", "frozen", "gradients", "inputs", "layers", "maps", "methods", "scene"}
+    | {"target_rows", "targets"},
     "factorization": {"choice", "forward", "gradients", "inputs", "layers", "maps", "parameters", "targets"},
     "export": {"cam", "inputs", "layers", "methods"},
     "classifier": {"pretrained"},

@@ -1,5 +1,6 @@
 """The explainer: images to heatmaps, in one compiled function."""
 
+import copy
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from tf_gradcam import choice, gradients, inputs, layers, maps, methods, scene, target_rows, targets
 from tf_gradcam.forward import build
+from tf_gradcam.frozen import Weights, fold
 from tf_gradcam.methods import Method
 
 Layers = str | keras.Operation | Sequence[str | keras.Operation] | None
@@ -104,6 +106,34 @@ class GradCAM:
         """
         return self._explainer.layer
 
+    def freeze(self) -> "GradCAM":
+        """Return this explainer with the model's weights of this moment folded into its graph.
+
+        It gives the same answers in less time than the model's forward pass takes: TensorFlow computes with
+        constants once and for all, folds batch normalization into convolutions and fuses these with what
+        follows. The first image of each kind takes seconds more, and the weights are in memory twice.
+
+        After further training it refuses to answer: freeze this one again. It notices by a sample of the
+        weights, so that a single weight assigned by hand may escape it.
+
+        Returns:
+            A `GradCAM` of the same model, layer and method.
+
+        Raises:
+            ValueError: if the model was never called, or has 2 GiB of weights or more.
+
+        Example:
+
+        ```python
+        fast = tf_gradcam.GradCAM(model).freeze()
+        for images in dataset:
+            heatmaps = fast(images).heatmap
+        ```
+        """
+        frozen = copy.copy(self)
+        frozen._explainer = self._explainer.frozen()
+        return frozen
+
     @tf.autograph.experimental.do_not_convert  # in a tf.function of the user's
     def __call__(
         self,
@@ -145,6 +175,41 @@ class GradCAM:
         return self._explainer.explain("images", images, target, size, interpolation)
 
 
+class _Question(NamedTuple):
+    """What is asked about images.
+
+    Attributes:
+        specs: of what the images are cast to, in the structure that the model takes.
+        target: as `target_rows.per_image` returns it, or `None`.
+        size: as `maps.checked_size` returns it.
+        interpolation: a method of `tf.image.resize`.
+    """
+
+    specs: Any
+    target: Any
+    size: Any
+    interpolation: str
+
+    def numbers(self) -> list:
+        return [] if self.target is None else target_rows.numbers(self.target)
+
+    def lengths(self) -> list[np.ndarray]:
+        return [] if self.size is None or isinstance(self.size, str) else [self.size]
+
+    def holds_callable(self) -> bool:
+        return self.target is not None and target_rows.holds_callable(self.target)
+
+    def key(self, tensors) -> tuple:
+        """Return what a trace is for: all of the question but the numbers in it, and the images' dtypes."""
+        one = isinstance(self.specs, tf.TensorSpec)
+        shapes = self.specs if one else repr(self.specs)
+        images = tensors[:1] if one else tensors[: len(keras.tree.flatten(self.specs))]
+        dtypes = tuple(each.dtype for each in images)
+        kind = None if self.target is None else target_rows.kind(self.target)
+        size = self.size if isinstance(self.size, str) else np.shape(self.size)
+        return shapes, dtypes, kind, size, self.interpolation
+
+
 class _Explainer:
     """What both doors share. It keeps neither the model nor the layers alive."""
 
@@ -168,6 +233,7 @@ class _Explainer:
         self._preprocess = preprocess
         self._takes_several = inputs.arguments(model) > 1
         self._parts = None
+        self._weights = None  # those that are frozen into its traces
         if layers.is_built(model) and inputs.known_specs(model) is not None:
             self._compile()
 
@@ -177,6 +243,15 @@ class _Explainer:
             return None
         found = tuple(layer() for layer, _ in self._reads)
         return found if self._several else found[0]
+
+    def frozen(self):
+        """Return an explainer with traces of its own, which hold the model's weights of now."""
+        if self._parts is None:
+            raise ValueError("`model` must be built to be frozen. Explain an image first, or call it on one.")
+        frozen = copy.copy(self)
+        frozen._traces = {}
+        frozen._weights = Weights(self._model())
+        return frozen
 
     def _compile(self, images=None):
         model = self._model()
@@ -194,51 +269,44 @@ class _Explainer:
         self._traces = {}
         self._parts = layers.parts(model)  # last, as it tells other threads that all the rest is there
 
-    def explain(self, name, images, target, size, interpolation) -> Explanation:
+    def explain(self, name, images, target, size, interpolation, first_eagerly: bool = False) -> Explanation:
         if not _is_no_class(target) and scene.is_classless(self._method):
             raise ValueError(
                 f"`target` must be None for a method whose map is the same for every class. Received: "
                 f"target={target!r:.80}"
             )
-        known = self._specs if self._parts is not None else inputs.known_specs(self._model())
-        images = inputs.batch(name, images, known, self._takes_several)
-        size = maps.checked_size(size)
         if interpolation not in maps.INTERPOLATIONS:
             raise ValueError(
                 f"`interpolation` must be one of {maps.INTERPOLATIONS}. "
                 f"Received: interpolation={interpolation!r}"
             )
-        # The first image builds; and a Sequential model may have gained a layer.
+        size = maps.checked_size(size)
+        if self._weights is not None:
+            self._weights.check()
+        images = self._batch(name, images)
+        flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
+        if target is not None:
+            target = target_rows.per_image(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
+        question = _Question(self._specs_to_trace(images), target, size, interpolation)
+        inputs.check(name, images, question.specs)
+        tensors = [*flat, *question.numbers(), *question.lengths()]
+        if first_eagerly and not self._traces:
+            self._keep(question.key(tensors), None)  # The next one is compiled.
+            explanation = self._eagerly(question, tensors)
+            if explanation is not None:
+                return explanation
+        return self._compiled(question, tensors, images)
+
+    def _batch(self, name, images):
+        """Return `images` as tensors; the first ones build the model, and a Sequential one may have grown."""
+        known = self._specs if self._parts is not None else inputs.known_specs(self._model())
+        images = inputs.batch(name, images, known, self._takes_several)
         if self._parts is None or self._parts != layers.parts(self._model()):
             prepared = gradients.preprocessed(self._preprocess, images)
             if not layers.is_built(self._model()):
                 build(self._model(), gradients.cast(prepared, inputs.specs_for(self._model(), prepared)))
             self._compile(None if known is not None and self._parts is not None else prepared)
-        flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
-        if target is not None:
-            target = target_rows.per_image(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
-        specs = self._specs_to_trace(images)
-        inputs.check(name, images, specs)
-        key = self._key(images, specs, flat, target, size, interpolation)
-        compiled = self._traces.get(key)
-        if compiled is None:
-            compiled = self._trace(images, specs, target, size, interpolation)
-            traces = list(self._traces.items())
-            self._traces = {
-                **{key: each for key, each in traces if not target_rows.is_gone(key[2])},
-                key: compiled,
-            }
-        if target is not None:
-            answer = compiled.structured_outputs
-            target_rows.check_range(target, answer.target, answer.outputs)
-        numbers = [] if target is None else target_rows.numbers(target)
-        try:
-            return compiled(*flat, *numbers, *_lengths(size))
-        except tf.errors.InvalidArgumentError as error:
-            told = self._told(str(error), images)
-            if told is None:
-                raise
-            raise ValueError(told) from error
+        return images
 
     def _specs_to_trace(self, images):
         """Return the shapes and dtypes to trace for: the model's own, or as open as `preprocess` needs."""
@@ -246,45 +314,82 @@ class _Explainer:
             return inputs.open_specs(images)
         return self._specs if self._has_graph else inputs.specs_for(self._model(), images)
 
-    def _key(self, images, specs, flat, target, size, interpolation):
-        """Return what a trace is for: all of its arguments but the numbers in them."""
-        shapes = specs if isinstance(specs, tf.TensorSpec) else repr(specs)
-        dtypes = tuple(each.dtype for each in flat)
-        kind = None if target is None else target_rows.kind(target)
-        return shapes, dtypes, kind, size if isinstance(size, str) else np.shape(size), interpolation
+    def _compiled(self, question, tensors, images) -> Explanation:
+        key = question.key(tensors)
+        compiled = self._traces.get(key)
+        if compiled is None:
+            compiled = self._trace(question, tensors)
+            self._keep(key, compiled)
+        if question.target is not None:
+            answer = compiled.structured_outputs
+            target_rows.check_range(question.target, answer.target, answer.outputs)
+        try:
+            return compiled(*tensors)
+        except tf.errors.InvalidArgumentError as error:
+            told = self._told(str(error), images)
+            if told is None:
+                raise
+            raise ValueError(told) from error
 
-    def _trace(self, images, specs, target, size, interpolation):
-        """Return the function for arguments of this kind, traced with an open batch.
+    def _keep(self, key, compiled):
+        """Keep a trace, or `None` for what ran once without, and drop those whose callable is no more."""
+        traces = {key: each for key, each in self._traces.items() if not target_rows.is_gone(key[2])}
+        self._traces = {**traces, key: compiled}
 
-        It takes the images, then the numbers in `target` and `size`, if any, all flat: to bind structures
-        would take TensorFlow half a millisecond at every call.
-        """
-        dtypes = [image.dtype for image in keras.tree.flatten(images)]
-        numbers = [] if target is None else target_rows.numbers(target)
-        count, last = len(dtypes), len(dtypes) + len(numbers)
+    def _trace(self, question, tensors):
+        """Return the compiled function for a question of this kind, traced with an open batch."""
         # Whatever the size or the images' dtype, the model is traced once for each kind of target. A callable
         # is no kind: it may have been made on the spot, and must then be free to go, trace and all.
-        inline = target is not None and target_rows.holds_callable(target)
-        explain_map = self._explain_map if inline else self._compiled_map
+        explain_map = self._explain_map if question.holds_callable() else self._compiled_map
+        shapes = [spec.shape for spec in keras.tree.flatten(question.specs)]
+        shapes += [[None, *each.shape[1:]] for each in question.numbers()]
+        shapes += [each.shape for each in question.lengths()]
+        signature = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, tensors, strict=True)]
+        function = self._answer(explain_map, question)
+        concrete = tf.function(function, autograph=False).get_concrete_function(*signature)
+        return concrete if self._weights is None else fold(concrete)
 
-        @tf.function(autograph=False)
-        def compiled(*tensors):
+    def _answer(self, explain_map, question) -> Callable[..., Explanation]:
+        """Return the function of tensors that answers a question.
+
+        It takes the images, then the numbers in target and size, if any, all flat: to bind structures would
+        take TensorFlow half a millisecond at every call.
+        """
+        specs, target, size, interpolation = question
+        count, numbers = len(keras.tree.flatten(specs)), len(question.numbers())
+
+        def answer(*tensors):
             images = keras.tree.pack_sequence_as(specs, tensors[:count])
-            goal = target_rows.with_numbers(target, tensors[count:last]) if numbers else target
-            # Also None gets its rows: the predicted classes.
-            goal = target_rows.per_image(goal, tf.shape(tensors[0])[0])
+            if target is None:  # The predicted classes have rows, too.
+                goal = target_rows.per_image(None, tf.shape(tensors[0])[0])
+            else:
+                goal = target_rows.with_numbers(target, tensors[count : count + numbers])
             signed_maps, score, index, outputs, places = explain_map(gradients.cast(images, specs), goal)
-            lengths = places if isinstance(size, str) else None if size is None else tensors[last]
+            lengths = places if isinstance(size, str) else None if size is None else tensors[-1]
             _check_lengths(lengths, signed_maps[0], score, size)
             heatmap, heatmaps = self._heatmaps(signed_maps, score, lengths, interpolation)
             own_map = tuple(signed_maps) if self._several else signed_maps[0]
             return Explanation(heatmap, own_map, score, index, outputs, heatmaps)
 
-        shapes = [spec.shape for spec in keras.tree.flatten(specs)]
-        signature = [tf.TensorSpec(*each) for each in zip(shapes, dtypes, strict=True)]
-        signature += [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in numbers]
-        signature += [tf.TensorSpec(each.shape, each.dtype) for each in _lengths(size)]
-        return compiled.get_concrete_function(*signature)
+        return answer
+
+    def _eagerly(self, question, tensors) -> Explanation | None:
+        """Return the answer without compiling, which is faster where it is wanted once.
+
+        `None` where only a graph tells the logits, or what is wrong.
+        """
+        last = layers.last_activation(self._model()) if scene.is_formula(self._method) else None
+        if last is None or question.holds_callable():
+            return None
+        try:
+            explanation = self._answer(self._explain_map, question)(*tensors)
+            if question.target is not None:
+                target_rows.check_range(question.target, explanation.target, explanation.outputs)
+        except (ValueError, tf.errors.InvalidArgumentError):
+            return None
+        (output,) = keras.tree.flatten(explanation.outputs)
+        is_noted = last is keras.activations.linear or hasattr(output, "_keras_logits")
+        return explanation if is_noted else None
 
     def _heatmaps(self, signed_maps, score, lengths, interpolation):
         """Return the heatmap of all layers in one, and a tuple with that of each."""
@@ -360,10 +465,6 @@ def _is_no_class(target) -> bool:
     return target is None or (isinstance(target, targets.Output) and target.target is None)
 
 
-def _lengths(size) -> list[np.ndarray]:
-    return [] if size is None or isinstance(size, str) else [size]
-
-
 def _check_lengths(lengths, signed_map, score, size) -> None:
     grid = signed_map.shape.rank - score.shape.rank
     if size is None:
@@ -425,8 +526,9 @@ def make_gradcam_heatmap(
 ) -> np.ndarray:
     """Show where a model saw the evidence for a class.
 
-    The first call with a model, layer and method compiles; later ones take about as long as the model's
-    forward pass, for any class, image and batch size. The compiled function goes when the model goes.
+    The first call with a model, layer and method runs as it is where it can, as compiling takes seconds. The
+    second one compiles; later ones take about as long as the model's forward pass, for any class, image and
+    batch size. The compiled function goes when the model goes.
 
     Args:
         model: any `keras.Model`: functional, Sequential, nested or subclassed. A model that was never called
@@ -465,7 +567,7 @@ def make_gradcam_heatmap(
     # The answer goes to the host, so the image may as well be checked there.
     img = _on_host(img)
     explainer = _shared(model, layer, call, method, fuse)
-    explanation = explainer.explain("img", img, target, size, interpolation)
+    explanation = explainer.explain("img", img, target, size, interpolation, first_eagerly=True)
     signed_maps = explanation.map if isinstance(explanation.map, tuple) else (explanation.map,)
     signed_maps = [each.numpy() for each in signed_maps]
     if not all(np.isfinite(each).all() for each in signed_maps):

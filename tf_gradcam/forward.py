@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import inputs
@@ -258,6 +259,21 @@ def not_affine(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
         return step.type in _AFFINE and factors == 1
 
     return [step for step in steps if not is_affine(step)]
+
+
+def is_pooled(start: tf.Tensor, end: tf.Tensor, axes: int) -> bool:
+    """Whether all that `end` gets of `start` is the mean over its grid, which has so many axes."""
+    same, takers = {start.ref()}, []
+    for step in between(start, end):
+        if not any(each.ref() in same for each in step.inputs):
+            continue
+        if step.type in ("Cast", "Identity"):
+            same.add(step.outputs[0].ref())
+        else:
+            takers.append(step)
+    return all(
+        each.type == "Mean" and np.size(tf.get_static_value(each.inputs[1])) == axes for each in takers
+    )
 
 
 def token_start(operations: Iterable[tf.Operation], tokens: int, places: int) -> int | None:

@@ -3,7 +3,7 @@
 import collections
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -316,6 +316,22 @@ def maps_of_graph(model) -> list[Map] | None:
     if len(image) > 3 and any(len(getattr(run.output, "shape", ())) == 3 for run in runs):
         return None  # Where tokens come from, only TensorFlow's graph tells.
     return _with_map(model, runs, lambda output, first: maps.find_grid(output.shape, [image], first))
+
+
+def last_activation(model: keras.Model) -> Callable | None:
+    """Return the activation that a model ends in, where Keras's graph tells all of it; else `None`.
+
+    Run eagerly, such a model shows its logits: what a softmax or sigmoid of Keras returns has them noted.
+    """
+    if maps_of_graph(model) is None or len(model.outputs) > 1:
+        return None
+    last = _runs_of_graph(model)[-1].layer
+    known = [keras.activations.softmax, keras.activations.sigmoid]
+    if type(last) in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
+        known.append(keras.activations.linear)
+    elif type(last) is not keras.layers.Activation:
+        return None
+    return last.activation if last.activation in known else None
 
 
 def _runs_of_graph(model) -> list[Run] | None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_gradcam.inputs import is_channels_first
 
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
+_WITHIN = ("area", "bilinear", "nearest")  # those that stay between the values they look at
 FUSIONS = ("mean", "max", "layercam", "refinecam")
 LARGEST_SIDE = 2**14  # of a heatmap, in pixels; beyond it one takes gigabytes
 _MOST_EXTRA = 8  # tokens that are no patch: a class token and registers
@@ -137,8 +138,9 @@ def heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str) -
     """
     positive = tf.nn.relu(tf.cast(signed_map, tf.float32))
     if size is not None:
-        # Bicubic and its like overshoot below 0: hence the second ReLU.
-        positive = tf.nn.relu(resize(positive, size, interpolation))
+        positive = resize(positive, size, interpolation)
+        if interpolation not in _WITHIN:
+            positive = tf.nn.relu(positive)  # It overshoots below 0.
     return _scaled(positive)
 
 

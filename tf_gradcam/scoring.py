@@ -4,11 +4,10 @@ import contextlib
 import dataclasses
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from tf_gradcam.formulas import gradcam
-from tf_gradcam.forward import between, not_affine
+from tf_gradcam.forward import is_pooled, not_affine
 from tf_gradcam.parameters import check_counts, check_number
 
 
@@ -29,8 +28,9 @@ class cam:
         """Return the map `(N, *grid)`."""
         if scene.logits is None:
             raise _no_class("cam")
+        axes = scene.activations.shape.rank - 2
         other = sorted({each.type for each in not_affine(scene.layer_output, scene.logits)})
-        if other or not _is_pooled(scene):
+        if other or not is_pooled(scene.layer_output, scene.logits, axes):
             raise ValueError(
                 "`method` 'cam' needs average pooling and one dense layer after the layer that is explained, "
                 f"and nothing else. Received: a head with {other or 'no pooling'}. Choose the layer that is "
@@ -39,22 +39,6 @@ class cam:
         gradients = scene.gradients(scene.score)
         weights = tf.reduce_sum(gradients, axis=tuple(range(1, gradients.shape.rank - 1)), keepdims=True)
         return tf.reduce_sum(weights * scene.activations, axis=-1)
-
-
-def _is_pooled(scene) -> bool:
-    """Whether all that the logits get of the layer is the mean over its places."""
-    same, takers = {scene.layer_output.ref()}, []
-    for step in between(scene.layer_output, scene.logits):
-        if not any(each.ref() in same for each in step.inputs):
-            continue
-        if step.type in ("Cast", "Identity"):
-            same.add(step.outputs[0].ref())
-        else:
-            takers.append(step)
-    places = scene.activations.shape.rank - 2
-    return all(
-        each.type == "Mean" and np.size(tf.get_static_value(each.inputs[1])) == places for each in takers
-    )
 
 
 @dataclasses.dataclass(frozen=True)
