@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench gallery parity applications clean
+.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check bench-methods gallery parity applications clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
 help:  ## say what there is to make
@@ -33,9 +33,13 @@ lint: $(VENV)/test.stamp  ## check style and format
 notebooks: $(VENV)/test.stamp  ## run the notebooks from top to bottom
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
-bench: $(VENV)/test.stamp  ## time Grad-CAM beside a forward pass
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/classes.py
+bench: $(VENV)/test.stamp  ## time Grad-CAM beside a forward pass, for docs/speed.md
+	$(BIN)/python benchmarks/speed.py
+
+bench-check: $(VENV)/test.stamp  ## compare with docs/speed.md, and fail where it is 25 % slower
+	$(BIN)/python benchmarks/speed.py --check
+
+bench-methods: $(VENV)/test.stamp  ## time every method, for docs/methods.md
 	$(BIN)/python benchmarks/methods.py
 
 gallery: $(VENV)/test.stamp  ## draw every method on photographs, for docs/methods.md

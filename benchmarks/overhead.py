@@ -1,16 +1,16 @@
-"""What a heatmap costs, in forward passes.
+"""What a heatmap costs once all is compiled, in forward passes.
 
 Every row is measured in one process, in interleaved runs: forward pass, heatmap, forward pass, heatmap...
 so that whatever else the machine does falls on both alike. A ratio is the median over its pairs.
 
-    python benchmarks/overhead.py [--runs 40]
+    python benchmarks/overhead.py [--runs 40] [--model ResNet50]
 """
 
 import argparse
 import os
-import platform
 import statistics
 import time
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -20,6 +20,28 @@ import tensorflow as tf
 
 import tf_gradcam
 from tf_gradcam import pretrained
+
+MODELS = ["EfficientNet-Lite0", "MobileNetV2", "EfficientNetB0", "ResNet50"]
+BATCHES = [1, 8]
+HEADER = "| model | batch | forward pass | what | ratio, median | quartiles |"
+
+
+class Row(NamedTuple):
+    """A ratio's quartiles, and the seconds of the forward pass that it is of."""
+
+    model: str
+    batch: int
+    what: str
+    forward: float
+    low: float
+    median: float
+    high: float
+
+
+def build(name):
+    if name == "EfficientNet-Lite0":
+        return pretrained.efficientnet_lite0()
+    return getattr(keras.applications, name)(weights=None)
 
 
 def seconds(function) -> float:
@@ -39,49 +61,51 @@ def compare(pairs, runs):
         yield statistics.median(each[i] for each in rounds), statistics.quantiles(ratios, n=4)
 
 
-def measure(model, batch, runs):
-    """Yield rows for tensors in and for NumPy arrays in, each against the forward pass on the same."""
+def pairs(model, cam, frozen, batch) -> dict:
+    """Return for each way to a heatmap the forward pass on the same, and the heatmap."""
     images = np.random.default_rng(0).normal(size=(batch, 224, 224, 3)).astype("float32")
     tensors = tf.constant(images)
     forward = tf.function(lambda x: model(x, training=False)).get_concrete_function(tensors)
-    cam = tf_gradcam.GradCAM(model)
-    pairs = {
+    return {
         "GradCAM, tensors": (lambda: forward(tensors).numpy(), lambda: cam(tensors).heatmap.numpy()),
+        "GradCAM.freeze(), tensors": (
+            lambda: forward(tensors).numpy(),
+            lambda: frozen(tensors).heatmap.numpy(),
+        ),
         "make_gradcam_heatmap, NumPy": (
             lambda: forward(tf.convert_to_tensor(images)).numpy(),
             lambda: tf_gradcam.make_gradcam_heatmap(model, images),
         ),
     }
-    yield from zip(pairs, compare(pairs.values(), runs), strict=True)
+
+
+def measure(name, runs):
+    """Yield a row for each batch and way to a heatmap."""
+    model = build(name)
+    cam = tf_gradcam.GradCAM(model)
+    frozen = cam.freeze()
+    for batch in BATCHES:
+        ways = pairs(model, cam, frozen, batch)
+        for what, (forward, quartiles) in zip(ways, compare(ways.values(), runs), strict=True):
+            yield Row(name, batch, what, forward, *quartiles)
+
+
+def table(rows) -> str:
+    lines = [
+        f"| {row.model} | {row.batch} | {1e3 * row.forward:.1f} ms | {row.what} | {row.median:.2f} | "
+        f"{row.low:.2f} to {row.high:.2f} |"
+        for row in rows
+    ]
+    return "\n".join([HEADER, "|---|---|---|---|---|---|", *lines])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=40, help="interleaved runs of each row (default 40)")
-    runs = parser.parse_args().runs
-    models = {
-        "EfficientNet-Lite0": pretrained.efficientnet_lite0(),
-        "ResNet50": keras.applications.ResNet50(weights=None),
-    }
-    device = "GPU" if tf.config.list_physical_devices("GPU") else f"{os.cpu_count()} CPU cores"
-    print(
-        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, Python {platform.python_version()}; ",
-        end="",
-    )
-    print(f"{device}, {platform.machine()}, load {os.getloadavg()[0]:.1f}; {runs} interleaved runs\n")
-    print("| model | batch | forward pass | what | ratio, median | quartiles |\n|---|---|---|---|---|---|")
-    for name, model in models.items():
-        for batch in (1, 8):
-            for what, (forward, (low, median, high)) in measure(model, batch, runs):
-                row = [
-                    name,
-                    batch,
-                    f"{1e3 * forward:.1f} ms",
-                    what,
-                    f"{median:.2f}",
-                    f"{low:.2f} to {high:.2f}",
-                ]
-                print("| " + " | ".join(map(str, row)) + " |", flush=True)
+    parser.add_argument("--model", choices=MODELS, action="append", help="which models (default all)")
+    arguments = parser.parse_args()
+    for name in arguments.model or MODELS:
+        print(table(measure(name, arguments.runs)), flush=True)
 
 
 if __name__ == "__main__":

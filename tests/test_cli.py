@@ -1,5 +1,6 @@
 """The command line: every photograph counts, nothing is written elsewhere, and mistakes get one line."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -355,8 +356,58 @@ def test_what_takes_seconds_is_compiled_but_not_run_before_the_first_photograph(
         return answer
 
     monkeypatch.setattr(cli, "_timed", spy)
-    assert explain(write_photo("a.png"), write_photo("b.png", seed=1), *tiny, "--method", method) == 0
+    photos = [write_photo("a.png"), write_photo("b.png", size=(21, 30))]  # of two sizes: two passes
+    assert explain(*photos, *tiny, "--method", method) == 0
     assert compiled == expected
+
+
+def test_photographs_of_one_size_are_explained_together_with_the_answers_of_each_alone(tiny, monkeypatch):
+    batches, timed = [], cli._timed
+
+    def spy(cam, images, *args, **kwargs):
+        batches.append(len(images))
+        return timed(cam, images, *args, **kwargs)
+
+    photos = [write_photo(f"{i}.png", (20, 30 + (i % 3 == 0)), seed=i) for i in range(20)]
+    assert explain(*photos, *tiny, "--top", "2", "--out", "together") == 0
+    monkeypatch.setattr(cli, "_timed", spy)
+    assert explain(*photos, *tiny, "--top", "2", "--out", "again") == 0
+    # The rehearsal, the first photograph, 16 of two sizes, and the last 3; both classes of each.
+    assert batches == [1, 1, 1, 1, 11, 11, 5, 5, 2, 2, 1, 1]
+    monkeypatch.setattr(cli, "_BATCH", 1)
+    assert explain(*photos, *tiny, "--top", "2", "--out", "alone") == 0
+    assert [row["file"] for row in explained("together")] == [photo for photo in photos for _ in range(2)]
+    for one, other in zip(explained("together"), explained("alone"), strict=True):
+        assert one.pop("seconds") >= 0
+        assert other.pop("seconds") >= 0
+        assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
+        assert one.pop("probability") == pytest.approx(other.pop("probability"), abs=1e-6)
+        assert one == other
+        for kind in ("overlay", "heatmap"):
+            one_picture, other_picture = (
+                cv2.imread(str(pathlib.Path(out, one[kind]))).astype(int) for out in ("together", "alone")
+            )
+            # A rounded value may fall into the next of 256 colours.
+            assert np.abs(one_picture - other_picture).max() <= 6
+
+
+def test_a_photograph_that_can_not_be_explained_spoils_no_other_of_its_batch(tiny):
+    pathlib.Path("moody.py").write_text(
+        "def see(images):\n    assert images.min() < 255, 'all white'\n    return images / 255\n"
+    )
+    photos = [write_photo(f"{i}.png", seed=i) for i in range(6)]
+    cv2.imwrite(photos[2], np.full((20, 30, 3), 255, np.uint8))
+    assert explain(*photos, *tiny[:-1], "moody:see") == 1
+    assert [row.get("error") for row in explained()] == [None, None, "all white", None, None, None]
+    assert len(files("gradcam")) == 5 * 2 + 1
+
+
+def test_large_photographs_are_read_and_explained_a_few_at_a_time(tiny, monkeypatch):
+    monkeypatch.setattr(cli, "_PIXELS", 3 * 20 * 30)
+    photos = [(cli._Photo(path, path), path) for path in (write_photo(f"{i}.png", seed=i) for i in range(30))]
+    with concurrent.futures.ThreadPoolExecutor() as readers:
+        # The first tells how large they are.
+        assert [len(batch) for batch in cli._batches(photos, readers)] == [1, *9 * [3], 2]
 
 
 def test_a_blank_heatmap_is_said_of_its_method(functional, capsys):

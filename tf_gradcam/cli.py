@@ -5,6 +5,7 @@ mistyped command are answered at once.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -29,6 +30,8 @@ _PHOTO_FILES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm"
 _LONGEST_SIDE = 512
 _JSON = "explanations.json"
 _EVERY_CLASS = "every class"  # the label of a map that no class was chosen for
+_BATCH = 16  # photographs that are read, explained or written at a time
+_PIXELS = 64_000_000  # or fewer, where they have more pixels than this together
 _PANELS, _PANEL, _GAP = 5, 2.6, 0.02  # of a comparison: how many in a row, how wide in inches, what between
 _DEMO_PHOTOS = (
     ("skimage", "data/chelsea.png"),
@@ -45,6 +48,15 @@ class _Photo(NamedTuple):
 
     file: str
     source: Any
+
+
+class _Read(NamedTuple):
+    """A photograph that was read, and the name of its pictures; or why it was not."""
+
+    photo: _Photo
+    name: str
+    image: Any = None
+    error: Exception | None = None
 
 
 class _Answer(NamedTuple):
@@ -324,7 +336,7 @@ def _print_table(columns, rows) -> None:
 
 
 def _answers(photos, arguments) -> Iterator[_Answer]:
-    """Explain photographs one by one and write their pictures; yield answers, or an error."""
+    """Explain photographs and write their pictures; yield answers, or an error, in their order."""
     from rich import console, progress
 
     terminal = console.Console(stderr=True)
@@ -335,23 +347,92 @@ def _answers(photos, arguments) -> Iterator[_Answer]:
     out = pathlib.Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / _JSON).unlink(missing_ok=True)  # The one of an earlier run would tell of pictures that change now.
-    named = list(zip(photos, _unique_names(photos), strict=True))
-    track = progress.track(named, "Explaining", console=terminal, disable=not terminal.is_terminal)
-    for photo, name in track:
+    write = functools.partial(_written, out=out, arguments=arguments)
+    found = _pipeline(list(zip(photos, _unique_names(photos), strict=True)), explain, write)
+    track = progress.track(
+        found, "Explaining", len(photos), console=terminal, disable=not terminal.is_terminal
+    )
+    for answers in track:
+        yield from answers
+
+
+def _pipeline(photos, explain, write) -> Iterator[list[_Answer]]:
+    """Yield the answers to each photograph: while a batch is explained, others are read and written."""
+    with (
+        concurrent.futures.ThreadPoolExecutor() as readers,
+        concurrent.futures.ThreadPoolExecutor() as writers,
+    ):
+        writing = []
+        for batch in _batches(photos, readers):
+            explained = list(zip(batch, _explain_batch(batch, explain), strict=True))
+            yield from (each.result() for each in writing)
+            writing = [writers.submit(write, *each) for each in explained]
+        yield from (each.result() for each in writing)
+
+
+def _batches(photos, readers) -> Iterator[list[_Read]]:
+    """Yield photographs that were read while the batch before was explained."""
+    left = iter(photos)
+    reading = [readers.submit(_read, *each) for each in itertools.islice(left, 1)]  # It tells how large.
+    while reading:
+        batch = [each.result() for each in reading]
+        largest = max((each.image.size // 3 for each in batch if each.image is not None), default=1)
+        most = max(1, min(_BATCH, _PIXELS // largest))
+        reading = [readers.submit(_read, *each) for each in itertools.islice(left, most)]
+        yield batch
+
+
+def _read(photo, name) -> _Read:
+    try:
+        return _Read(photo, name, _load(photo))
+    except Exception as error:  # Whatever is wrong with one photograph, the others still count.
+        return _Read(photo, name, error=error)
+
+
+def _explain_batch(batch, explain) -> list[list[_Answer]]:
+    """Return the answers to each photograph of a batch: those of one size are explained together."""
+    found = [[_failed(each.error)] for each in batch]
+    places = [place for place, each in enumerate(batch) if each.error is None]
+    for size in dict.fromkeys(batch[place].image.shape for place in places):
+        alike = [place for place in places if batch[place].image.shape == size]
+        together = _explain_alike([batch[place].image for place in alike], explain)
+        for place, answers in zip(alike, together, strict=True):
+            found[place] = answers
+    return found
+
+
+def _explain_alike(images, explain) -> list[list[_Answer]]:
+    """Return the answers to each of several images, one by one where one of them can't be explained."""
+    try:
+        return explain(images)
+    except Exception as error:
+        if len(images) == 1:
+            return [[_failed(error)]]
+        return [_explain_alike([image], explain)[0] for image in images]
+
+
+def _failed(error) -> _Answer:
+    return _Answer({"error": _one_line(error) or type(error).__name__})
+
+
+def _written(read, answers, out, arguments) -> list[_Answer]:
+    """Write the pictures of a photograph; return its answers with the names of photograph and pictures."""
+    if "error" not in answers[0].row:
         try:
-            answers = list(explain(_load(photo)))
-            _write_all_pictures(answers, out, name, arguments)
-        except Exception as error:  # Whatever is wrong with one photograph, the others still count.
-            answers = [_Answer({"error": _one_line(error) or type(error).__name__})]
-        yield from (answer._replace(row={"file": photo.file, **answer.row}) for answer in answers)
+            _write_all_pictures(answers, out, read.name, arguments)
+        except Exception as error:
+            answers = [_failed(error)]
+    return [answer._replace(row={"file": read.photo.file, **answer.row}) for answer in answers]
 
 
-def _explainer(arguments) -> Callable[..., Iterator[_Answer]]:
-    """Return the function photograph -> answers that the arguments ask for.
+def _explainer(arguments) -> Callable[..., list[list[_Answer]]]:
+    """Return the function that the arguments ask for: photographs of one size -> the answers to each.
 
     With `rehearsing=True`, it compiles what takes seconds without running it, and answers zeros.
     """
     _import_tensorflow()
+    import numpy as np
+
     from tf_gradcam import targets
     from tf_gradcam.classifier import class_index, load_classifier
 
@@ -363,20 +444,26 @@ def _explainer(arguments) -> Callable[..., Iterator[_Answer]]:
     if output is not None and output.isdecimal():
         output = int(output)
 
-    def explain_class(run, cam, images, size, index):
+    def explain_class(run, cam, inputs, size, index):
         target = index if output is None else targets.Output(output, index)
-        explanation, seconds = run(cam, images, target, size=size)
-        return explanation._replace(outputs=_output(model, explanation.outputs, output)), seconds
+        explanation, seconds = run(cam, inputs, target, size=size)
+        return _each(explanation, _output(model, explanation.outputs, output), seconds)
 
-    def explain(image, rehearsing=False):
-        images = classifier.preprocess(_model_input(image, model))
+    def explain(images, rehearsing=False):
+        # One by one, as a function of the user's may look at all that it gets.
+        inputs = [classifier.preprocess(_model_input(image, model)) for image in images]
+        inputs = np.concatenate([np.asarray(each) for each in inputs])
+        answers = [[] for _ in images]
         for way in ways:
             run = _compiled if rehearsing and way.slow else _timed
-            each = functools.partial(explain_class, run, way.cam, images, image.shape[:2])
+            each = functools.partial(explain_class, run, way.cam, inputs, images[0].shape[:2])
             first = None if way.classless else index
-            for explanation, seconds in _explain_classes(each, first, arguments.top):
-                row = _row(way, explanation, seconds, labels)
-                yield _Answer(row, image, explanation.heatmap[0].numpy())
+            # Of a picture made up, the second class shows a `--top` that is too high.
+            several = _explain_classes(each, first, arguments.top)
+            for found in itertools.islice(several, 2 if rehearsing else None):
+                for image, own, explanation in zip(images, answers, found, strict=True):
+                    own.append(_Answer(_row(way, explanation, labels), image, explanation.heatmap))
+        return answers
 
     return explain
 
@@ -437,23 +524,51 @@ def _rehearse(explain, arguments) -> None:
 
     # Not of one colour, as some preprocessing divides by the deviation.
     picture = np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.uint8)
-    enough = max(2, len(arguments.method))  # The second shows a `--top` that is too high.
-    for answer in itertools.islice(explain(picture, rehearsing=True), enough):
+    (answers,) = explain([picture], rehearsing=True)
+    for answer in answers:
         _pictures(answer, arguments)
 
 
-def _explain_classes(explain_class, index, top) -> Iterator[tuple[Any, float]]:
-    """Yield the explanation, and the seconds it took, of a class or else of the `top` best ones."""
-    first, seconds = explain_class(index)
-    yield first, seconds
+def _explain_classes(explain_class, index, top) -> Iterator[list]:
+    """Yield what explains each image, for one class or else the `top` best ones of each."""
+    first = explain_class(index)
+    yield first
     if top == 1:
         return
-    scores = _scores(first)
-    if top > len(scores):
-        raise ValueError(f"`--top` must be at most {len(scores)}, the number of classes. Received: {top}")
-    best = int(first.target[0])
-    for index in [each for each in scores.argsort()[::-1] if each != best][: top - 1]:
-        yield explain_class(int(index))
+    if top > len(first[0].scores):
+        raise ValueError(
+            f"`--top` must be at most {len(first[0].scores)}, the number of classes. Received: {top}"
+        )
+    others = [[int(index) for index in each.scores.argsort()[::-1] if index != each.index] for each in first]
+    for rank in range(top - 1):
+        yield explain_class([best[rank] for best in others])
+
+
+class _Explained(NamedTuple):
+    """What explains one image: its share of an `Explanation`, on the host."""
+
+    heatmap: Any
+    score: float
+    index: int | None
+    scores: Any
+    seconds: float
+
+
+def _each(explanation, outputs, seconds) -> list[_Explained]:
+    """Return what explains each image of a batch, given the output that is meant and the seconds it took."""
+    heatmaps, scores = explanation.heatmap.numpy(), explanation.score.numpy()
+    has_class = explanation.target is not None
+    indices = explanation.target.numpy() if has_class else [None] * len(heatmaps)
+    return [
+        _Explained(
+            heatmap,
+            float(score),
+            int(index) if has_class else None,
+            _scores(output, has_class),
+            seconds / len(heatmaps),
+        )
+        for heatmap, score, index, output in zip(heatmaps, scores, indices, outputs.numpy(), strict=True)
+    ]
 
 
 def _timed(cam, *args, **kwargs):
@@ -484,33 +599,32 @@ def _output(model, outputs, name):
     )
 
 
-def _scores(explanation):
-    """Return what the model returned for each class; a single sigmoid unit stands for two."""
+def _scores(output, has_class):
+    """Return what the model returned for each class of an image; a single sigmoid unit stands for two."""
     import numpy as np
 
-    scores = explanation.outputs[0].numpy().astype("float64")
+    scores = output.astype("float64")
     if scores.ndim > 1:  # a segmentation: the mean over its pixels
         scores = scores.reshape(-1, scores.shape[-1]).mean(axis=0)
-    if explanation.target is not None and scores.size == 1:
+    if has_class and scores.size == 1:
         return np.array([1 - scores[0], scores[0]])
     return scores
 
 
-def _row(way, explanation, seconds, labels) -> dict:
-    row = _findings(explanation, labels)
+def _row(way, explained, labels) -> dict:
+    row = _findings(explained, labels)
     if way.classless:
         row = {**dict.fromkeys(row), "label": _EVERY_CLASS}
-    if not explanation.heatmap.numpy().any():
+    if not explained.heatmap.any():
         where = "in the image" if way.cam.layer is None else f"at layer {way.layer}"
         what = "stands out" if way.classless else f"speaks for {row['label']}"
         row["warning"] = _one_line(f"blank heatmap: nothing {where} {what}")
-    return {**row, "layer": way.layer, "method": way.method, "seconds": round(seconds, 4)}
+    return {**row, "layer": way.layer, "method": way.method, "seconds": round(explained.seconds, 4)}
 
 
-def _findings(explanation, labels) -> dict:
-    """Return the label, class, probability and score of an explanation."""
-    scores, score = _scores(explanation), float(explanation.score[0])
-    index = None if explanation.target is None else int(explanation.target[0])
+def _findings(explained, labels) -> dict:
+    """Return the label, class, probability and score of what was explained."""
+    scores, score, index = explained.scores, explained.score, explained.index
     if labels and len(labels) != len(scores):
         raise ValueError(
             f"`--labels` must name {len(scores)} classes, one per line. Received: {len(labels)} lines"

@@ -26,7 +26,9 @@ def colorize(heatmap: Any, colormap: str = "jet") -> np.ndarray:
         TypeError: if `heatmap` holds no real numbers or `colormap` is no string.
         ValueError: if `heatmap` has another rank or values outside `[0, 1]`, or `colormap` is unknown.
     """
-    return _palette(colormap)[np.rint(_check_heatmap(heatmap) * 255).astype(np.uint8)]
+    cv2, palette = require("cv2", "opencv-python"), _palette(colormap)
+    levels = np.rint(_check_heatmap(heatmap) * 255).astype(np.uint8)
+    return cv2.applyColorMap(levels, palette[:, None])  # RGB in, RGB out
 
 
 def overlay(
@@ -188,10 +190,11 @@ def _fit(heatmap, photograph) -> np.ndarray:
 
 
 def _blend(photograph, heatmap, alpha, colormap, fade) -> np.ndarray:
-    alpha = _checked_alpha(alpha)
-    weight = alpha * heatmap[..., None] if fade else alpha
+    alpha, colors = _checked_alpha(alpha), colorize(heatmap, colormap)
+    if not fade:
+        return require("cv2", "opencv-python").addWeighted(colors, alpha, photograph, 1 - alpha, 0)
     base = photograph.astype(np.float32)
-    return np.rint(base + weight * (colorize(heatmap, colormap) - base)).astype(np.uint8)
+    return np.rint(base + alpha * heatmap[..., None] * (colors - base)).astype(np.uint8)
 
 
 def _checked_alpha(alpha):

@@ -1,0 +1,140 @@
+"""Write docs/speed.md and its plot: what a heatmap costs, the first, the next, of many classes, over hours.
+
+Every ratio is the median over interleaved runs of one process; see the scripts that measure.
+
+    python benchmarks/speed.py                 # measure all and write, in about 20 minutes
+    python benchmarks/speed.py --check         # compare with what is written: fails where 25 % slower
+"""
+
+import argparse
+import datetime
+import os
+import pathlib
+import platform
+import sys
+
+import classes
+import first
+import keras
+import memory
+import overhead
+import tensorflow as tf
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+SLOWER = 1.25  # times the ratio that is written, and the check fails
+PAGE = """\
+# Speed
+
+Made on {date} by `make bench`, on {machine}; the load was {load:.1f} when it began.
+A *ratio* is a heatmap in compiled forward passes, `tf.function(model)` on a fixed batch of the same images of
+224 x 224: the median of {runs} interleaved runs of one process, with the quartiles beside it. Weights are
+random but for EfficientNet-Lite0.
+
+## Once compiled
+
+![A heatmap in forward passes](speed.png)
+
+{overhead}
+
+## The first heatmap
+
+In a fresh process, once the model is built: the textbook's recipe, which is one model with two outputs and a
+default gradient tape, run eagerly; and `make_gradcam_heatmap(model, image)`, which finds the layer by itself.
+Medians of {first_runs} processes each, by turns. The second call compiles. *Default layer* is how long it
+takes to find that, *import* what importing tf_gradcam adds to TensorFlow and Keras.
+
+{first}
+
+## Several classes at once
+
+EfficientNet-Lite0, batch 1, `targets.Classes`, against the forward pass. Where pooling and a dense layer
+follow, one pass of the head answers for all classes; elsewhere each has its own way back to the layer.
+
+{classes}
+
+## Memory
+
+EfficientNet-Lite0, batches of 16, each row in a process of its own.
+
+{memory}
+"""
+
+
+def machine() -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    device = f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores"
+    return (
+        f"{device}, {platform.machine()}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def draw(rows, path) -> None:
+    """Draw each ratio with its quartiles, and the forward pass as a line."""
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys((row.model, row.batch) for row in rows))
+    whats = list(dict.fromkeys(row.what for row in rows))
+    figure = Figure(figsize=(8, 0.55 * len(models) + 1.4), dpi=150, layout="constrained")
+    axis = figure.add_subplot()
+    for place, what in enumerate(whats):
+        own = [row for row in rows if row.what == what]
+        heights = [models.index((row.model, row.batch)) + 0.22 * (place - 1) for row in own]
+        spread = [[row.median - row.low for row in own], [row.high - row.median for row in own]]
+        axis.errorbar([row.median for row in own], heights, xerr=spread, fmt="o", capsize=2, label=what)
+    axis.axvline(1, color="black", linewidth=1)
+    axis.annotate("forward pass", (1, len(models) - 0.45), ha="center", va="top", backgroundcolor="white")
+    axis.set_yticks(range(len(models)), [f"{name}, batch {batch}" for name, batch in models])
+    axis.set_ylim(len(models) - 0.4, -0.6)
+    axis.set_xlim(left=0)
+    axis.set_xlabel("a heatmap, in forward passes: median and quartiles")
+    axis.legend(loc="lower left")
+    figure.savefig(path)
+
+
+def written() -> dict:
+    """Return the ratios that docs/speed.md has, by model, batch and what."""
+    lines = (DOCS / "speed.md").read_text(encoding="utf-8").split(overhead.HEADER)[1].split("\n\n")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines.splitlines()[2:]]
+    return {(model, int(batch), what): float(ratio) for model, batch, _, what, ratio, _ in cells}
+
+
+def check(rows) -> int:
+    """Print what is slower than it was, and return the exit code."""
+    before = written()
+    slower = [row for row in rows if row.median > SLOWER * before[row.model, row.batch, row.what]]
+    for row in slower:
+        was = before[row.model, row.batch, row.what]
+        print(f"slower: {row.model}, batch {row.batch}, {row.what}: {row.median:.2f}, was {was:.2f}")
+    print(f"{len(rows) - len(slower)} of {len(rows)} ratios are within {SLOWER - 1:.0%} of docs/speed.md.")
+    return 1 if slower else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=40, help="interleaved runs of each row (default 40)")
+    parser.add_argument("--check", action="store_true", help="measure the first table and compare")
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    rows = [row for name in overhead.MODELS for row in overhead.measure(name, arguments.runs)]
+    print(overhead.table(rows), flush=True)
+    if arguments.check:
+        return check(rows)
+    page = PAGE.format(
+        date=datetime.date.today().strftime("%-d %B %Y"),
+        machine=machine(),
+        load=load,
+        runs=arguments.runs,
+        overhead=overhead.table(rows),
+        first_runs=5,
+        first=first.table(5),
+        classes=classes.table(arguments.runs),
+        memory=memory.table(10_000),
+    )
+    (DOCS / "speed.md").write_text(page, encoding="utf-8")
+    draw(rows, DOCS / "speed.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
