@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Two at a time: each test traces, which takes one core, and two workers 4 GB. Stealing keeps a file's tests together.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check bench-methods gallery parity applications clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
@@ -14,10 +16,10 @@ demo: $(VENV)/demo.stamp  ## explain real photographs; the pictures are in build
 	$(BIN)/tf-gradcam demo --out build/demo
 
 test: lint $(VENV)/test.stamp  ## run lint and every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/test.stamp  ## run the tests that take no patience
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 # Old releases warn of newer ones beside them: there, warnings are no errors.
 test-minimum:  ## run the fast tests with the oldest versions that are supported

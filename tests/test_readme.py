@@ -43,14 +43,16 @@ def test_the_python_examples_run_as_they_stand(tmp_path, monkeypatch):
         "preprocess_input": keras.applications.resnet50.preprocess_input,
         "photographs": photographs,
         "images": photographs / 255,
+        "batches": [photographs],
     }
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks[:3]:
         exec(block, names)
     assert names["heatmap"].shape == names["picture"].shape[:2] == (224, 224)
     assert names["explanation"].map.shape == (3, 7, 7)
     for block in blocks[3:]:
         exec(block, names)
+    assert names["heatmaps"].shape == (3, 224, 224)
     assert [each.shape for each in names["explanation"].map] == [(3, 224, 224), (3, 7, 7)]
     assert (tmp_path / "models" / "cat" / "1" / "saved_model.pb").exists()
 

@@ -319,15 +319,15 @@ def maps_of_graph(model) -> list[Map] | None:
 
 
 def last_activation(model: keras.Model) -> Callable | None:
-    """Return the activation that a model ends in, where Keras's graph tells all of it; else `None`.
+    """Return the activation that a model of one image ends in, if Keras's graph tells all of it; else `None`.
 
     Run eagerly, such a model shows its logits: what a softmax or sigmoid of Keras returns has them noted.
     """
-    if maps_of_graph(model) is None or len(model.outputs) > 1:
+    if maps_of_graph(model) is None or len(model.outputs) > 1 or len(model.inputs[0].shape) < 4:
         return None
     last = _runs_of_graph(model)[-1].layer
     known = [keras.activations.softmax, keras.activations.sigmoid]
-    if type(last) in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
+    if type(last) in (keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv3D):
         known.append(keras.activations.linear)
     elif type(last) is not keras.layers.Activation:
         return None
