@@ -3,10 +3,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Two at a time: each test traces, which takes one core, and two workers 4 GB. Stealing keeps a file's tests together.
+# Two at a time, as to trace takes one core. A worker that is done steals from the other, but keeps most of a
+# file's tests to itself, and with them what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check bench-methods gallery parity applications clean
+.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check \
+	bench-methods bench-files peers gallery parity applications clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
 help:  ## say what there is to make
@@ -44,6 +46,12 @@ bench-check: $(VENV)/test.stamp  ## compare with docs/speed.md, and fail where i
 bench-methods: $(VENV)/test.stamp  ## time every method, for docs/methods.md
 	$(BIN)/python benchmarks/methods.py
 
+bench-files: $(VENV)/test.stamp  ## time tf-gradcam on 500 photographs
+	$(BIN)/python benchmarks/files.py
+
+peers: $(BIN)/pip  ## time other Keras libraries, for docs/peers.md; takes three environments, 7 GB
+	$(BIN)/python benchmarks/peers.py --write docs/peers.md
+
 gallery: $(VENV)/test.stamp  ## draw every method on photographs, for docs/methods.md
 	$(BIN)/python benchmarks/gallery.py
 
@@ -57,7 +65,7 @@ applications: $(VENV)/test.stamp  ## explain every model of keras.applications, 
 	$(BIN)/python benchmarks/applications.py
 
 clean:  ## remove everything that was made
-	rm -rf .venv .venv-minimum .venv-parity build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-minimum .venv-parity .venv-peers build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stem is the extra to install. The version, which pip writes down, is in __init__.py.

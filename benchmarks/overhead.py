@@ -39,9 +39,16 @@ class Row(NamedTuple):
 
 
 def build(name):
+    """Return the real EfficientNet-Lite0, or a model of keras.applications with random weights."""
     if name == "EfficientNet-Lite0":
         return pretrained.efficientnet_lite0()
-    return getattr(keras.applications, name)(weights=None)
+    model = getattr(keras.applications, name)(weights=None)
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # As new it adds 0 and divides by 1, which a frozen graph would leave out.
+            layer.set_weights([w + random.uniform(-0.1, 0.1, w.shape) for w in layer.get_weights()])
+    return model
 
 
 def seconds(function) -> float:
