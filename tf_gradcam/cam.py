@@ -111,16 +111,20 @@ class GradCAM:
 
         It gives the same answers in less time than the model's forward pass takes: TensorFlow computes with
         constants once and for all, folds batch normalization into convolutions and fuses these with what
-        follows. The first image of each kind takes seconds more, and the weights are in memory twice.
+        follows. The first image of each kind takes seconds more, and TensorFlow keeps several copies of the
+        weights for it: keep to one kind of target and size.
 
-        After further training it refuses to answer: freeze this one again. It notices by a sample of the
-        weights, so that a single weight assigned by hand may escape it.
+        After further training it refuses to answer: freeze this one again. Each call compares a sample of the
+        head's weights and of two others by turns: what trains the head or loads all shows at once, any other
+        change within as many calls as half the number of weights. In a `tf.function` it compares while that
+        is traced.
 
         Returns:
             A `GradCAM` of the same model, layer and method.
 
         Raises:
-            ValueError: if the model was never called, or has 2 GiB of weights or more.
+            ValueError: if the model was never called, or has 2 GiB of weights or more. At the first call, if
+                it holds a table or a random generator.
 
         Example:
 
@@ -302,6 +306,8 @@ class _Explainer:
         known = self._specs if self._parts is not None else inputs.known_specs(self._model())
         images = inputs.batch(name, images, known, self._takes_several)
         if self._parts is None or self._parts != layers.parts(self._model()):
+            if self._weights is not None:
+                raise self._weights.changed()
             prepared = gradients.preprocessed(self._preprocess, images)
             if not layers.is_built(self._model()):
                 build(self._model(), gradients.cast(prepared, inputs.specs_for(self._model(), prepared)))
@@ -347,7 +353,11 @@ class _Explainer:
         signature = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, tensors, strict=True)]
         function = self._answer(explain_map, question)
         concrete = tf.function(function, autograph=False).get_concrete_function(*signature)
-        return concrete if self._weights is None else fold(concrete)
+        if self._weights is None:
+            return concrete
+        self._weights.note(concrete.variables)  # A layer may have some that Keras doesn't know.
+        self._weights.check_all()  # All traces are of one moment.
+        return fold(concrete)
 
     def _answer(self, explain_map, question) -> Callable[..., Explanation]:
         """Return the function of tensors that answers a question.
@@ -385,7 +395,7 @@ class _Explainer:
             explanation = self._answer(self._explain_map, question)(*tensors)
             if question.target is not None:
                 target_rows.check_range(question.target, explanation.target, explanation.outputs)
-        except (ValueError, tf.errors.InvalidArgumentError):
+        except (ValueError, tf.errors.OpError):
             return None
         (output,) = keras.tree.flatten(explanation.outputs)
         is_noted = last is keras.activations.linear or hasattr(output, "_keras_logits")

@@ -261,19 +261,38 @@ def not_affine(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
     return [step for step in steps if not is_affine(step)]
 
 
-def is_pooled(start: tf.Tensor, end: tf.Tensor, axes: int) -> bool:
-    """Whether all that `end` gets of `start` is the mean over its grid, which has so many axes."""
-    same, takers = {start.ref()}, []
+def poolings(start: tf.Tensor, end: tf.Tensor, axes: Sequence[int]) -> list[tf.Tensor]:
+    """Return the means over `axes` of `start` if they are all that `end` gets of it; else nothing."""
+    same, found = {start.ref()}, []
     for step in between(start, end):
         if not any(each.ref() in same for each in step.inputs):
             continue
         if step.type in ("Cast", "Identity"):
             same.add(step.outputs[0].ref())
+        elif step.type == "Mean" and _reduced(step) == set(axes):
+            found.append(step.outputs[0])
         else:
-            takers.append(step)
-    return all(
-        each.type == "Mean" and np.size(tf.get_static_value(each.inputs[1])) == axes for each in takers
+            return []
+    return found
+
+
+def _reduced(mean) -> set[int] | None:
+    axes = tf.get_static_value(mean.inputs[1])
+    return None if axes is None else {int(axis) % mean.inputs[0].shape.rank for axis in np.ravel(axes)}
+
+
+def is_dense(start: tf.Tensor, end: tf.Tensor) -> bool:
+    """Whether `end` is an affine function of `start`, in full precision and row by row."""
+    steps = between(start, end)
+    outputs = [each for step in steps for each in step.outputs]
+    depends = {start.ref(), *(each.ref() for each in outputs)}
+    by_row = all(
+        step.type not in ("Mean", "Reshape")
+        and (step.type != "MatMul" or (step.inputs[0].ref() in depends and not step.get_attr("transpose_a")))
+        for step in steps
     )
+    in_full = all(each.dtype in (tf.float32, tf.float64) for each in [start, *outputs])
+    return bool(steps) and by_row and in_full and not not_affine(start, end)
 
 
 def token_start(operations: Iterable[tf.Operation], tokens: int, places: int) -> int | None:

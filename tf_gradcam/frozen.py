@@ -2,42 +2,55 @@
 
 import contextlib
 import datetime
+import itertools
+import zlib
+from collections.abc import Callable, Iterable
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 _MOST_BYTES = 2**31  # of weights: a graph can't hold more
-_SAMPLED = 4  # weights that are compared at each call, in a tenth of a millisecond
-_SMALL = 4096  # numbers in one of them
+_SAMPLED = 1024  # numbers of a weight that are compared at a call
 
 
-def fold(concrete: tf.types.experimental.ConcreteFunction) -> tf.types.experimental.ConcreteFunction:
+def fold(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
     """Return `concrete` with its variables turned into constants, which TensorFlow then computes with once.
 
     Batch normalization is folded into convolutions, and these are fused with what follows.
+
+    Raises:
+        ValueError: if it holds something that is no weight, as a table or a random generator.
     """
     structure = concrete.structured_outputs
+    # What is `None` in an answer is no output of the graph.
     is_tensor = [leaf is not None for leaf in tf.nest.flatten(structure)]
+    try:
+        with tf.init_scope():  # also in a tf.function of the user's
+            # Loops as they are: lowered, they would run with no limit on the memory.
+            constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+            arguments = len(concrete.inputs) - len(concrete.captured_inputs)
+            if constant.captured_inputs or len(constant.inputs) != arguments:
+                raise TypeError(f"it takes {constant.inputs[arguments:]}")
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        raise ValueError(
+            "`model` must hold nothing but weights to be frozen, no tables, generators or numbers of 8 bits. "
+            f"Received one that TensorFlow can't make constant: {error!s:.200}"
+        ) from error
 
     def call(*tensors):
-        answers = iter(constant(*tensors))
+        # Not `constant(...)`: it has lost the arguments' names, and finds that out anew at every call.
+        answers = iter(constant._call_flat(list(map(tf.convert_to_tensor, tensors)), []))
         leaves = [next(answers) if present else None for present in is_tensor]
         return tf.nest.pack_sequence_as(structure, leaves)
 
-    with tf.init_scope():  # also in a tf.function of the user's
-        # Loops as they are: lowered, they would run with no limit on the memory.
-        constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-        # Called as it is, it would bind its arguments anew each time, which takes longer than the network.
-        signature, _ = concrete.structured_input_signature
-        return tf.function(call, autograph=False).get_concrete_function(*signature)
+    call.structured_outputs = structure
+    return call
 
 
 class Weights:
-    """The weights of a model at one moment: a sample of them, to tell whether they still are what they were.
-
-    Training changes every weight that is trained, and loading changes all of them.
-    """
+    """The weights of a model at one moment, to tell whether they still are what they were."""
 
     def __init__(self, model: keras.Model):
         held = sum(weight.value.dtype.size * weight.value.shape.num_elements() for weight in model.weights)
@@ -45,24 +58,49 @@ class Weights:
             raise ValueError(
                 f"`model` must have less than 2 GiB of weights to be frozen. Received: {held / 2**30:.1f} GiB"
             )
-        trained = model.trainable_variables or model.variables
-        small = [each for each in trained if each.value.shape.num_elements() <= _SMALL] or trained
-        # From the last, as the head is what is always trained.
-        self._sample = [(each, _bytes(each)) for each in small[:: -max(1, len(small) // _SAMPLED)]]
         self._moment = datetime.datetime.now().isoformat(" ", "seconds")
+        self._noted = {}
+        self.note(weight.value for weight in model.weights)
+        # Whatever else is trained, the head is.
+        self._head = [weight.value for weight in (model.trainable_weights or model.weights)[-2:]]
+
+    def note(self, variables: Iterable[tf.Variable]) -> None:
+        """Note what `variables` hold, those that are not known yet: a sample, and a checksum of it all."""
+        for each in variables:
+            if each.ref() not in self._noted:
+                self._noted[each.ref()] = _sample(each), _checksum(each)
+        self._turn = itertools.cycle([each.deref() for each in self._noted])
 
     def check(self) -> None:
-        """Raise a `ValueError` if they have changed."""
-        with contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope():
-            changed = any(_bytes(each) != value for each, value in self._sample)
-        if changed:
-            raise ValueError(
-                f"This GradCAM was frozen at {self._moment}, and its model's weights have changed since. "
-                "Call freeze() again on the GradCAM that it was made from."
-            )
+        """Raise a `ValueError` if samples of the head, or of the two weights whose turn it is, changed."""
+        looked_at = [*self._head, *itertools.islice(self._turn, 2)]
+        if any(_sample(each) != self._noted[each.ref()][0] for each in looked_at):
+            raise self.changed()
+
+    def check_all(self) -> None:
+        """Raise a `ValueError` if any number in them changed."""
+        if any(_checksum(each.deref()) != checksum for each, (_, checksum) in self._noted.items()):
+            raise self.changed()
+
+    def changed(self) -> ValueError:
+        return ValueError(
+            f"This GradCAM was frozen at {self._moment}, and its model has changed since. "
+            "Call freeze() again on the GradCAM that it was made from."
+        )
 
 
-def _bytes(variable) -> bytes:
-    # Keras's own way to the numbers takes twice as long.
-    value = variable.value
-    return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype).numpy().tobytes()
+def _numbers(variable) -> np.ndarray:
+    with contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope():
+        value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+        # As it lies in memory: numpy() would copy it. There is no such view of bfloat16.
+        array = value.numpy() if value.dtype == tf.bfloat16 else np.asarray(memoryview(value))
+    return array.reshape(-1)
+
+
+def _sample(variable) -> bytes:
+    numbers = _numbers(variable)
+    return numbers[:: max(1, numbers.size // _SAMPLED)].tobytes()
+
+
+def _checksum(variable) -> int:
+    return zlib.crc32(_numbers(variable).tobytes())

@@ -1,13 +1,12 @@
 """In the graph: images and a target to the signed map of each layer, by one forward and one backward pass."""
 
-import math
 import weakref
 
 import keras
 import tensorflow as tf
 
 from tf_gradcam import formulas, inputs, layers, maps, targets
-from tf_gradcam.forward import Forward, Read, ancestors, find_logits, forward, is_pooled, not_affine
+from tf_gradcam.forward import Forward, Read, ancestors, find_logits, forward, is_dense, poolings
 from tf_gradcam.scene import (
     Source,
     Stage,
@@ -41,8 +40,9 @@ def explain_map(model, reads, method, preprocess):
         names = [each.layer.name for each in asked]
         source = source_of(prepared, read.activations, grids, names, first)
         classes = targets.class_logits(target, read.outputs, logits) if score.shape.rank == 2 else None
-        if classes is not None and _is_cam(method, prepared, read.activations, grids, classes):
-            every_class = _cam(model, asked, prepared, target, read.activations[0], grids[0])
+        pooled = None if classes is None else _pooled(method, read.activations, grids, classes)
+        if pooled is not None:
+            every_class = _cam(checked(read.activations[0], score, grids[0]), grids[0], pooled, classes)
             signed_maps = [tf.gather(every_class, index, axis=1, batch_dims=1)]
         elif is_formula(method):
             signed_maps = _signed_maps(tape, score, read.activations, grids, names, method)
@@ -137,40 +137,36 @@ def lengths_of(images, source, axes, channels_first) -> tf.Tensor | None:
     return maps.places(keras.tree.flatten(images)[source.position], axes, channels_first)
 
 
-def _is_cam(method, images, activations, grids, logits) -> bool:
-    """Whether the maps of all classes are CAM's, as nothing but average pooling and a dense layer follows."""
+def _pooled(method, activations, grids, logits) -> tf.Tensor | None:
+    """Return the mean over the layer's places, if that is all of the layer that a dense head takes."""
     if method not in (formulas.gradcam, formulas.hirescam) or len(grids) > 1 or tf.executing_eagerly():
-        return False
+        return None
     (activations,), (grid,) = activations, grids
-    if grid.extra is not None or activations.dtype not in (tf.float32, tf.float64):
-        return False
-    way = ancestors([logits])
-    round_it = ancestors([logits], lambda operation: operation is activations.op)
-    goes_round = any(image.op in round_it for image in keras.tree.flatten(images))
-    is_dense = is_pooled(activations, logits, len(grid.shape)) and not not_affine(activations, logits)
-    return activations.op in way and not goes_round and is_dense
+    first = 2 if grid.channels_first else 1
+    means = poolings(activations, logits, range(first, first + len(grid.shape)))
+    return means[0] if len(means) == 1 and is_dense(means[0], logits) else None
 
 
-def _cam(model, reads, images, target, activations, grid) -> tf.Tensor:
+def _cam(activations, grid, pooled, logits) -> tf.Tensor:
     """Return the map of every class, `(N, classes, *grid)`.
 
-    Z times Grad-CAM at a place is what the head answers to that place alone, less the bias: one pass of the
-    head for all classes, instead of one back for each. Source: Zhou et al., "Learning Deep Features for
-    Discriminative Localization", CVPR 2016.
+    Z times Grad-CAM at a place is what the head answers to that place alone, less the bias: one pass for all
+    classes, instead of one back for each. Source: Zhou et al., "Learning Deep Features for Discriminative
+    Localization", CVPR 2016.
     """
     on_grid = maps.to_grid(activations, grid)
     count, *lengths, channels = tf.unstack(tf.shape(on_grid))
-    places = math.prod(lengths)
-    # A grid of zeros after the places of each image gives the bias.
-    alone = tf.pad(tf.reshape(on_grid, [count, places, channels]), [[0, 0], [0, 1], [0, 0]])
-    alone = tf.reshape(alone, [-1, *(1 for _ in lengths), on_grid.shape[-1]])
-    # The head looks at no image: of these only the number counts.
-    images = keras.tree.map_structure(lambda image: tf.repeat(image, places + 1, axis=0), images)
-    outputs = forward(model, images, reads, replace=[maps.from_grid(alone, grid, activations)]).outputs
-    logits = targets.class_logits(target, outputs, find_logits(outputs))
-    answers = tf.reshape(logits, [count, places + 1, logits.shape[-1]])
-    shares = (answers[:, :-1] - answers[:, -1:]) / tf.cast(places, logits.dtype)
-    return tf.reshape(tf.transpose(shares, [0, 2, 1]), [count, logits.shape[-1], *lengths])
+    places = tf.transpose(tf.reshape(on_grid, [count, -1, channels]), [1, 0, 2])
+    # The way back is linear in what comes in at its end; the way back through that is the head without bias.
+    seed = tf.zeros_like(logits)
+    (back,) = tf.gradients(logits, [pooled], seed)
+
+    def head(place):
+        return tf.gradients(back, [seed], tf.reshape(place, tf.shape(pooled)))[0]
+
+    answers = tf.vectorized_map(head, places)  # (places, N, classes)
+    shares = tf.transpose(answers, [1, 2, 0]) / tf.cast(tf.shape(places)[0], answers.dtype)
+    return tf.reshape(shares, [count, logits.shape[-1], *lengths])
 
 
 def _explained(method, stage, passed, score) -> tf.Tensor:

@@ -294,8 +294,10 @@ def grid_of(
 
 def _is_graph(layer: keras.Operation) -> bool:
     """Whether `layer` is a Functional or Sequential model, whose graph tells what it does."""
-    calls = (keras.Sequential.call, keras.src.models.Functional.call)
-    return type(layer).call in calls and bool(getattr(layer, "inputs", None))
+    kinds = (keras.Sequential, keras.src.models.Functional)
+    own = type(layer).call in [kind.call for kind in kinds]
+    own = own and type(layer).__call__ in [kind.__call__ for kind in kinds]
+    return own and bool(getattr(layer, "inputs", None))
 
 
 def _is_leaf(layer: keras.Operation) -> bool:

@@ -7,7 +7,7 @@ import math
 import tensorflow as tf
 
 from tf_gradcam.formulas import gradcam
-from tf_gradcam.forward import is_pooled, not_affine
+from tf_gradcam.forward import not_affine, poolings
 from tf_gradcam.parameters import check_counts, check_number
 
 
@@ -28,9 +28,8 @@ class cam:
         """Return the map `(N, *grid)`."""
         if scene.logits is None:
             raise _no_class("cam")
-        axes = scene.activations.shape.rank - 2
         other = sorted({each.type for each in not_affine(scene.layer_output, scene.logits)})
-        if other or not is_pooled(scene.layer_output, scene.logits, axes):
+        if other or not _is_pooled(scene):
             raise ValueError(
                 "`method` 'cam' needs average pooling and one dense layer after the layer that is explained, "
                 f"and nothing else. Received: a head with {other or 'no pooling'}. Choose the layer that is "
@@ -39,6 +38,16 @@ class cam:
         gradients = scene.gradients(scene.score)
         weights = tf.reduce_sum(gradients, axis=tuple(range(1, gradients.shape.rank - 1)), keepdims=True)
         return tf.reduce_sum(weights * scene.activations, axis=-1)
+
+
+def _is_pooled(scene) -> bool:
+    """Whether all that the logits get of the layer is the mean over its places, channels last or first."""
+    places = scene.activations.shape.rank - 2
+    return any(
+        poolings(scene.layer_output, scene.logits, range(first, first + places))
+        for first in (1, 2)
+        if first + places <= scene.layer_output.shape.rank
+    )
 
 
 @dataclasses.dataclass(frozen=True)
