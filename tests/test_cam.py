@@ -698,6 +698,20 @@ def test_a_model_that_shows_its_logits_in_its_graph_alone_is_compiled_at_once(im
     np.testing.assert_allclose(heatmap, GradCAM(model)(images, 1).heatmap, atol=1e-6)
 
 
+class Squashed(keras.Model):
+    """A functional model with something after its graph."""
+
+    def __call__(self, *args, **kwargs):
+        return tf.nn.softmax(super().__call__(*args, **kwargs))
+
+
+def test_what_a_functional_model_does_beyond_its_graph_is_seen_the_first_time(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    model = Squashed(x, chain(x, [*parts()[:-1], keras.layers.Dense(3)]))
+    first = make_gradcam_heatmap(model, images, "relu2", target=1)
+    np.testing.assert_allclose(first, GradCAM(model, "relu2")(images, 1).heatmap, atol=1e-6)
+
+
 def test_a_layer_that_makes_the_probabilities_is_refused_the_first_time_and_the_next(images):
     x = keras.Input((SIDE, SIDE, 3))
     model = keras.Model(x, keras.layers.Conv2D(3, 3, activation="softmax", name="pixels")(x))

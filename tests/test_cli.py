@@ -372,8 +372,8 @@ def test_photographs_of_one_size_are_explained_together_with_the_answers_of_each
     assert explain(*photos, *tiny, "--top", "2", "--out", "together") == 0
     monkeypatch.setattr(cli, "_timed", spy)
     assert explain(*photos, *tiny, "--top", "2", "--out", "again") == 0
-    # The rehearsal, the first photograph, 16 of two sizes, and the last 3; both classes of each.
-    assert batches == [1, 1, 1, 1, 11, 11, 5, 5, 2, 2, 1, 1]
+    # The rehearsal, 16 of two sizes, and the last 4; both classes of each.
+    assert batches == [1, 1, 6, 6, 10, 10, 3, 3, 1, 1]
     monkeypatch.setattr(cli, "_BATCH", 1)
     assert explain(*photos, *tiny, "--top", "2", "--out", "alone") == 0
     assert [row["file"] for row in explained("together")] == [photo for photo in photos for _ in range(2)]
@@ -402,12 +402,38 @@ def test_a_photograph_that_can_not_be_explained_spoils_no_other_of_its_batch(tin
     assert len(files("gradcam")) == 5 * 2 + 1
 
 
-def test_large_photographs_are_read_and_explained_a_few_at_a_time(tiny, monkeypatch):
-    monkeypatch.setattr(cli, "_PIXELS", 3 * 20 * 30)
-    photos = [(cli._Photo(path, path), path) for path in (write_photo(f"{i}.png", seed=i) for i in range(30))]
-    with concurrent.futures.ThreadPoolExecutor() as readers:
-        # The first tells how large they are.
-        assert [len(batch) for batch in cli._batches(photos, readers)] == [1, *9 * [3], 2]
+def test_large_photographs_are_read_and_explained_a_few_at_a_time():
+    sizes = [(20, 30)] * 7 + [(40, 60), (20, 30), (20, 30)]
+    paths = [write_photo(f"{i}.png", size, seed=i) for i, size in enumerate(sizes)]
+    pathlib.Path("no.png").write_bytes(b"no photograph")
+    photos = [(cli._Photo(path, path), path) for path in [*paths, "no.png"]]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        batches = list(cli._batches(photos, pool, most=4, pixels=3 * 20 * 30))
+    assert [len(batch) for batch in batches] == [3, 3, 1, 1, 3]
+    assert [each.name for batch in batches for each in batch] == [*paths, "no.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--top", "2"], [4, 4, 2, 2]),  # two heatmaps of each photograph
+        (["--method", "gradcam,hirescam"], [4, 4, 2, 2]),
+        (["--method", "rise"], [1] * 6),  # takes seconds: they come one by one
+    ],
+    ids=str,
+)
+def test_batches_are_smaller_where_a_photograph_takes_more(tiny, monkeypatch, options, expected):
+    batches, timed = [], cli._timed
+
+    def spy(cam, images, *args, **kwargs):
+        batches.append(len(images))
+        return timed(cam, images, *args, **kwargs)
+
+    monkeypatch.setattr(cli, "_PIXELS", 8 * 20 * 30)
+    monkeypatch.setattr(cli, "_timed", spy)
+    photos = [write_photo(f"{i}.png", seed=i) for i in range(6)]
+    assert explain(*photos, *tiny, *options) == 0
+    assert batches[-len(expected) :] == expected
 
 
 def test_a_blank_heatmap_is_said_of_its_method(functional, capsys):

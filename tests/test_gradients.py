@@ -66,17 +66,64 @@ def test_where_pooling_and_a_dense_layer_follow_no_class_has_a_pass_of_its_own(i
     assert not loops["relu2"]
 
 
-def test_classes_of_a_head_with_a_way_round_the_layer_are_what_each_is_alone(images):
-    """To answer to one place after another, this head would need the image over and over."""
+class Step(keras.layers.Layer):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def call(self, x):
+        return self.step(x)
+
+
+def summed(x):
+    places = tf.shape(x)[1] * tf.shape(x)[2]
+    return tf.reduce_mean(x, axis=(1, 2)) * tf.cast(places, x.dtype)
+
+
+POOL = keras.layers.GlobalAveragePooling2D
+HEADS = {  # what is like average pooling and a dense layer, and what only looks like it
+    "a way round the layer": lambda x, a: keras.layers.Concatenate()([POOL()(a), POOL()(x)]),
+    "pooled twice": lambda x, a: keras.layers.Concatenate()([POOL()(a), POOL()(a)]),
+    "the sum over places": lambda x, a: Step(summed)(a),
+    "the mean over other axes": lambda x, a: Step(lambda v: tf.reduce_mean(v, axis=(1, 3)))(a),
+    "less the mean of the batch": lambda x, a: Step(lambda v: v - tf.reduce_mean(v, 0, True))(POOL()(a)),
+    "the batch turned round": lambda x, a: Step(lambda v: v[::-1])(POOL()(a)),
+    "batch normalization": lambda x, a: keras.layers.BatchNormalization()(POOL()(a)),
+    "half precision": lambda x, a: keras.layers.Dense(4, dtype="mixed_bfloat16")(POOL()(a)),
+    "a hidden layer": lambda x, a: keras.layers.Dense(4, activation="relu")(POOL()(a)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_classes_of_any_head_are_what_each_is_alone(images, head):
     keras.utils.set_random_seed(0)
     x = keras.Input((SIDE, SIDE, 3))
-    *features, pool, scores = parts()
-    beside = keras.layers.GlobalAveragePooling2D()(x)
-    joined = keras.layers.Concatenate()([pool(chain(x, features)), beside])
-    cam = GradCAM(keras.Model(x, scores(joined)), "relu2")
+    activations = chain(x, parts()[:3])
+    cam = GradCAM(keras.Model(x, parts()[-1](HEADS[head](x, activations))), "relu2")
     together = cam(images, targets.Classes([4, 0])).map
     for place, index in enumerate([4, 0]):
-        np.testing.assert_allclose(together[:, place], cam(images, index).map, rtol=0, atol=1e-6)
+        alone = cam(images, index).map
+        np.testing.assert_allclose(together[:, place], alone, rtol=0, atol=1e-5 * np.abs(alone).max())
+
+
+def test_classes_of_one_of_several_outputs_leave_the_others_alone(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    activations = chain(x, parts()[:3])
+    outputs = [parts()[-1](POOL()(activations)), keras.layers.Dense(2)(keras.layers.Flatten()(activations))]
+    cam = GradCAM(keras.Model(x, outputs), "relu2")
+    together = cam(images, targets.Output(0, targets.Classes([4, 0])))
+    np.testing.assert_allclose(together.map[:, 1], cam(images, targets.Output(0, 0)).map, atol=1e-6)
+
+
+def test_classes_of_a_network_for_each_frame_are_refused_as_one_class_is(images):
+    frames = keras.Input((2, SIDE, SIDE, 3))
+    rows = Step(lambda v: tf.reshape(v, [-1, SIDE, SIDE, 3]))(frames)
+    pooled = POOL()(chain(rows, parts()[:3]))
+    joined = keras.layers.GlobalAveragePooling1D()(Step(lambda v: tf.reshape(v, [-1, 2, 6]))(pooled))
+    cam = GradCAM(keras.Model(frames, parts()[-1](joined)), "relu2")
+    for target in (1, targets.Classes([0, 1])):
+        with pytest.raises(ValueError, match="`layer` must return one map for each image"):
+            cam(np.stack([images, images], axis=1), target)
 
 
 def test_a_callable_may_return_several_scores(functional, images):

@@ -5,6 +5,7 @@ mistyped command are answered at once.
 """
 
 import argparse
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -20,7 +21,9 @@ import pathlib
 import re
 import sys
 import textwrap
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -31,8 +34,9 @@ _LONGEST_SIDE = 512
 _JSON = "explanations.json"
 _EVERY_CLASS = "every class"  # the label of a map that no class was chosen for
 _BATCH = 16  # photographs that are read, explained or written at a time
-_PIXELS = 64_000_000  # or fewer, where they have more pixels than this together
+_PIXELS = 64_000_000  # of heatmaps at a time: with more, there are fewer photographs in a batch
 _PANELS, _PANEL, _GAP = 5, 2.6, 0.02  # of a comparison: how many in a row, how wide in inches, what between
+_DRAWING = threading.Lock()  # matplotlib draws one figure at a time
 _DEMO_PHOTOS = (
     ("skimage", "data/chelsea.png"),
     ("skimage", "data/coffee.png"),
@@ -348,7 +352,10 @@ def _answers(photos, arguments) -> Iterator[_Answer]:
     out.mkdir(parents=True, exist_ok=True)
     (out / _JSON).unlink(missing_ok=True)  # The one of an earlier run would tell of pictures that change now.
     write = functools.partial(_written, out=out, arguments=arguments)
-    found = _pipeline(list(zip(photos, _unique_names(photos), strict=True)), explain, write)
+    named = zip(photos, _unique_names(photos), strict=True)
+    answers = arguments.top * len(arguments.method)  # for each photograph, each with a heatmap of its size
+    most = 1 if any(map(_is_slow, _chosen_methods(arguments).values())) else _BATCH
+    found = _pipeline(named, explain, write, most, _PIXELS // answers)
     track = progress.track(
         found, "Explaining", len(photos), console=terminal, disable=not terminal.is_terminal
     )
@@ -356,30 +363,49 @@ def _answers(photos, arguments) -> Iterator[_Answer]:
         yield from answers
 
 
-def _pipeline(photos, explain, write) -> Iterator[list[_Answer]]:
+def _pipeline(photos, explain, write, most, pixels) -> Iterator[list[_Answer]]:
     """Yield the answers to each photograph: while a batch is explained, others are read and written."""
-    with (
-        concurrent.futures.ThreadPoolExecutor() as readers,
-        concurrent.futures.ThreadPoolExecutor() as writers,
-    ):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
         writing = []
-        for batch in _batches(photos, readers):
+        for batch in _batches(photos, pool, most, pixels):
             explained = list(zip(batch, _explain_batch(batch, explain), strict=True))
             yield from (each.result() for each in writing)
-            writing = [writers.submit(write, *each) for each in explained]
+            writing = [pool.submit(write, *each) for each in explained]
         yield from (each.result() for each in writing)
 
 
-def _batches(photos, readers) -> Iterator[list[_Read]]:
+def _batches(photos, pool, most, pixels) -> Iterator[list[_Read]]:
     """Yield photographs that were read while the batch before was explained."""
-    left = iter(photos)
-    reading = [readers.submit(_read, *each) for each in itertools.islice(left, 1)]  # It tells how large.
+    left = collections.deque(photos)
+    reading = [pool.submit(_read, *each) for each in _take(left, most, pixels)]
     while reading:
         batch = [each.result() for each in reading]
-        largest = max((each.image.size // 3 for each in batch if each.image is not None), default=1)
-        most = max(1, min(_BATCH, _PIXELS // largest))
-        reading = [readers.submit(_read, *each) for each in itertools.islice(left, most)]
+        reading = [pool.submit(_read, *each) for each in _take(left, most, pixels)]
         yield batch
+
+
+def _take(left, most, pixels) -> list:
+    """Take from `left` as many photographs as have so many pixels together, one at least."""
+    taken, together = [], 0
+    while left and len(taken) < most:
+        together += _pixels(left[0][0].source)
+        if taken and together > pixels:
+            break
+        taken.append(left.popleft())
+    return taken
+
+
+def _pixels(source) -> int:
+    """Return how many pixels a photograph says that it has: none, if it can't be read."""
+    import PIL.Image
+
+    if hasattr(source, "shape"):
+        return source.shape[0] * source.shape[1]
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(source) as header:
+            return header.width * header.height
+    return 0
 
 
 def _read(photo, name) -> _Read:
@@ -391,7 +417,7 @@ def _read(photo, name) -> _Read:
 
 def _explain_batch(batch, explain) -> list[list[_Answer]]:
     """Return the answers to each photograph of a batch: those of one size are explained together."""
-    found = [[_failed(each.error)] for each in batch]
+    found = [None if each.error is None else [_failed(each.error)] for each in batch]
     places = [place for place, each in enumerate(batch) if each.error is None]
     for size in dict.fromkeys(batch[place].image.shape for place in places):
         alike = [place for place in places if batch[place].image.shape == size]
@@ -505,10 +531,13 @@ def _ways(model, chosen, arguments) -> list[_Way]:
         cam = GradCAM(model, method=method, **({} if _is_at_image(method) and not only_at_image else asked))
         explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
         path = "image" if cam.layer is None else ", ".join(layers.path_of(model, each) for each in explained)
-        # What reports its progress takes long enough for it, unless it was told to take few channels.
-        slow = hasattr(method, "progress") and getattr(method, "channels", None) is None
-        ways.append(_Way(name, cam, path, scene.is_classless(method), slow))
+        ways.append(_Way(name, cam, path, scene.is_classless(method), _is_slow(method)))
     return ways
+
+
+def _is_slow(method) -> bool:
+    """Whether a method takes so long that it reports its progress, unless told to take few channels."""
+    return hasattr(method, "progress") and getattr(method, "channels", None) is None
 
 
 def _is_at_image(method) -> bool:
@@ -720,12 +749,15 @@ def _demo_photo(package, file) -> _Photo:
 
 def _unique_names(photos) -> list[str]:
     """Return a name for the pictures of each photograph: its file's, made safe, and numbered where taken."""
-    names = []
+    names, taken, numbers = [], set(), collections.Counter()
     for photo in photos:
         stem = re.sub(r"[^\w.-]+", "_", pathlib.Path(photo.file).stem)[:50].strip("._-") or "photo"
-        numbered = (stem if n == 1 else f"{stem}_{n}" for n in range(1, len(photos) + 1))
-        taken = {name.casefold() for name in names}  # There are file systems that can't tell Cat from cat.
-        names.append(next(name for name in numbered if name.casefold() not in taken))
+        name = stem
+        while name.casefold() in taken:  # There are file systems that can't tell Cat from cat.
+            numbers[stem.casefold()] += 1
+            name = f"{stem}_{numbers[stem.casefold()] + 1}"
+        taken.add(name.casefold())
+        names.append(name)
     return names
 
 
@@ -780,6 +812,11 @@ def _draw_contact_sheet(answers, path, arguments) -> None:
 
 def _draw_comparison(photographs, path, arguments) -> None:
     """Draw photographs, each with the overlays of its answers after it, in as many rows as that takes."""
+    with _DRAWING:
+        _draw_rows(photographs, path, arguments)
+
+
+def _draw_rows(photographs, path, arguments) -> None:
     from matplotlib.figure import Figure
 
     number = 1 + len(arguments.method)
