@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check \
-	bench-methods bench-files peers gallery parity applications clean
+	bench-methods peers gallery parity applications clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
 help:  ## say what there is to make
@@ -45,9 +45,6 @@ bench-check: $(VENV)/test.stamp  ## compare with docs/speed.md, and fail where i
 
 bench-methods: $(VENV)/test.stamp  ## time every method, for docs/methods.md
 	$(BIN)/python benchmarks/methods.py
-
-bench-files: $(VENV)/test.stamp  ## time tf-gradcam on 500 photographs
-	$(BIN)/python benchmarks/files.py
 
 peers: $(BIN)/pip  ## time other Keras libraries, for docs/peers.md; takes three environments, 7 GB
 	$(BIN)/python benchmarks/peers.py --write docs/peers.md

@@ -2,7 +2,7 @@
 
 Every ratio is the median over interleaved runs of one process; see the scripts that measure.
 
-    python benchmarks/speed.py                 # measure all and write, in about 20 minutes
+    python benchmarks/speed.py                 # measure all and write, in about a quarter of an hour
     python benchmarks/speed.py --check         # compare with what is written: fails where 25 % slower
 """
 
@@ -14,6 +14,7 @@ import platform
 import sys
 
 import classes
+import files
 import first
 import keras
 import memory
@@ -57,6 +58,14 @@ follow, one pass of the head answers for all classes; elsewhere each has its own
 EfficientNet-Lite0, batches of 16, each row in a process of its own.
 
 {memory}
+
+## From files
+
+`tf-gradcam explain` on 500 JPEG photographs of 640 x 480 beside the frozen heatmap alone, in batches of 16.
+Reading a photograph and writing its two PNG pictures take of one core what stands there; the network takes all
+cores.
+
+{files}
 """
 
 
@@ -130,6 +139,7 @@ def main() -> int:
         first=first.table(5),
         classes=classes.table(arguments.runs),
         memory=memory.table(10_000),
+        files=files.table(500),
     )
     (DOCS / "speed.md").write_text(page, encoding="utf-8")
     draw(rows, DOCS / "speed.png")
