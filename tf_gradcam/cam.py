@@ -111,8 +111,8 @@ class GradCAM:
 
         It gives the same answers in less time than the model's forward pass takes: TensorFlow computes with
         constants once and for all, folds batch normalization into convolutions and fuses these with what
-        follows. The first image of each kind takes seconds more, and TensorFlow keeps several copies of the
-        weights for it: keep to one kind of target and size.
+        follows. The first call with each kind of target, size and dtype takes seconds more, and TensorFlow
+        keeps some nine copies of the weights for it (0.9 GB for a ResNet50): keep to one kind.
 
         After further training it refuses to answer: freeze this one again. Each call compares a sample of the
         head's weights and of two others by turns: what trains the head or loads all shows at once, any other
