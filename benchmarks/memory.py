@@ -9,7 +9,8 @@ Forward passes and heatmaps are each streamed through a process of their own, in
 import argparse
 import json
 import os
-import resource
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -17,10 +18,10 @@ BATCH = 16
 WHAT = ("forward pass", "GradCAM", "GradCAM.freeze()")
 
 
-def resident() -> float:
-    """Return the process's memory in MiB."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def memory() -> dict:
+    """Return what the process has in RAM, and what it had at its highest, in MiB."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return {name: int(re.search(rf"{name}:\s*(\d+) kB", status)[1]) / 1024 for name in ("VmRSS", "VmHWM")}
 
 
 def measure(what, count) -> dict:
@@ -42,8 +43,8 @@ def measure(what, count) -> dict:
     for done in range(0, count, BATCH):
         run(tf.constant(random.normal(size=(BATCH, 224, 224, 3)).astype("float32"))).numpy()
         if done <= 1000:
-            found["start"] = resident()
-    return {**found, "end": resident(), "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            found["start"] = memory()["VmRSS"]
+    return {**found, "end": memory()["VmRSS"], "peak": memory()["VmHWM"]}
 
 
 def table(count) -> str:
