@@ -92,7 +92,7 @@ def draw(rows, path) -> None:
         spread = [[row.median - row.low for row in own], [row.high - row.median for row in own]]
         axis.errorbar([row.median for row in own], heights, xerr=spread, fmt="o", capsize=2, label=what)
     axis.axvline(1, color="black", linewidth=1)
-    axis.annotate("forward pass", (1, len(models) - 0.45), ha="center", va="top", backgroundcolor="white")
+    axis.annotate("forward pass", (1, -0.65), ha="center", va="bottom", annotation_clip=False)
     axis.set_yticks(range(len(models)), [f"{name}, batch {batch}" for name, batch in models])
     axis.set_ylim(len(models) - 0.4, -0.6)
     axis.set_xlim(left=0)
