@@ -361,6 +361,7 @@ def test_what_takes_seconds_is_compiled_but_not_run_before_the_first_photograph(
     assert compiled == expected
 
 
+@pytest.mark.slow
 def test_photographs_of_one_size_are_explained_together_with_the_answers_of_each_alone(tiny, monkeypatch):
     batches, timed = [], cli._timed
 

@@ -24,7 +24,10 @@ def assert_same(found, expected, tolerance=1e-5):
 # The same answers
 
 
-@pytest.mark.parametrize("layer", ["conv1", "relu2", ["conv1", "relu2"]])
+@pytest.mark.parametrize(
+    "layer",
+    ["relu2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("conv1", ["conv1", "relu2"]))],
+)
 def test_a_frozen_explainer_answers_the_same_at_every_batch_size(model, layer):
     plain = GradCAM(model, layer)
     fast = plain.freeze()
@@ -34,6 +37,7 @@ def test_a_frozen_explainer_answers_the_same_at_every_batch_size(model, layer):
         assert_same(fast(images), plain(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -94,6 +94,7 @@ HEADS = {  # what is like average pooling and a dense layer, and what only looks
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_classes_of_any_head_are_what_each_is_alone(images, head):
     keras.utils.set_random_seed(0)
