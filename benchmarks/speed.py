@@ -62,8 +62,8 @@ EfficientNet-Lite0, batches of 16, each row in a process of its own.
 ## From files
 
 `tf-gradcam explain` on 500 JPEG photographs of 640 x 480 beside the frozen heatmap alone, in batches of 16.
-Reading a photograph and writing its two PNG pictures take of one core what stands there; the network takes
-all cores.
+Reading a photograph and writing its two pictures take of one core what stands there; the network takes all
+cores.
 
 {files}
 """

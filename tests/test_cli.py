@@ -154,6 +154,22 @@ def test_the_pictures_are_those_of_the_library_at_the_size_of_the_photograph(tin
         assert np.abs(picture.astype(int) - expected).max() <= 4
 
 
+def test_the_pictures_can_be_jpeg_files(tiny):
+    options = [write_photo("photo.png", size=(40, 23)), *tiny]
+    explain(*options)
+    explain(*options, "--format", "jpg", "--out", "small")
+    (row,) = json.loads(pathlib.Path("small/explanations.json").read_text())
+    assert [row["overlay"], row["heatmap"]] == ["photo-overlay.jpg", "photo-heatmap.jpg"]
+    for kind in ("overlay", "heatmap"):
+        written = pathlib.Path(f"small/photo-{kind}.jpg")
+        assert written.read_bytes().startswith(b"\xff\xd8\xff")
+        exact = tf_gradcam.load_image(f"gradcam/photo-{kind}.png")
+        lossy = tf_gradcam.load_image(written)
+        assert (lossy != exact).any()
+        # The photograph is noise, of which only the mean colour outlives the compression.
+        np.testing.assert_allclose(lossy.mean((0, 1)), exact.mean((0, 1)), atol=4)
+
+
 def test_a_broken_photograph_is_a_row_and_the_others_are_written(tiny, capsys):
     pathlib.Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     pathlib.Path("notes.txt").write_text("no photograph")
