@@ -27,6 +27,17 @@ def test_several_classes_at_once_are_what_each_is_alone(model, images, layer, me
         np.testing.assert_array_equal(together.target[:, place], alone.target)
 
 
+@pytest.mark.parametrize("layer", ["conv2", "relu2"])
+@pytest.mark.parametrize("method", ["gradcam", "scorecam"])
+def test_the_best_classes_are_explained_as_if_they_had_been_asked_for(model, images, layer, method):
+    cam = GradCAM(model, layer, method=method)
+    best = cam(images, targets.TopClasses(3))
+    order = np.argsort(-best.outputs.numpy(), axis=1)[:, :3]
+    np.testing.assert_array_equal(best.target, order)
+    asked = cam(images, targets.Classes(order))
+    np.testing.assert_allclose(best.heatmap, asked.heatmap, atol=1e-5)
+
+
 def counted(kind):
     """A model that notes each time its Python is run."""
     model, runs = build(kind), []

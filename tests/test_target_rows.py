@@ -27,6 +27,7 @@ EVERY = [
     (None, OUTPUTS, LOGITS),
     (targets.Class([2, 0]), OUTPUTS, LOGITS),
     (targets.Classes([[0, 1], [2, 1]]), OUTPUTS, LOGITS),
+    (targets.TopClasses(2), OUTPUTS, LOGITS),
     (targets.Binary([1, 0]), UNIT, UNIT),
     (targets.Probability([1, 2]), OUTPUTS, LOGITS),
     (targets.Value([2, 0]), OUTPUTS, LOGITS),

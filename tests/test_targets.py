@@ -205,6 +205,29 @@ def test_classes_that_are_no_whole_numbers_are_refused(indices):
         target_rows.per_image(targets.Classes(indices), 2)
 
 
+def test_the_best_classes_of_each_image_are_explained_best_first():
+    value, index = score(targets.TopClasses(2))
+    assert value.numpy().tolist() == [[5.0, 2.0], [4.0, 0.0]]
+    assert index.dtype == tf.int32
+    assert index.numpy().tolist() == [[1, 2], [0, 2]]
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, None, "2", True])
+def test_a_number_of_best_classes_is_one_or_more(count):
+    with pytest.raises(ValueError, match="`target` must ask for 1 class or more. Received: count="):
+        target_rows.per_image(targets.TopClasses(count), 2)
+
+
+def test_there_are_no_more_best_classes_than_classes():
+    with pytest.raises(ValueError, match="as many classes as the model has, 3. Received: TopClasses.4."):
+        score(targets.TopClasses(4))
+
+
+def test_a_unit_has_no_best_classes():
+    with pytest.raises(ValueError, match="TopClasses as `target` needs"):
+        score(targets.TopClasses(1), tf.sigmoid(UNIT), UNIT)
+
+
 # Probabilities.
 
 
@@ -763,6 +786,7 @@ FIXED = [
     (None, CLASSES, [1, 0]),
     (targets.Class([2, 1]), CLASSES, [9, 6]),
     (targets.Classes([[0, 1], [2, 1]]), CLASSES, [[7, 1], [2, 6]]),
+    (targets.TopClasses(2), CLASSES, [[1, 9], [0, 2]]),
     (targets.Probability(), CLASSES, [CLASSES[1].outputs[0, 1], CLASSES[1].outputs[1, 0]]),
     (targets.Value(2), CLASSES, CLASSES[1].outputs[:, 2]),
     # Against the runner-up, which is 2 in both.

@@ -47,6 +47,8 @@ def _field(target, name, count, names):
         if isinstance(value, targets.OutputName):
             return value
         return targets.OutputName(_checked_name(value), tuple(names or ()))
+    if name == "count":
+        return _checked_count(value)
     if value is None and target._field_defaults.get(name, 0) is None:
         return _rows(np.array(targets.PREDICTED, np.int32), count, "class", 0) if name in _WHOLE else None
     if name == "split":
@@ -63,6 +65,12 @@ def _checked_name(name):
     if not isinstance(name, str | int) or isinstance(name, bool):
         raise TypeError(f"`target` must name an output by a str or a position. Received: name={name!r:.80}")
     return name
+
+
+def _checked_count(count):
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"`target` must ask for 1 class or more. Received: count={count!r:.80}")
+    return int(count)
 
 
 def _whole(name, value):

@@ -72,6 +72,34 @@ class Classes(NamedTuple):
         return _Each(tuple(map(Class, tf.unstack(self.indices, axis=1))))
 
 
+class TopClasses(NamedTuple):
+    """The best classes of each image, best first, each as `Class` explains it: `Classes` chosen by the model.
+
+    Attributes:
+        count: how many, from 1 to as many as the model has.
+    """
+
+    count: int
+
+    def score(self, outputs, logits):
+        return self._found(logits).score(outputs, logits)
+
+    def fixed(self, outputs, logits):
+        return self._found(logits).fixed(outputs, logits)
+
+    def _found(self, logits):
+        logits = _shown(logits)
+        if logits.shape.rank != 2 or logits.shape[-1] == 1:
+            advice = "Give Binary for yes or no, Classes of a segmentation."
+            raise _wrong_outputs("TopClasses", "(N, classes), at least two", logits, advice)
+        if self.count > (logits.shape[-1] or self.count):
+            raise ValueError(
+                f"`target` must be at most as many classes as the model has, {logits.shape[-1]}. "
+                f"Received: TopClasses({self.count})"
+            )
+        return Classes(tf.math.top_k(logits, self.count).indices)
+
+
 class _Each(NamedTuple):
     """Several targets at once, their scores side by side."""
 
@@ -396,7 +424,7 @@ class _Where(NamedTuple):
         return tf.where(self.weights > 0, value, tf.zeros_like(value)), index
 
 
-TARGETS = (Class, Classes, Binary, Probability, Value, Output, Similarity, Contrast, Against)
+TARGETS = (Class, Classes, TopClasses, Binary, Probability, Value, Output, Similarity, Contrast, Against)
 TARGETS += (Region, Pixel, Detection, Box)
 
 
@@ -602,7 +630,7 @@ def class_logits(target: Any, outputs: Any, logits: Any) -> tf.Tensor | None:
     while isinstance(target, Output):
         outputs, logits = target.found(outputs, logits)
         target = target.target
-    is_class = all(isinstance(each, Class | Classes) for each in getattr(target, "targets", [target]))
+    is_class = all(isinstance(each, Class | Classes | TopClasses) for each in getattr(target, "targets", [target]))
     flat = keras.tree.flatten(logits)
     if not is_class or len(flat) != 1 or flat[0].shape.rank != 2 or flat[0].shape[-1] == 1:
         return None
