@@ -49,7 +49,8 @@ ARROWS = {
     "cam": {"choice", "forward", "frozen", "gradients", "inputs", "layers", "maps", "methods", "scene"}
     | {"target_rows", "targets"},
     "factorization": {"choice", "forward", "gradients", "inputs", "layers", "maps", "parameters", "targets"},
-    "export": {"cam", "inputs", "layers", "methods"},
+    "encoded": {"image", "visualize"},
+    "export": {"__init__", "cam", "encoded", "inputs", "layers", "methods", "scene", "targets"},
     "classifier": {"pretrained"},
     "cli": {*MODULES} - {"__main__", "cli"},
     "__main__": {"cli"},

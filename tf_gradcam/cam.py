@@ -97,6 +97,8 @@ class GradCAM:
     ):
         self.model = model
         self._explainer = _Explainer(model, layer, call, method, fuse, preprocess)
+        self.method = self._explainer.method
+        self.preprocess = preprocess
 
     @property
     def layer(self) -> keras.Operation | tuple[keras.Operation, ...] | None:
@@ -226,8 +228,8 @@ class _Explainer:
         self._several = isinstance(layer, list | tuple)
         self._requested = [_weak(each) for each in layer] if self._several else _weak(layer)
         self._call = call
-        self._method = methods.get(method)
-        self._at_image = getattr(self._method, "at_image", False)
+        self.method = methods.get(method)
+        self._at_image = getattr(self.method, "at_image", False)
         if self._at_image and layer is not None:
             raise ValueError(
                 f"`layer` must be None for a method that explains at the image itself. "
@@ -264,7 +266,7 @@ class _Explainer:
         if self._at_image:  # Any run of the layer tells which image is meant.
             reads = [read._replace(call=read.call or 0) for read in reads]
         self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
-        self._explain_map = gradients.explain_map(model, self._reads, self._method, self._preprocess)
+        self._explain_map = gradients.explain_map(model, self._reads, self.method, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
         # Made once, as it takes its time.
         self._specs = inputs.known_specs(model)
@@ -274,7 +276,7 @@ class _Explainer:
         self._parts = layers.parts(model)  # last, as it tells other threads that all the rest is there
 
     def explain(self, name, images, target, size, interpolation, first_eagerly: bool = False) -> Explanation:
-        if not _is_no_class(target) and scene.is_classless(self._method):
+        if not _is_no_class(target) and scene.is_classless(self.method):
             raise ValueError(
                 f"`target` must be None for a method whose map is the same for every class. Received: "
                 f"target={target!r:.80}"
@@ -388,7 +390,7 @@ class _Explainer:
 
         `None` where only a graph tells the logits, or what is wrong.
         """
-        last = layers.last_activation(self._model()) if scene.is_formula(self._method) else None
+        last = layers.last_activation(self._model()) if scene.is_formula(self.method) else None
         if last is None or question.holds_callable():
             return None
         try:

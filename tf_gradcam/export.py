@@ -1,88 +1,323 @@
 """Save a model together with its Grad-CAM, for TensorFlow Serving."""
 
+import datetime
+import hashlib
+import json
 import os
-from collections.abc import Callable
+import pathlib
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tf_gradcam import layers
-from tf_gradcam.cam import GradCAM
-from tf_gradcam.inputs import opened
+from tf_gradcam import __version__, encoded, layers, scene, targets
+from tf_gradcam.cam import GradCAM, Layers
+from tf_gradcam.inputs import is_channels_first, opened
 from tf_gradcam.methods import Method
 
 
 def export_gradcam(
-    model: keras.Model,
+    model: keras.Model | GradCAM,
     path: str | os.PathLike,
-    layer: str | keras.Layer | None = None,
     *,
+    layer: Layers = None,
     method: str | Method = "gradcam",
+    target: Any = None,
+    labels: Sequence[str] | None = None,
     preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
     size: str | tuple[int, int] | None = "input",
     interpolation: str = "bilinear",
-) -> None:
-    """Write a SavedModel that answers scores and heatmap. It can be loaded without this library.
+    frozen: bool = False,
+    top_k: int | None = None,
+) -> pathlib.Path:
+    """Write a SavedModel that answers scores and heatmaps. It can be loaded without this library.
 
-    It has two endpoints, both with an open batch. `serving_default` answers what `model` answers, so that
-    existing clients notice nothing. `gradcam` answers a dict: `scores`, what the model returns; `heatmap`,
-    `(N, H, W)` float32 in `[0, 1]`, for each image's predicted class; and `class`, that class, `(N,)` int32
-    (absent where the model has no classes, but a single unit without sigmoid).
+    Its batch is open, also to no images at all, and every output has the batch's axis. The signatures:
+
+    * `serving_default`: what `model.export` writes, so that existing clients notice nothing.
+    * `gradcam`: from `images`, what the model takes (several inputs keep their names), to `scores`, what the
+      model returns; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `class`, the class that it explains, `(N,)`
+      int32; and `label`, that class's name, where there are labels. A model with no classes, as a single unit
+      without sigmoid, has neither of the last two.
+    * `gradcam_class`, of a model with classes: the same for those that are asked for, `class_index`, `(N,)`
+      int32.
+    * `gradcam_top_k`, if `top_k` is given: the same for the best classes, with `class` and `label` `(N, K)`
+      and `heatmap` `(N, K, H, W)`.
+    * `gradcam_bytes`, of a model that takes one image of known size in one or three channels: from
+      `image_bytes`, `(N,)` JPEG, PNG, GIF, BMP or WebP files of any sizes, to `scores`, `class`, `label`;
+      `overlay_png_bytes`, `(N,)`, the photograph under its heatmap, its longer side at most 1024 pixels; and
+      `heatmap_png_bytes`, `(N,)`, the heatmap in 256 levels of grey. The photographs are squashed to the
+      model's size, and their pixels of 0 to 255 given to `preprocess`, or to the model if there is none.
+
+    A class out of range, or bytes that are no image, are refused with a sentence, as INVALID_ARGUMENT.
 
     Args:
-        model: a built `keras.Model` with one output, as `GradCAM` takes it. Several inputs keep their names;
-            one is called `images`.
-        path: the folder to write. TensorFlow Serving looks for a number below the model's name:
-            `"models/cat/1"`.
+        model: a built `keras.Model` with one output, as `GradCAM` takes it; or a `GradCAM`, which brings
+            `layer`, `method` and `preprocess` along.
+        path: the model's folder. The version is a number in it, the next one that is free: `"models/cat"` for
+            `"models/cat/1"`. A version appears whole or not at all.
         layer: the layer to explain; see `GradCAM`.
         method: the formula; see `GradCAM`.
-        preprocess: called in the graph before the model; the images of both endpoints are then raw uint8
-            `(N, H, W, C)` of any height and width that `preprocess` takes, with as many channels as the model
-            takes. Without it they are what the model takes.
+        target: what `gradcam` and `gradcam_bytes` explain, for every image, in place of its predicted class;
+            see `GradCAM`. The other two signatures are then left out.
+        labels: the names of the classes, one for each.
+        preprocess: called in the graph before the model, by all but `serving_default`; the images are then
+            raw uint8 `(N, H, W, C)` of any height and width that `preprocess` takes, with as many channels as
+            the model takes. Without it they are what the model takes.
         size: the heatmap's size; see `GradCAM`.
         interpolation: how it is resized; see `GradCAM`.
+        frozen: whether the heatmaps come from a graph with the weights folded in; see `GradCAM.freeze`. It is
+            faster, and the file holds the weights once more for each signature.
+        top_k: how many classes `gradcam_top_k` explains.
+
+    Returns:
+        The version's folder. It holds a manifest, `assets.extra/gradcam.json`: layer, method, labels,
+        versions and a checksum of the weights.
 
     Raises:
-        TypeError, ValueError: as `GradCAM` does, or if `model` isn't built, or `method` reports its progress.
+        TypeError, ValueError: as `GradCAM` does, or if `model` isn't built or has several outputs, if
+            `method` reports its progress, or if `labels` or `top_k` don't fit the model's classes.
 
     Example:
 
     ```python
-    tf_gradcam.export_gradcam(model, "models/cat/1")
+    tf_gradcam.export_gradcam(model, "models/cat", labels=["lynx", "tabby"])
     answer = tf.saved_model.load("models/cat/1").signatures["gradcam"](images=images)
     ```
     """
-    inner = method
-    while inner is not None:
-        if getattr(inner, "progress", None) is not None:
+    cam = _explainer(model, layer, method, preprocess)
+    _check_method(cam.method)
+    specs = layers.specs_of(cam.model)
+    endpoints = {"serving_default": (_padded(lambda *images: cam.model(*images)), [specs])}
+    explainer = cam.freeze() if frozen else cam
+    endpoints |= _endpoints(explainer, specs, target, labels, top_k, size=size, interpolation=interpolation)
+    # Keras's own archive: a tf.Module around a Keras 3 model loads in Python, but nowhere else.
+    archive = keras.export.ExportArchive()
+    archive.track(cam.model)
+    for name, (function, signature) in endpoints.items():
+        archive.add_endpoint(name, function, signature)
+
+    def write(folder):
+        # Nobody trains what is served; and the gradients of guided backpropagation can't be saved.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        archive.write_out(os.fspath(folder), options=options, verbose=False)
+        about = {"labels": None if labels is None else list(labels), "signatures": list(endpoints)}
+        about |= {"target": None if target is None else repr(target), "top_k": top_k, "frozen": frozen}
+        about |= {"size": size, "interpolation": interpolation}
+        _write_manifest(folder / "assets.extra" / "gradcam.json", cam, about)
+
+    return _next_version(pathlib.Path(path), write)
+
+
+def _explainer(model, layer, method, preprocess) -> GradCAM:
+    if not isinstance(model, GradCAM):
+        return GradCAM(model, layer, method=method, preprocess=preprocess)
+    if (layer, method, preprocess) != (None, "gradcam", None):
+        raise ValueError(
+            "`layer`, `method` and `preprocess` must be left out where `model` is a GradCAM with its own. "
+            f"Received: layer={layer!r}, method={method!r}, preprocess={preprocess!r}"
+        )
+    return model
+
+
+def _check_method(method) -> None:
+    while method is not None:
+        if getattr(method, "progress", None) is not None:
             raise ValueError(
-                f"`method` must not report its progress: a server can't call Python. Received: {inner}"
+                f"`method` must not report its progress: a server can't call Python. Received: {method}"
             )
-        inner = getattr(inner, "method", None)
-    cam = GradCAM(model, layer, method=method, preprocess=preprocess)
-    specs = layers.specs_of(model)
-    if preprocess is not None:
+        method = getattr(method, "method", None)
+
+
+# The signatures
+
+
+def _endpoints(cam, specs, target, labels, top_k, **look) -> dict[str, tuple[Callable, list]]:
+    """Return the signatures that explain, by name: each a function, and the specs of what it takes."""
+    if cam.preprocess is not None:
         specs = keras.tree.map_structure(_raw, specs)
     if isinstance(specs, tf.TensorSpec):
         specs = tf.TensorSpec(specs.shape, specs.dtype, "images")
 
-    def explain(images):
-        explanation = cam(images, size=size, interpolation=interpolation)
+    def explain(images, target=target):
+        explanation = cam(images, target, **look)
         answer = {"scores": explanation.outputs, "heatmap": explanation.heatmap}
-        return answer if explanation.target is None else {**answer, "class": explanation.target}
+        if explanation.target is not None:
+            answer["class"] = explanation.target
+            if labels is not None:
+                answer["label"] = tf.gather(list(labels), explanation.target)
+        return answer
 
-    # Keras's own archive: a tf.Module around a Keras 3 model loads in Python, but nowhere else.
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    signature = [specs]
-    # Read off the explanation: the graph optimiser drops what these outputs don't need.
-    archive.add_endpoint("serving_default", lambda images: cam(images).outputs, signature)
-    archive.add_endpoint("gradcam", explain, signature)
-    # Nobody trains what is served; and the gradients of guided backpropagation can't be saved.
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    archive.write_out(os.fspath(path), options=options, verbose=False)
+    answer = tf.function(explain, autograph=False).get_concrete_function(specs).structured_outputs
+    classes = _number_of_classes(answer)
+    _check_labels(labels, classes)
+    any_class = classes is not None and target is None and not scene.is_classless(cam.method)
+    _check_top_k(top_k, classes if any_class else None)
+    endpoints = {"gradcam": (_padded(lambda images: explain(images)), [specs])}
+    if any_class:
+        index = tf.TensorSpec([None], tf.int32, "class_index")
+        endpoints["gradcam_class"] = _padded(_of_class(explain, classes)), [specs, index]
+    if top_k is not None:
+        best = targets.TopClasses(top_k)
+        endpoints["gradcam_top_k"] = _padded(lambda images: explain(images, best)), [specs]
+    photograph = _photograph(layers.specs_of(cam.model))
+    if photograph is not None and answer["heatmap"].shape.rank == 3:
+        data = tf.TensorSpec([None], tf.string, "image_bytes")
+        endpoints["gradcam_bytes"] = _of_bytes(_padded(lambda images: explain(images)), *photograph), [data]
+    return endpoints
 
 
 def _raw(spec) -> tf.TensorSpec:
     """Return the spec of a raw photograph, or of a table as it is."""
     return spec if spec.shape.rank < 4 else tf.TensorSpec(opened(spec.shape), tf.uint8, spec.name)
+
+
+def _padded(function) -> Callable:
+    """Return `function`, but one that also takes no images at all, on which oneDNN's convolutions fail."""
+
+    def call(*args):  # what has no name is called args_0 by TensorFlow, and by `model.export` then
+        none = tf.equal(tf.shape(keras.tree.flatten(args)[0])[0], 0)
+
+        def with_one(tensor):
+            return tf.pad(tensor, [[0, tf.cast(none, tf.int32)], *[[0, 0]] * (tensor.shape.rank - 1)])
+
+        def without(tensor):
+            return tensor[: tf.where(none, 0, tf.shape(tensor)[0])]
+
+        return keras.tree.map_structure(without, function(*keras.tree.map_structure(with_one, args)))
+
+    return call
+
+
+def _of_class(explain, classes) -> Callable:
+    """Return the function of images and class indices, one for each image."""
+
+    def explain_class(images, class_index):
+        count = tf.shape(keras.tree.flatten(images)[0])[0]
+        known = tf.reduce_all((class_index >= 0) & (class_index < classes))
+        rule = f"`class_index` must hold a class from 0 to {classes - 1} for each image. Received:"
+        check = tf.debugging.Assert(known & tf.equal(tf.size(class_index), count), [rule, class_index])
+        with tf.control_dependencies([check]):
+            return explain(images, targets.Class(tf.identity(class_index)))
+
+    return explain_class
+
+
+def _photograph(spec) -> tuple | None:
+    """Return size, channels and whether they come first, if a model takes one photograph of known size."""
+    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank != 4:
+        return None
+    first = is_channels_first(spec.shape)
+    channels, *size = spec.shape[1:] if first else (spec.shape[-1], *spec.shape[1:-1])
+    return None if None in size or channels not in (1, 3) else (size, channels, first)
+
+
+def _of_bytes(explain, size, channels, channels_first) -> Callable:
+    """Return the function of encoded photographs, which answers pictures."""
+
+    def read(data):
+        pixels = encoded.decode(data, channels)
+        fitted = tf.ensure_shape(encoded.resize(pixels, size), [*size, channels])
+        # In a string, as these are of different sizes.
+        return fitted, tf.io.serialize_tensor(encoded.shrink(pixels))
+
+    def draw(picture_and_heatmap):
+        picture, heatmap = picture_and_heatmap
+        pixels = tf.io.parse_tensor(picture, tf.uint8)
+        return encoded.overlay_png(pixels, heatmap), encoded.heatmap_png(heatmap)
+
+    def explain_bytes(image_bytes):
+        kinds = tf.TensorSpec([*size, channels], tf.uint8), tf.TensorSpec([], tf.string)
+        # A few at a time: each may take hundreds of megabytes.
+        images, pictures = tf.map_fn(read, image_bytes, parallel_iterations=4, fn_output_signature=kinds)
+        answer = explain(tf.transpose(images, [0, 3, 1, 2]) if channels_first else images)
+        files = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string)
+        drawn = tf.map_fn(draw, (pictures, answer.pop("heatmap")), fn_output_signature=files)
+        return {**answer, "overlay_png_bytes": drawn[0], "heatmap_png_bytes": drawn[1]}
+
+    return explain_bytes
+
+
+# What is asked for
+
+
+def _number_of_classes(answer) -> int | None:
+    """Return how many classes a model has, of which it explains one; `None` if it does not."""
+    if not tf.is_tensor(answer["scores"]) and not isinstance(answer["scores"], tf.TensorSpec):
+        raise ValueError(
+            "`model` must have one output to be served with its heatmaps. Received one that returns "
+            f"{type(answer['scores']).__name__}. Make a keras.Model with the one that counts."
+        )
+    if "class" not in answer:
+        return None
+    return max(2, answer["scores"].shape[-1])  # A unit that says yes or no has both.
+
+
+def _check_labels(labels, classes) -> None:
+    if labels is None:
+        return
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"`labels` must be a list of str, a name for each class. Received: {labels!r:.80}")
+    if len(labels) != (classes or 0):
+        has = "no classes to name" if classes is None else f"{classes} classes"
+        raise ValueError(
+            f"`labels` must have a name for each class. Received: {len(labels)} for a model with {has}."
+        )
+
+
+def _check_top_k(top_k, classes) -> None:
+    if top_k is None:
+        return
+    if classes is None:
+        raise ValueError(
+            "`top_k` needs classes to choose from: a model with classes, a method that tells them apart, and "
+            f"no `target`. Received: top_k={top_k!r}"
+        )
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or not 0 < top_k <= classes:
+        raise ValueError(f"`top_k` must be a whole number from 1 to {classes}. Received: top_k={top_k!r}")
+
+
+# The folder
+
+
+def _next_version(path, write) -> pathlib.Path:
+    """Write a folder, and give it the next number in `path` once it is whole."""
+    path.mkdir(parents=True, exist_ok=True)
+    unfinished = path / f".unfinished-{uuid.uuid4().hex}"  # no number: a server that watches looks over it
+    try:
+        write(unfinished)
+        while True:
+            taken = [int(each.name) for each in path.iterdir() if each.name.isdecimal()]
+            version = path / str(max(taken, default=0) + 1)
+            try:
+                return unfinished.rename(version)
+            except OSError:
+                if not version.exists():  # If it does, somebody was faster.
+                    raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_manifest(path, cam, about) -> None:
+    explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
+    checksum = hashlib.sha256()
+    for weight in cam.model.weights:
+        checksum.update(weight.numpy().tobytes())
+    manifest = {
+        "layer": [None if each is None else layers.path_of(cam.model, each) for each in explained],
+        "method": _name(cam.method),
+        "preprocess": None if cam.preprocess is None else _name(cam.preprocess),
+        **about,
+        "weights_sha256": checksum.hexdigest(),
+        "versions": {"tf_gradcam": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    path.parent.mkdir()
+    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _name(function) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)

@@ -630,7 +630,9 @@ def class_logits(target: Any, outputs: Any, logits: Any) -> tf.Tensor | None:
     while isinstance(target, Output):
         outputs, logits = target.found(outputs, logits)
         target = target.target
-    is_class = all(isinstance(each, Class | Classes | TopClasses) for each in getattr(target, "targets", [target]))
+    is_class = all(
+        isinstance(each, Class | Classes | TopClasses) for each in getattr(target, "targets", [target])
+    )
     flat = keras.tree.flatten(logits)
     if not is_class or len(flat) != 1 or flat[0].shape.rank != 2 or flat[0].shape[-1] == 1:
         return None

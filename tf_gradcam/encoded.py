@@ -1,0 +1,113 @@
+"""In the graph: encoded photographs to pixels, heatmaps to PNG files, for a server that has no Python."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_gradcam.image import MAX_PIXELS
+from tf_gradcam.visualize import colorize
+
+LONGEST_SIDE = 1024  # of an overlay: more than a screen shows would only keep the server busy
+_ALPHA = 0.4  # the colours' weight, as `overlay` has it
+_HEADER = 30  # bytes that tell the size of all but a JPEG
+
+
+def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
+    """Return the pixels of a JPEG, PNG, GIF (its first frame), BMP or WebP file, `(H, W, channels)` uint8.
+
+    As `load_image`, but for the orientation that a JPEG may tell: it is not looked at.
+
+    Args:
+        data: the file, a scalar string.
+        channels: 1 or 3.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs, unless it is one of these, whole, and of at most
+            `MAX_PIXELS`, which is known before anything is decoded.
+    """
+    height, width = _announced_size(data)
+    pixels = height * width
+    with tf.control_dependencies(
+        [
+            tf.debugging.Assert(
+                (pixels > 0) & (pixels <= MAX_PIXELS),
+                [
+                    "`image_bytes` must be JPEG, PNG, GIF, BMP or WebP files, each of at most "
+                    f"{MAX_PIXELS:,} pixels. Received one of height and width:",
+                    height,
+                    width,
+                ],
+            )
+        ]
+    ):
+        # Some formats know no grey.
+        decoded = tf.io.decode_image(tf.identity(data), channels=3, expand_animations=False)
+    decoded.set_shape([None, None, 3])
+    return decoded if channels == 3 else tf.image.rgb_to_grayscale(decoded)
+
+
+def _announced_size(data) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return height and width as the header tells them, int64; 0 where it is none of the five formats."""
+    padded = tf.strings.join([tf.strings.substr(data, 0, _HEADER), tf.constant(b"\0" * _HEADER)])
+    header = tf.cast(tf.io.decode_raw(padded, tf.uint8, fixed_length=_HEADER), tf.int64)
+
+    def number(*positions):
+        return sum(header[position] * 256**power for power, position in enumerate(positions))
+
+    def starts(magic, at=0):
+        return tf.reduce_all(header[at : at + len(magic)] == tf.constant(list(magic), tf.int64))
+
+    none = tf.zeros([], tf.int64)
+    kinds = [
+        (starts(b"\x89PNG\r\n\x1a\n"), lambda: (number(23, 22, 21, 20), number(19, 18, 17, 16))),
+        (starts(b"GIF8"), lambda: (number(8, 9), number(6, 7))),
+        (starts(b"BM"), lambda: (_magnitude(number(22, 23, 24, 25)), number(18, 19, 20, 21))),
+        (starts(b"WEBPVP8X", 8), lambda: (number(27, 28, 29) + 1, number(24, 25, 26) + 1)),
+        (starts(b"WEBPVP8 ", 8), lambda: (number(28, 29) % 2**14, number(26, 27) % 2**14)),
+        (
+            starts(b"WEBPVP8L", 8),
+            lambda: (number(21, 22, 23, 24) // 2**14 % 2**14 + 1, number(21, 22) % 2**14 + 1),
+        ),
+        (starts(b"\xff\xd8\xff"), lambda: tuple(tf.unstack(_jpeg_size(data)))),
+    ]
+    return tf.case(kinds, default=lambda: (none, none))
+
+
+def _magnitude(number):
+    """Return the size of a number of 32 bits with a sign: a BMP that is upside down has a negative height."""
+    return tf.minimum(number, 2**32 - number)
+
+
+def _jpeg_size(data):
+    return tf.io.extract_jpeg_shape(data, tf.int64)[:2]
+
+
+def resize(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Squash or stretch to `(height, width)` as `image.resize` does: `(H, W, C)` uint8 in and out."""
+    # Two steps, because a banner may shrink along one axis and grow along the other.
+    shrunk = tf.image.resize(pixels, tf.minimum(tf.shape(pixels)[:2], size), "area")
+    return tf.cast(tf.round(tf.image.resize(shrunk, size)), tf.uint8)
+
+
+def shrink(pixels: tf.Tensor) -> tf.Tensor:
+    """Return pixels of at most `LONGEST_SIDE`, in their proportions."""
+    size = tf.shape(pixels)[:2]
+    factor = tf.minimum(1.0, LONGEST_SIDE / tf.cast(tf.reduce_max(size), tf.float32))
+    return resize(pixels, tf.maximum(1, tf.cast(tf.round(factor * tf.cast(size, tf.float32)), tf.int32)))
+
+
+def heatmap_png(heatmap: tf.Tensor) -> tf.Tensor:
+    """Return a grey PNG file of a heatmap `(H, W)` in `[0, 1]`: 255 where it is 1."""
+    return tf.io.encode_png(_levels(heatmap)[..., None])
+
+
+def overlay_png(pixels: tf.Tensor, heatmap: tf.Tensor) -> tf.Tensor:
+    """Return a PNG file of a photograph `(H, W, C)` uint8 under its heatmap `(h, w)`, as from `overlay`."""
+    fitted = tf.image.resize(heatmap[..., None], tf.shape(pixels)[:2])[..., 0]
+    palette = colorize(np.arange(256)[None] / 255)[0].astype(np.float32)
+    colors = tf.gather(palette, tf.cast(_levels(fitted), tf.int32))
+    mixed = _ALPHA * colors + (1 - _ALPHA) * tf.cast(pixels, tf.float32)
+    return tf.io.encode_png(tf.cast(tf.round(mixed), tf.uint8))
+
+
+def _levels(heatmap):
+    return tf.cast(tf.round(255 * tf.clip_by_value(heatmap, 0, 1)), tf.uint8)
