@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import pathlib
 import struct
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import pytest
 import skimage.data
 import tensorflow as tf
 from oracle import Oracle
-from test_package import ROOT
 
 import tf_gradcam
 from tf_gradcam import GradCAM, maps, serving
@@ -25,6 +25,7 @@ from tf_gradcam import GradCAM, maps, serving
 # 2 * 1 - 1 * 0 = 2 and 2 * 3 - 1 * 2 = 4: as a heatmap 0.5 and 1.
 ACTIVATIONS = [[[[1.0, 0.0], [3.0, 2.0]]]]
 GRADIENTS = [[[[1.0, -3.0], [3.0, 1.0]]]]
+SOURCES = pathlib.Path(serving.__file__).parents[1]
 GREY = np.full((2, 4, 3), 100, np.uint8)
 DTYPES = ["float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"]
 DTYPES += ["uint64", "bool", "complex64", "complex128", "bfloat16"]
@@ -158,7 +159,7 @@ def test_what_is_no_response_is_a_type_error(response):
         [10**400, 0.5],
         {"a": {"deeper": 1}},
         {"a": [b64(b"a"), "b"]},
-        {"a": [{"b64": "not base64!"}]},
+        {"a": [{"b64": "Y!Q=="}]},
         {"a": [{"b64": "YQ"}]},
         {"a": [{"b64": 3}]},
         {"a": [{"b64": "YQ==", "more": 1}]},
@@ -258,6 +259,7 @@ def test_a_label_that_is_no_utf_8_is_still_text():
     "bad",
     [
         tensor(shape=[-1], float_val=[1]),
+        tensor(shape=[-1, -1], float_val=[1]),
         tensor(shape=[-2, -3], float_val=[1] * 6),
         tensor(shape=[2, 3], float_val=[1] * 5),
         tensor(shape=[2, 3], float_val=[1] * 7),
@@ -439,6 +441,7 @@ def test_an_empty_response_is_refused():
         (np.ones((1, 0, 5)), "must be real numbers"),
         (np.ones((1, 2, 2), complex), "must be real numbers"),
         (np.full((1, 2, 2), "a", object), "must be real numbers"),
+        (np.full(1, "a", object), "must be real numbers"),
         (np.full((1, 2, 2), np.nan), "must be finite"),
         (np.full((1, 2, 2), np.inf), "must be finite"),
         (np.broadcast_to(np.float32(1), (1, 10**6, 10**6)), "must have at most 16,777,216 values"),
@@ -461,6 +464,11 @@ def test_what_is_not_finite_in_json_is_refused(text):
 def test_a_finished_heatmap_outside_0_to_1_is_refused(value):
     with pytest.raises(ValueError, match=r"`heatmap` must be in \[0, 1\].*as `map`"):
         serving.heatmap({"heatmap": np.array([[[0.5, value]]])})
+
+
+def test_a_hair_beyond_0_or_1_is_cut_off():
+    heatmap = serving.heatmap({"heatmap": np.array([[[-5e-7, 1 + 5e-7]]])})
+    np.testing.assert_array_equal(heatmap, [[0, 1]])
 
 
 @pytest.mark.parametrize(
@@ -500,7 +508,8 @@ def claims(width, height):
         (b"", "must hold the PNG file"),
         (b"no picture", "must hold the PNG file"),
         (png(np.ones((9, 9)))[:50], "must hold the PNG file"),
-        (claims(60_000, 60_000), "must hold the PNG file of a heatmap: .*at most 100,000,000 pixels"),
+        (claims(60_000, 60_000), "must hold the PNG file of a heatmap: .*pixels"),
+        (claims(4097, 4096), "must hold the PNG file of a heatmap: 4097 x 4096 pixels, more than 16,777,216"),
         (claims(9, 9), "must hold the PNG file"),
         (png(GREY * [1, 1, 0]), "must be grey"),
         (7, "must be bytes"),
@@ -594,7 +603,10 @@ def test_a_photograph_lies_as_the_server_decoded_it(orientation):
     for source in (data, PIL.Image.open(io.BytesIO(data)), pixels):
         np.testing.assert_array_equal(serving.overlay(sent_as_file, source), expected)
     # Pixels, which the client decoded, are taken to be as `load_image` gives them.
-    sent_as_pixels = {"heatmap": heatmap[None] / 255}
+    sent_as_pixels = {
+        "heatmap": heatmap[None] / 255,
+        "heatmap_png_bytes": np.array([b"not looked at"], object),
+    }
     np.testing.assert_array_equal(
         serving.overlay(sent_as_pixels, data), tf_gradcam.overlay(data, heatmap / 255)
     )
@@ -633,7 +645,7 @@ def test_a_client_needs_neither_tensorflow_nor_keras_matplotlib_and_pillow():
             picture = serving.overlay(response, np.full((2, 4, 3), 100, np.uint8))
             print(picture.shape, picture[0, 0], picture[0, 3], serving.heatmap(response, (1, 4)))
     """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=SOURCES, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout == 2 * "(2, 4, 3) [ 60  60 111] [111  60  60] [[0.   0.25 0.75 1.  ]]\n"
 

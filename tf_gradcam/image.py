@@ -117,7 +117,7 @@ def _read(path) -> bytes:
 
 
 def _decode(data, upright) -> np.ndarray:
-    _check_pixels(_header_size(data))
+    _check_pixels(header_size(data))
     cv2 = require("cv2", "opencv-python")
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -129,7 +129,7 @@ def _decode(data, upright) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _header_size(data) -> tuple[int, int]:
+def header_size(data: bytes) -> tuple[int, int]:
     """Return the width and height that a file announces; no pixel is decoded."""
     image = require("PIL.Image", "pillow")
     # Pillow's own limit is lower than ours, and it warns of oddities in files that OpenCV reads well.

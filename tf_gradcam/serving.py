@@ -119,7 +119,7 @@ def heatmap(
     name, maps = _explanation(answers(response), index)
     maps = maps if maps.ndim == 3 else maps[None]
     _check_position("rank", rank, len(maps), "heatmaps for an image")
-    values = np.ascontiguousarray(_checked(name, maps[rank], "(h, w)"), np.float64)
+    values = np.ascontiguousarray(_checked(name, maps[rank, ...], "(h, w)"), np.float64)
     finished = name in _FINISHED
     if not finished:
         values = np.maximum(values, 0)
@@ -258,8 +258,8 @@ def _unpacked(cell) -> bytes:
 def _from_proto(name, tensor) -> np.ndarray:
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     try:
-        if min(shape, default=0) < 0 or tensor.tensor_shape.unknown_rank:
-            raise ValueError(f"its shape is not known: {shape}")
+        if tensor.tensor_shape.unknown_rank:
+            raise ValueError("its shape is not known")
         if tensor.dtype == _STRING:
             values = _strings(tensor, math.prod(shape))
         else:
@@ -267,7 +267,7 @@ def _from_proto(name, tensor) -> np.ndarray:
             if len(values) == 1 < math.prod(shape) <= MOST_VALUES:  # one stands for all, and takes no room
                 return np.broadcast_to(values, shape)
         if len(values) != math.prod(shape):
-            raise ValueError(f"it has {len(values)} values for the shape {shape}")
+            raise ValueError(f"its values, {len(values)} of them, don't fill the shape {shape}")
         return values.reshape(shape)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"Output {name!r} of `response` can't be read: {error}") from error
@@ -345,17 +345,17 @@ def _explanation(named, index) -> tuple[str, np.ndarray]:
         return _ALONE, _of_image(named, _ALONE, index)
     raise ValueError(
         "`response` must have `heatmap`, `heatmap_png_bytes`, `map`, or `activations` and `gradients`. "
-        f"Received: {', '.join(map(repr, named)) or 'no output'}. Ask the server for the signature "
+        f"Received: {', '.join(map(repr, named)) or 'no output':.200}. Ask the server for the signature "
         '`gradcam`; or say which it is: {"map": serving.answers(response)[...]}'
     )
 
 
-def _of_image(named, name, index):
+def _of_image(named, name, index) -> np.ndarray:
     values = named[name]
     if values.ndim < 1:
         raise ValueError(f"`{name}` must have an axis for the batch. Received: {values!r:.80}")
     _check_position("index", index, len(values), "images")
-    return values[index]
+    return values[index, ...]
 
 
 def _check_position(argument, value, count, noun) -> None:
@@ -376,7 +376,7 @@ def _checked(name, values, axes) -> np.ndarray:
     if values.size > MOST_VALUES:
         raise ValueError(
             f"`{name}` must have at most {MOST_VALUES:,} values for each image. "
-            f"Received: the shape {values.shape}. Export with a smaller `size`."
+            f"Received: the shape {values.shape}. Export a smaller one."
         )
     if not np.isfinite(values).all():
         raise ValueError(f"`{name}` must be finite. Received: NaN or infinity from the server.")
@@ -395,10 +395,14 @@ def _gradcam(activations, gradients) -> np.ndarray:
         return np.einsum("ijk,k->ij", activations, gradients.mean(axis=(0, 1), dtype=np.float64))
 
 
-def _decoded(name, data) -> np.ndarray:
+def _decoded(name, values) -> np.ndarray:
+    data = values[()]
     if not isinstance(data, bytes):
         raise ValueError(f"`{name}` must be bytes, one PNG file for each image. Received: {data!r:.80}")
     try:
+        width, height = image.header_size(data)
+        if width * height > MOST_VALUES:  # fewer than of a photograph, and before anything is decoded
+            raise ValueError(f"{width} x {height} pixels, more than {MOST_VALUES:,}")
         pixels = image.load_image(data)
     except ValueError as error:
         raise ValueError(f"`{name}` must hold the PNG file of a heatmap: {error}") from error
