@@ -44,6 +44,7 @@ ARROWS = {
     "checkpoint": set(),
     "pretrained": {"checkpoint"},
     "visualize": {"image"},
+    "serving": {"image", "parameters", "visualize"},
     "gradients": {"formulas", "forward", "inputs", "layers", "maps", "scene", "targets"},
     "frozen": set(),
     "cam": {"choice", "forward", "frozen", "gradients", "inputs", "layers", "maps", "methods", "scene"}
