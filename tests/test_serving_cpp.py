@@ -1,8 +1,6 @@
 """The exported model in C++, loaded as TensorFlow Serving loads it, and on TensorFlow's command line."""
 
-import contextlib
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -14,12 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import CLASSES, SIDE, build, preprocess
-from tensorflow.core.framework.tensor_pb2 import TensorProto
+from serving import loader
 
 from tf_gradcam import GradCAM, export_gradcam
 
-SOURCE = pathlib.Path(__file__).parent / "serving" / "run_signatures.cc"
-LIBRARIES = pathlib.Path(tf.sysconfig.get_lib())
 SIGNATURES = ["serving_default", "gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"]
 
 pytestmark = pytest.mark.slow
@@ -27,54 +23,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory):
-    """Return `tests/serving/run_signatures.cc`, built."""
-    if shutil.which("g++") is None:
-        pytest.skip("there is no g++ to build the loader with")
-    if not (LIBRARIES / "libtensorflow_cc.so.2").exists():
-        pytest.skip("this TensorFlow has no C++ library to link")
-    built = tmp_path_factory.mktemp("built") / "run_signatures"
-    # Its headers warn of one another.
-    flags = ["-w", *tf.sysconfig.get_compile_flags(), *tf.sysconfig.get_link_flags()]
-    flags += ["-Wl,--no-as-needed", "-l:libtensorflow_cc.so.2", f"-Wl,-rpath,{LIBRARIES}"]
-    subprocess.run(["g++", SOURCE, "-o", built, *flags], check=True)
-    return built
-
-
-@contextlib.contextmanager
-def load(program, model, folder):
-    """Load a SavedModel in a process without Python, and call its signatures as `run(name, **inputs)`."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([program, model], **pipes) as process:
-
-        def run(signature, **inputs):
-            files = {name: folder / f"{name}.input" for name in inputs}
-            for name, file in files.items():
-                file.write_bytes(tf.make_tensor_proto(inputs[name]).SerializeToString())
-            with contextlib.suppress(BrokenPipeError):  # what it said at its end is read below
-                given = (f"{name}={file}" for name, file in files.items())
-                print(signature, folder, *given, file=process.stdin, flush=True)
-            told = process.stdout.readline()
-            if not told.startswith("OK "):
-                raise Refused(told or f"the process ended with {process.wait()}")
-            return {file.stem: read(file) for file in folder.glob("*.pb")}
-
-        yield run
-        process.stdin.close()
-
-
-class Refused(Exception):
-    pass
-
-
-def read(file):
-    array = tf.make_ndarray(TensorProto.FromString(file.read_bytes()))
-    file.unlink()
-    return array
+    if reason := loader.why_not():
+        pytest.skip(reason)
+    return loader.build(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture(scope="module")
 def run(program, served, tmp_path_factory):
-    with load(program, served / "1", tmp_path_factory.mktemp("answers")) as run:
+    with loader.load(program, served / "1", tmp_path_factory.mktemp("answers")) as run:
         yield run
 
 
@@ -146,7 +102,7 @@ def test_cpp_answers_no_images_with_nothing(run, inputs, signature):
 
 
 def refused(run, signature, **inputs) -> str:
-    with pytest.raises(Refused) as error:
+    with pytest.raises(loader.Refused) as error:
         run(signature, **inputs)
     assert str(error.value).startswith("INVALID_ARGUMENT: ")
     return str(error.value)
@@ -173,7 +129,7 @@ def test_cpp_refuses_what_is_wrong_with_a_sentence_and_goes_on(run, photographs)
 def test_cpp_runs_the_frozen_graph(program, photographs, tmp_path):
     model = build("nested")
     export_gradcam(model, tmp_path / "tiny", preprocess=preprocess, frozen=True)
-    with load(program, tmp_path / "tiny" / "1", tmp_path) as run:
+    with loader.load(program, tmp_path / "tiny" / "1", tmp_path) as run:
         answer = run("gradcam", images=photographs)
     expected = GradCAM(model, preprocess=preprocess)(photographs)
     np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
@@ -188,8 +144,8 @@ def test_cpp_notices_a_module_that_holds_a_keras_model(program, images, tmp_path
     tf.saved_model.save(module, str(tmp_path / "1"), signatures={"gradcam": module.call})
     tf.saved_model.load(str(tmp_path / "1")).signatures["gradcam"](images=tf.constant(images))
     with (
-        load(program, tmp_path / "1", tmp_path) as run,
-        pytest.raises(Refused, match="Could not find variable"),
+        loader.load(program, tmp_path / "1", tmp_path) as run,
+        pytest.raises(loader.Refused, match="Could not find variable"),
     ):
         run("gradcam", images=images)
 
