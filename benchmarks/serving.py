@@ -54,10 +54,10 @@ with `preprocess`, `labels` and `top_k={top}`.
 
 ## Good requests and bad
 
-{clients} clients at once sent {requests} requests over REST and gRPC, two good ones and a bad one by turns, to
-the small server of the tests, which answers with the exported model. A good one, of six photographs, is
-*right* if its answer agrees with `GradCAM` in Python: scores to 1e-5, heatmaps to 1e-4, heatmaps of 8 bits to
-a level. A bad one must be *refused* with the sentence that belongs to it.
+{clients} clients at once sent {requests} requests over REST and gRPC, two good ones and a bad one by turns,
+to the small server of the tests, which answers with the exported model. A good one, of six photographs, is
+*right* if its answer agrees with `GradCAM` in Python: scores to 1e-5, heatmaps to 1e-4, heatmaps of 8 bits
+to a level. A bad one must be *refused* with the sentence that belongs to it.
 
 {load_table}
 

@@ -118,7 +118,7 @@ def served(tmp_path_factory):
     """The small network with its Grad-CAM, by every signature, in a folder as TensorFlow Serving wants it."""
     from tf_gradcam import export_gradcam
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder = tmp_path_factory.mktemp("models") / "cat"
     labels = [f"class {index}" for index in range(CLASSES)]
     export_gradcam(build("functional"), folder, preprocess=preprocess, labels=labels, top_k=2)
     return folder

@@ -2,8 +2,12 @@
 
 import base64
 import json
+import os
 import pathlib
+import re
 import runpy
+import shutil
+import socket
 import subprocess
 import sys
 import types
@@ -11,12 +15,15 @@ import urllib.error
 import urllib.request
 
 import cv2
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import CLASSES, SIDE, build, preprocess
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
-from tf_gradcam import GradCAM
+from tf_gradcam import GradCAM, load_image
 
 ROOT = pathlib.Path(__file__).parents[1]
 client = types.SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "serving_client.py")))
@@ -39,7 +46,7 @@ def server(served):
 def ask(request, server):
     """Return a function of a signature's name and its inputs to its outputs, by each protocol."""
     ask = getattr(client, request.param)
-    return lambda signature, **inputs: ask(server[request.param], "tiny", signature, inputs)
+    return lambda signature, **inputs: ask(server[request.param], "cat", signature, inputs)
 
 
 @pytest.fixture(scope="module")
@@ -125,29 +132,70 @@ def test_what_is_wrong_is_refused_with_a_sentence(ask, photographs):
     assert ask("gradcam", images=one)["scores"].shape == (1, CLASSES)
 
 
-@pytest.mark.parametrize("protocol", ["rest", "grpc"])
-@pytest.mark.parametrize("signature", ["gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"])
-def test_the_client_script_writes_the_overlay(server, photographs, protocol, signature, tmp_path, capsys):
-    (tmp_path / "photo.png").write_bytes(png(np.repeat(photographs[0], 2, axis=1)))
-    arguments = [
-        str(tmp_path / "photo.png"),
-        "--model",
-        "tiny",
-        "--signature",
-        signature,
-        "--size",
-        str(SIDE),
-    ]
-    arguments += ["--class-index", "3", "--address", server[protocol], "--out", str(tmp_path / "overlay.png")]
-    client.main(arguments + ["--grpc"] * (protocol == "grpc"))
-    assert pixels((tmp_path / "overlay.png").read_bytes()).shape == (SIDE, 2 * SIDE, 3)
-    assert capsys.readouterr().out.count("class ") == (2 if signature == "gradcam_top_k" else 1)
+# What docs/serving.md says, run as it stands but for what is the test's own
+
+
+PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.DOTALL)
+
+
+def blocks(language, word):
+    """Return the page's examples in a language that have a word in them."""
+    return [code for each, code in BLOCKS if each == language and word in code]
+
+
+@pytest.fixture
+def here(server, photographs, tmp_path, monkeypatch):
+    """Return a function that puts this server and this model into an example, beside a cat.jpg."""
+    photograph = np.repeat(photographs[0], 2, axis=1)
+    cv2.imwrite(str(tmp_path / "cat.jpg"), photograph[..., ::-1])
+    monkeypatch.chdir(tmp_path)
+    own = {"localhost:8500": server["grpc"], "localhost:8501": server["rest"]}
+    own |= {"224, 224": f"{SIDE}, {SIDE}", "281": "3"}
+
+    def here(code):
+        for theirs, ours in own.items():
+            code = code.replace(theirs, ours)
+        return code
+
+    return here
+
+
+COMMANDS = "".join(blocks("sh", "docs/serving_client.py")).splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_client_script_writes_the_overlay(server, here, command, capsys):
+    _, _, *arguments = here(command).split()
+    address = server["grpc" if "--grpc" in arguments else "rest"]
+    client.main([*arguments, "--address", address, "--size", str(SIDE)])
+    assert load_image("overlay.png").shape == (SIDE, 2 * SIDE, 3)
+    assert capsys.readouterr().out.count("class ") == (2 if "gradcam_top_k" in arguments else 1)
+
+
+def test_the_python_examples_run(here, photographs):
+    names = {"images": photographs}
+    for code in blocks("python", "localhost"):
+        exec(here(code), names)
+    assert names["picture"].shape == (SIDE, 2 * SIDE, 3)
+    np.testing.assert_allclose(names["heatmap"].max(), 1)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_curl_examples_run(here, monkeypatch):
+    monkeypatch.setenv("PATH", str(pathlib.Path(sys.executable).parent), prepend=os.pathsep)
+    _, numbers = (
+        subprocess.run(["bash", "-c", here(code)], check=True, capture_output=True)
+        for code in blocks("sh", "curl")
+    )
+    assert load_image("overlay.png").shape == (SIDE, 2 * SIDE, 3)
+    assert json.loads(numbers.stdout)["outputs"]["class"] == [3]
 
 
 # REST, as a client that isn't ours would write it
 
 
-def post(server, body, path="/v1/models/tiny:predict"):
+def post(server, body, path="/v1/models/cat:predict"):
     """Return the status and the answer to `body`, JSON or bytes."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
@@ -186,7 +234,7 @@ def test_a_single_output_comes_without_its_name(server, photographs):
     images = preprocess(photographs).numpy()
     expected = build("functional")(images)
     for version in ("", "/versions/1"):
-        path = f"/v1/models/tiny{version}:predict"
+        path = f"/v1/models/cat{version}:predict"
         status, answer = post(server, {"inputs": images.tolist()}, path)
         assert status == 200
         np.testing.assert_allclose(answer["outputs"], expected, atol=1e-5)
@@ -231,16 +279,16 @@ def test_a_bad_body_is_answered_with_its_error(server, body, told):
 
 
 def test_what_is_not_there_is_not_found(server):
-    assert post(server, {}, "/v1/models/cat:predict") == (
+    assert post(server, {}, "/v1/models/dog:predict") == (
         404,
-        {"error": "Servable not found for request: Latest(cat)"},
+        {"error": "Servable not found for request: Latest(dog)"},
     )
-    assert post(server, {}, "/v1/models/tiny/versions/7:predict")[0] == 404
+    assert post(server, {}, "/v1/models/cat/versions/7:predict")[0] == 404
     assert post(server, {}, "/v1/elsewhere")[0] == 400
 
 
 def test_status_and_metadata_are_told(server):
-    about = f"http://{server['rest']}/v1/models/tiny"
+    about = f"http://{server['rest']}/v1/models/cat"
     with urllib.request.urlopen(about) as response:
         (version,) = json.load(response)["model_version_status"]
     assert (version["version"], version["state"]) == ("1", "AVAILABLE")
@@ -249,15 +297,46 @@ def test_status_and_metadata_are_told(server):
     assert signatures["gradcam"]["inputs"]["images"]["dtype"] == "DT_UINT8"
 
 
-def test_metadata_is_told_over_grpc(server):
-    import grpc
-    from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
+def test_a_client_that_hangs_up_ends_nothing(server):
+    host, port = server["rest"].split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST /v1/models/cat:predict HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{")
+    assert post(server, {})[0] == 400
 
+
+# gRPC
+
+
+@pytest.fixture
+def stub(server):
     with grpc.insecure_channel(server["grpc"]) as channel:
-        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-        request.model_spec.name = "tiny"
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        response = stub.GetModelMetadata(request, timeout=60)
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+def test_metadata_is_told_over_grpc(stub):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "cat"
+    response = stub.GetModelMetadata(request, timeout=60)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(signatures)
     assert signatures.signature_def["gradcam_bytes"].inputs["image_bytes"].dtype == tf.string.as_datatype_enum
+
+
+@pytest.mark.parametrize(
+    ("model", "signature", "tensor", "code"),
+    [
+        ("dog", "gradcam", tf.make_tensor_proto([1]), "NOT_FOUND"),
+        ("cat", "nonsense", tf.make_tensor_proto([1]), "FAILED_PRECONDITION"),
+        ("cat", "gradcam", tf.make_tensor_proto([1]), "INVALID_ARGUMENT"),
+        ("cat", "gradcam", TensorProto(), "INVALID_ARGUMENT"),
+        ("cat", "gradcam", TensorProto(dtype=4, tensor_content=b"too many for a scalar"), "INVALID_ARGUMENT"),
+        ("cat", "gradcam_bytes", tf.make_tensor_proto([b"no image"]), "INVALID_ARGUMENT"),
+    ],
+)
+def test_a_bad_request_is_refused_with_its_status(stub, model, signature, tensor, code):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    request.inputs["image_bytes" if signature == "gradcam_bytes" else "images"].CopyFrom(tensor)
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Predict(request, timeout=60)
+    assert error.value.code().name == code
