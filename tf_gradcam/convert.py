@@ -24,7 +24,7 @@ _NEEDS = {
     "openvino": ["openvino"],
 }
 _OPSET = 18  # the newest that tf2onnx writes
-_MOST_APART = 1e-3
+_MOST_APART = 1e-4
 
 
 def convert(
@@ -309,17 +309,19 @@ def _not_written(cam, format, graph, error) -> ValueError:
 
 
 def _lacking(cam, format, kind, name) -> ValueError:
-    name = re.sub("StatefulPartitionedCall[^/]*/|gradient_tape/", "", name)
+    place = re.sub("StatefulPartitionedCall[^/]*/|gradient_tape/", "", name)
     return ValueError(
         f"`format` must know all that `model`, `layer` and `method` compute. Received: format={format!r}, "
-        f"which has no {kind!r} ({name}). {_advice(cam, kind)}"
+        f"which has no {kind!r} ({place}). {_advice(cam, kind, name)}"
     )
 
 
-def _advice(cam, kind) -> str:
+def _advice(cam, kind, name) -> str:
     if kind in ("If", "StatelessIf", "StatelessWhile", "While"):
         return "Choose a method without loops, as 'gradcam' or 'layercam', or format='tensorflow'."
+    if "gradient" not in name:
+        return "Choose another format, or format='tensorflow'."
     last = choice.default_layer(cam.model).layer
     if cam.layer is last:
-        return "Choose a layer after it, another method or format='tensorflow'."
+        return "Choose a layer after it, a method without gradients, or format='tensorflow'."
     return f"Choose a layer after it: layer={layers.path_of(cam.model, last)!r} is the last with a map."

@@ -77,6 +77,9 @@ class _Number:
             return tf.constant(self.start)
         return tf.cast(count, self.start.dtype) * self.slope + self.start
 
+    def at(self, count):
+        return self.start if self.slope is None else self.slope * count + self.start
+
     def lengths(self):
         """Return it as a shape, in which one length may be left open; `None` where more would be."""
         if self.slope is None:
@@ -115,35 +118,86 @@ def _number(values) -> _Number | None:
     if not np.issubdtype(first.dtype, np.integer):
         return None
     line = _Number(second - first, first - _COUNTS[0] * (second - first))
-    at = [line.slope * count + line.start for count in _COUNTS]
-    return line if all(map(np.array_equal, at, values)) else None
+    return line if all(map(np.array_equal, map(line.at, _COUNTS), values)) else None
 
 
 def _written(operation, inputs, numbers) -> list[tf.Tensor]:
-    if operation.type in _PASS_ON:
+    kind = operation.type
+    if kind in _PASS_ON:
         return inputs
     with tf.name_scope(operation.name + "/"):
-        if operation.type in _WRITE:
-            return [_WRITE[operation.type](operation, *inputs)]
-    if operation.type == "UnsortedSegmentSum":
-        return [_segment_sum(operation, inputs, numbers)]
-    if any(each.type == "func" for each in operation.op_def.attr):
+        if kind in _WRITE:
+            return [_WRITE[kind](operation, *inputs)]
+        if kind in _WRITE_BY_NUMBERS:
+            return [_WRITE_BY_NUMBERS[kind](operation, inputs, numbers)]
+    holds_functions = any(each.type == "func" for each in operation.op_def.attr)
+    if holds_functions or kind.endswith("Grad") or "Backprop" in kind:
         raise Refused(operation)
-    if operation.type == "Reshape" and operation.inputs[1].ref() in numbers:
-        lengths = numbers[operation.inputs[1].ref()].lengths()
-        inputs = inputs if lengths is None else [inputs[0], lengths]
-    attributes = {name: value for name, value in operation.node_def.attr.items() if name[0] != "_"}
+    return _copied(operation, inputs)
+
+
+def _copied(operation, inputs):
     copied = tf.compat.v1.get_default_graph().create_op(
         operation.type,
         inputs,
         [each.dtype for each in operation.outputs],
         name=operation.name,
-        attrs=attributes,
+        attrs={name: value for name, value in operation.node_def.attr.items() if name[0] != "_"},
         op_def=operation.op_def,
     )
     for old, each in zip(operation.outputs, copied.outputs, strict=True):
         each.set_shape(old.shape)
     return copied.outputs
+
+
+def _run(function):
+    """Return what `function` computes from constants: in the graph that is being written, nothing runs."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        return session.run(function())
+
+
+# Shapes
+
+
+def _reshape(operation, inputs, numbers):
+    number = numbers.get(operation.inputs[1].ref())
+    lengths = None if number is None else number.lengths()
+    return _copied(operation, inputs if lengths is None else [inputs[0], lengths])[0]
+
+
+def _slice_gradient(operation, inputs, numbers):
+    """Return what was cut out of some numbers, padded to where it was: one block of each image's."""
+    number, (*limits, gradient) = numbers.get(operation.inputs[0].ref()), inputs[1:]
+    limits = [tf.get_static_value(each) for each in limits]
+    if number is None or any(each is None for each in limits):
+        raise Refused(operation)
+    lengths, masks = number.at(2), {}
+    for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis"):
+        masks[f"{name}_mask"] = operation.get_attr(f"{name}_mask")
+    whole = np.arange(np.prod(lengths)).reshape(lengths)
+    limits = dict(zip(("begin", "end", "strides"), limits, strict=True))
+    (cut,) = _run(lambda: [tf.raw_ops.StridedSlice(input=whole, **limits, **masks)])
+    places = np.array(np.unravel_index(cut.ravel(), lengths))
+    first, last = places.min(axis=1), places.max(axis=1)
+    sizes = last - first + 1
+    is_block = np.array_equal(cut.ravel(), np.sort(cut.ravel())) and sizes.prod() == cut.size
+    if not is_block or sizes[0] != 2 or number.at(3)[0] != 3:
+        raise Refused(operation)
+    block = tf.reshape(gradient, [-1, *sizes[1:]])
+    return tf.pad(block, np.stack([first, lengths - last - 1], axis=1))
+
+
+def _segment_sum(operation, inputs, numbers):
+    """Return the sum for each segment: the way back of what was picked from each image's numbers."""
+    values, segments, count = inputs
+    number = numbers.get(operation.inputs[2].ref())
+    if values.shape.rank != 1 or number is None or (number.slope is not None and number.start != 0):
+        raise Refused(operation)
+    of_image = int(number.start if number.slope is None else number.slope)
+    images = segments // of_image
+    picked = tf.one_hot(segments - images * of_image, of_image, dtype=values.dtype) * values[:, None]
+    rows = tf.equal(tf.range(count // of_image)[:, None], images[None])
+    return tf.reshape(tf.cast(rows, values.dtype) @ picked, [-1])
 
 
 # The gradients of activations
@@ -177,6 +231,64 @@ def _selu(_, gradient, output):
 def _divide(_, values, by):
     is_zero = tf.equal(by, 0)
     return tf.where(is_zero, tf.zeros([], values.dtype), values / tf.where(is_zero, tf.ones_like(by), by))
+
+
+_ERF = 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429
+
+
+def _erfc(_, values):
+    """Abramowitz & Stegun, 7.1.26: right to 1.5e-7."""
+    positive = tf.abs(values)
+    t = 1 / (1 + 0.3275911 * positive)
+    series = tf.zeros_like(t)
+    for factor in reversed(_ERF):
+        series = t * (factor + series)
+    rest = series * tf.exp(-positive * positive)
+    return tf.where(values < 0, 2 - rest, rest)
+
+
+# Resizing, which is a product with two matrices: one for the height, one for the width
+
+
+def _resizing(operation, before, after, others):
+    """Return the matrices `(H, h)` and `(W, w)` from lengths `(h, w)` to `(H, W)`."""
+    kind = operation.type.removesuffix("Grad")
+    attributes = [each.name for each in operation.op_def.attr if each.name != "T"]
+    options = {name: operation.get_attr(name) for name in attributes}
+    resize = getattr(tf.raw_ops, kind)
+    height, width = before
+    # Each row of an image, or column, by itself.
+    rows = np.eye(height, dtype=np.float32)[:, :, None, None].repeat(width, axis=2)
+    columns = np.eye(width, dtype=np.float32)[:, None, :, None].repeat(height, axis=1)
+    high, wide = _run(
+        lambda: [resize(images=each, size=after, **others, **options) for each in (rows, columns)]
+    )
+    return high[:, :, 0, 0].T, wide[:, 0, :, 0].T
+
+
+def _between(high, values, wide):
+    """Return `(N, h, w, C)` between two matrices `(H, h)` and `(w, W)`."""
+    lengths = [values.shape[-1], high.shape[0], wide.shape[1]]
+    pictures = tf.reshape(tf.transpose(values, [0, 3, 1, 2]), [-1, *values.shape[1:3]])
+    pictures = tf.matmul(tf.matmul(high, pictures), wide)
+    return tf.transpose(tf.reshape(pictures, [-1, *lengths]), [0, 2, 3, 1])
+
+
+def _resize(operation, images, size, *scale_and_translation):
+    size, others = tf.get_static_value(size), map(tf.get_static_value, scale_and_translation)
+    others = dict(zip(("scale", "translation"), others, strict=False))
+    if size is None or None in images.shape[1:]:
+        raise Refused(operation)
+    high, wide = _resizing(operation, images.shape[1:3], size, others)
+    return _between(high, images, wide.T)
+
+
+def _resize_gradient(operation, gradient, _):
+    before = operation.outputs[0].shape[1:3]
+    if None in [*before, *gradient.shape[1:]]:
+        raise Refused(operation)
+    high, wide = _resizing(operation, before, gradient.shape[1:3], {})
+    return _between(high.T, gradient, wide)
 
 
 # The gradients of windows
@@ -321,35 +433,35 @@ def _depthwise_convolution(operation, _, filters, gradient):
     return tf.nn.depthwise_conv2d(spaced, filters, [1] * 4, "VALID", dilations=dilations)
 
 
-def _segment_sum(operation, inputs, numbers):
-    """Return the sum for each segment: the way back of what was picked from each image's numbers."""
-    values, segments, count = inputs
-    number = numbers.get(operation.inputs[2].ref())
-    if values.shape.rank != 1 or number is None or (number.slope is not None and number.start != 0):
-        raise Refused(operation)
-    of_image = int(number.start if number.slope is None else number.slope)
-    images = segments // of_image
-    picked = tf.one_hot(segments - images * of_image, of_image, dtype=values.dtype) * values[:, None]
-    rows = tf.equal(tf.range(count // of_image)[:, None], images[None])
-    return tf.reshape(tf.cast(rows, values.dtype) @ picked, [-1])
-
-
 _WRITE = {
-    "ReluGrad": _relu,
-    "Relu6Grad": _relu6,
-    "LeakyReluGrad": _leaky_relu,
-    "EluGrad": _elu,
-    "SeluGrad": _selu,
-    "SigmoidGrad": lambda _, output, gradient: gradient * output * (1 - output),
-    "TanhGrad": lambda _, output, gradient: gradient * (1 - output * output),
-    "SoftplusGrad": lambda _, gradient, features: gradient * tf.sigmoid(features),
-    "SoftsignGrad": lambda _, gradient, features: gradient / (1 + tf.abs(features)) ** 2,
-    "SqrtGrad": lambda _, output, gradient: gradient * 0.5 / output,
-    "RsqrtGrad": lambda _, output, gradient: gradient * -0.5 * output * output * output,
-    "ReciprocalGrad": lambda _, output, gradient: -gradient * output * output,
-    "DivNoNan": _divide,
-    "MaxPoolGrad": _max_pool,
     "AvgPoolGrad": _average_pool,
     "Conv2DBackpropInput": _convolution,
     "DepthwiseConv2dNativeBackpropInput": _depthwise_convolution,
+    "DivNoNan": _divide,
+    "EluGrad": _elu,
+    "Erf": lambda _, values: 1 - _erfc(_, values),
+    "Erfc": _erfc,
+    "LeakyReluGrad": _leaky_relu,
+    "MaxPoolGrad": _max_pool,
+    "ReciprocalGrad": lambda _, output, gradient: -gradient * output * output,
+    "Relu6Grad": _relu6,
+    "ReluGrad": _relu,
+    "ResizeArea": _resize,
+    "ResizeBicubic": _resize,
+    "ResizeBicubicGrad": _resize_gradient,
+    "ResizeBilinearGrad": _resize_gradient,
+    "ResizeNearestNeighborGrad": _resize_gradient,
+    "RsqrtGrad": lambda _, output, gradient: gradient * -0.5 * output * output * output,
+    "ScaleAndTranslate": _resize,
+    "SeluGrad": _selu,
+    "SigmoidGrad": lambda _, output, gradient: gradient * output * (1 - output),
+    "SoftplusGrad": lambda _, gradient, features: gradient * tf.sigmoid(features),
+    "SoftsignGrad": lambda _, gradient, features: gradient / (1 + tf.abs(features)) ** 2,
+    "SqrtGrad": lambda _, output, gradient: gradient * 0.5 / output,
+    "TanhGrad": lambda _, output, gradient: gradient * (1 - output * output),
+}
+_WRITE_BY_NUMBERS = {
+    "Reshape": _reshape,
+    "StridedSliceGrad": _slice_gradient,
+    "UnsortedSegmentSum": _segment_sum,
 }
