@@ -51,6 +51,8 @@ ARROWS = {
     | {"target_rows", "targets"},
     "factorization": {"choice", "forward", "gradients", "inputs", "layers", "maps", "parameters", "targets"},
     "encoded": {"image", "visualize"},
+    "plain": {"forward"},
+    "convert": {"cam", "choice", "frozen", "layers", "plain"},
     "export": {"__init__", "cam", "encoded", "inputs", "layers", "methods", "scene", "targets"},
     "classifier": {"pretrained"},
     "cli": {*MODULES} - {"__main__", "cli"},

@@ -15,33 +15,43 @@ _MOST_BYTES = 2**31  # of weights: a graph can't hold more
 _SAMPLED = 1024  # numbers of a weight that are compared at a call
 
 
-def fold(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
-    """Return `concrete` with its variables turned into constants, which TensorFlow then computes with once.
-
-    Batch normalization is folded into convolutions, and these are fused with what follows.
+def constant(concrete: tf.types.experimental.ConcreteFunction) -> tf.types.experimental.ConcreteFunction:
+    """Return `concrete` with its variables turned into constants, and the functions that it calls inlined.
 
     Raises:
         ValueError: if it holds something that is no weight, as a table or a random generator.
     """
-    structure = concrete.structured_outputs
-    # What is `None` in an answer is no output of the graph.
-    is_tensor = [leaf is not None for leaf in tf.nest.flatten(structure)]
     try:
         with tf.init_scope():  # also in a tf.function of the user's
             # Loops as they are: lowered, they would run with no limit on the memory.
-            constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+            found = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
             arguments = len(concrete.inputs) - len(concrete.captured_inputs)
-            if constant.captured_inputs or len(constant.inputs) != arguments:
-                raise TypeError(f"it takes {constant.inputs[arguments:]}")
+            if found.captured_inputs or len(found.inputs) != arguments:
+                raise TypeError(f"it takes {found.inputs[arguments:]}")
+            return found
     except (TypeError, ValueError, tf.errors.OpError) as error:
         raise ValueError(
             "`model` must hold nothing but weights to be frozen, no tables, generators or numbers of 8 bits. "
             f"Received one that TensorFlow can't make constant: {error!s:.200}"
         ) from error
 
+
+def fold(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
+    """Return `concrete` with its variables turned into constants, which TensorFlow then computes with once.
+
+    Batch normalization is folded into convolutions, and these are fused with what follows.
+
+    Raises:
+        ValueError: as `constant` does.
+    """
+    structure = concrete.structured_outputs
+    # What is `None` in an answer is no output of the graph.
+    is_tensor = [leaf is not None for leaf in tf.nest.flatten(structure)]
+    folded = constant(concrete)
+
     def call(*tensors):
-        # Not `constant(...)`: it has lost the arguments' names, and finds that out anew at every call.
-        answers = iter(constant._call_flat(list(map(tf.convert_to_tensor, tensors)), []))
+        # Not `folded(...)`: it has lost the arguments' names, and finds that out anew at every call.
+        answers = iter(folded._call_flat(list(map(tf.convert_to_tensor, tensors)), []))
         leaves = [next(answers) if present else None for present in is_tensor]
         return tf.nest.pack_sequence_as(structure, leaves)
 
