@@ -2,11 +2,8 @@
 
 import io
 import json
-import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 
 import cv2
 import keras
@@ -438,39 +435,6 @@ numpy.save("heatmap.npy", gradcam(images=tensorflow.constant(numpy.load("images.
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     expected = GradCAM(functional)(images).heatmap
     np.testing.assert_allclose(np.load(tmp_path / "heatmap.npy"), expected, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_saved_model_cli_runs_every_signature(functional, images, tmp_path):
-    """The command line loads as TensorFlow Serving does: by the signatures alone."""
-    command = shutil.which("saved_model_cli", path=sysconfig.get_path("scripts"))
-    version = export_gradcam(functional, tmp_path / "model", top_k=2)
-    photographs = [encoded(noise(4, 6, 3, seed=seed)) for seed in range(3)]
-    np.save(tmp_path / "images.npy", images)
-    np.save(tmp_path / "class_index.npy", np.array([4, 0, 2], np.int32))
-    found = {}
-    for name, signature in endpoints(version).items():
-        arguments = ["run", "--dir", str(version), "--tag_set", "serve", "--signature_def", name]
-        takes = signature.structured_input_signature[1]
-        if "image_bytes" in takes:  # What is no array of numbers is said in Python.
-            arguments += ["--input_exprs", f"image_bytes={photographs!r}"]
-        else:
-            files = {taken: "class_index.npy" if taken == "class_index" else "images.npy" for taken in takes}
-            arguments += ["--inputs", ";".join(f"{taken}={file}" for taken, file in files.items())]
-        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-        out = tmp_path / name
-        subprocess.run(
-            [sys.executable, command, *arguments, "--outdir", str(out)], cwd=tmp_path, check=True, env=quiet
-        )
-        found[name] = {file.stem: np.load(file, allow_pickle=True) for file in out.glob("*.npy")}
-    cam = GradCAM(functional)
-    predicted, asked, best = cam(images), cam(images, [4, 0, 2]), cam(images, targets.TopClasses(2))
-    np.testing.assert_allclose(found["serving_default"]["output_0"], predicted.outputs, atol=1e-6)
-    np.testing.assert_allclose(found["gradcam"]["heatmap"], predicted.heatmap, atol=1e-5)
-    np.testing.assert_array_equal(found["gradcam"]["class"], predicted.target)
-    np.testing.assert_allclose(found["gradcam_class"]["heatmap"], asked.heatmap, atol=1e-5)
-    np.testing.assert_allclose(found["gradcam_top_k"]["heatmap"], best.heatmap, atol=1e-5)
-    assert found["gradcam_bytes"]["overlay_png_bytes"].shape == (3,)
 
 
 # Several inputs

@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0; 1 when a signature couldn't be run; 2 for wrong usage.",
     )
     check.add_argument(
-        "exported", metavar="DIR", help="folder of versions, of which the newest is run, or one"
+        "exported", metavar="DIR", help="a model's folder, whose newest version is run, or a version's"
     )
     check.add_argument("photo", metavar="PHOTO", help="file of a photograph")
     _add_out_option(check, "gradcam")
@@ -442,11 +442,9 @@ def _heatmaps(name, answers) -> dict[str, Any]:
 
     if not {"heatmap", "heatmap_png_bytes"} & answers.keys():
         return {}
-    called = answers.get("label", answers.get("class"))
-    called = [""] if called is None else np.ravel(called)
-    return {
-        f"{name}\n{each}".strip(): serving.heatmap(answers, rank=rank) for rank, each in enumerate(called)
-    }
+    named = answers.get("label", answers.get("class"))
+    titles = [name] if named is None else [f"{name}: {each}" for each in np.ravel(named)]
+    return {title: serving.heatmap(answers, rank=rank) for rank, title in enumerate(titles)}
 
 
 def _layers(arguments) -> int:

@@ -97,7 +97,7 @@ def shrink(pixels: tf.Tensor) -> tf.Tensor:
 
 def heatmap_png(heatmap: tf.Tensor) -> tf.Tensor:
     """Return a grey PNG file of a heatmap `(H, W)` in `[0, 1]`: 255 where it is 1."""
-    return tf.io.encode_png(_levels(heatmap)[..., None])
+    return tf.io.encode_png(_levels(heatmap)[..., None], compression=1)
 
 
 def overlay_png(pixels: tf.Tensor, heatmap: tf.Tensor) -> tf.Tensor:
@@ -106,7 +106,7 @@ def overlay_png(pixels: tf.Tensor, heatmap: tf.Tensor) -> tf.Tensor:
     palette = colorize(np.arange(256)[None] / 255)[0].astype(np.float32)
     colors = tf.gather(palette, tf.cast(_levels(fitted), tf.int32))
     mixed = _ALPHA * colors + (1 - _ALPHA) * tf.cast(pixels, tf.float32)
-    return tf.io.encode_png(tf.cast(tf.round(mixed), tf.uint8))
+    return tf.io.encode_png(tf.cast(tf.round(mixed), tf.uint8), compression=1)
 
 
 def _levels(heatmap):

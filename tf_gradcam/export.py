@@ -37,7 +37,8 @@ def export_gradcam(
 ) -> pathlib.Path:
     """Write a model that answers scores and heatmaps, for a server or a device that needs no tf_gradcam.
 
-    By default it is a SavedModel, for TensorFlow Serving. Its batch is open, also to no images at all, and every output has the batch's axis. The signatures:
+    By default it is a SavedModel, for TensorFlow Serving. Its batch is open, also to no images at all, and
+    every output has the batch's axis. The signatures:
 
     * `serving_default`: what `model.export` writes, so that existing clients notice nothing.
     * `gradcam`: from `images`, what the model takes (several inputs keep their names), to `scores`, what the
@@ -83,8 +84,8 @@ def export_gradcam(
             `.xml` and a `.bin` beside it. These have no `labels` and no `top_k`, and are always frozen.
 
     Returns:
-        The file; or the version's folder, which holds a manifest, `assets.extra/gradcam.json`: layer, method, labels,
-        versions and a checksum of the weights.
+        The file; or the version's folder, which holds a manifest, `assets.extra/gradcam.json`: layer, method,
+        labels, versions and a checksum of the weights.
 
     Raises:
         ImportError: if the packages for another format are missing.
