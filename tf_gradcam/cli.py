@@ -32,7 +32,7 @@ from tf_gradcam import __version__
 _PHOTO_FILES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _LONGEST_SIDE = 512
 _JSON = "explanations.json"
-_SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
+_FORMATS = ("tensorflow", "litert", "onnx", "openvino")  # of an export
 _EVERY_CLASS = "every class"  # the label of a map that no class was chosen for
 _BATCH = 16  # photographs that are read, explained or written at a time
 _PIXELS = 64_000_000  # of heatmaps at a time: with more, there are fewer photographs in a batch
@@ -219,8 +219,8 @@ def _add_export_options(parser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("tensorflow", *_SUFFIXES),
-        default="tensorflow",
+        choices=_FORMATS,
+        default=_FORMATS[0],
         help="what to write (default: %(default)s)",
     )
     parser.add_argument(
@@ -323,11 +323,13 @@ def _export(arguments) -> int:
     _import_tensorflow()
     from tf_gradcam import export_gradcam
     from tf_gradcam.classifier import load_classifier, unchanged
+    from tf_gradcam.convert import SUFFIXES
 
-    if arguments.format == "tensorflow" and pathlib.Path(arguments.out).suffix in _SUFFIXES.values():
+    meant = [name for name, suffix in SUFFIXES.items() if suffix == pathlib.Path(arguments.out).suffix]
+    if meant and arguments.format == "tensorflow":
         raise ValueError(
-            "`--out` must be a folder for --format tensorflow. "
-            f"Received: {arguments.out}. Say --format {' or '.join(_SUFFIXES)} for a file."
+            f"`--out` must be a folder for --format tensorflow. Received: {arguments.out}. "
+            f"Say --format {meant[0]} for a file."
         )
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
     options = {"frozen": arguments.frozen, "labels": classifier.labels, "top_k": arguments.top_k}
@@ -359,6 +361,7 @@ def _export(arguments) -> int:
 
 def _serve_check(arguments) -> int:
     _import_tensorflow()
+    import numpy as np
     import tensorflow as tf
     from matplotlib import pyplot
 
@@ -368,17 +371,18 @@ def _serve_check(arguments) -> int:
     photograph = load_image(arguments.photo)
     served = tf.saved_model.load(str(version))  # It must live as long as its signatures.
     known = _image_of(served.signatures.get("serving_default"))
-    rows, heatmaps, failed = [], {}, {}
+    rows, heatmaps, failed, index = [], {}, {}, 0
     for name, signature in served.signatures.items():
         try:
             given = {
-                each.name: _given(each, photograph, arguments.photo, known)
+                each.name: _given(each, photograph, arguments.photo, index, known)
                 for each in signature.structured_input_signature[1].values()
             }
             signature(**given)  # The first call loads what takes its time.
             start = time.perf_counter()
             answers = serving.answers(signature(**given))
             seconds = time.perf_counter() - start
+            index = int(np.ravel(answers.get("class", index))[0])  # to ask for what was predicted
             heatmaps |= _heatmaps(name, answers)
         except Exception as error:  # Whatever is wrong with one signature, the others still count.
             failed[name] = error
@@ -419,8 +423,8 @@ def _image_of(signature):
     return next((spec for spec in specs if spec.shape.rank == 4), None)
 
 
-def _given(spec, photograph, path, known):
-    """Return what a signature takes, made of a photograph: its bytes, its pixels, or class 0.
+def _given(spec, photograph, path, index, known):
+    """Return what a signature takes: a photograph's bytes or pixels, or the class `index`.
 
     Where the spec is open, the pixels have the size that the model's own spec tells, `known`.
     """
@@ -429,7 +433,7 @@ def _given(spec, photograph, path, known):
     if spec.dtype == tf.string:
         return tf.constant([pathlib.Path(path).read_bytes()])
     if spec.name == "class_index":
-        return tf.zeros(1, spec.dtype)
+        return tf.constant([index], spec.dtype)
     size = known if spec.shape.rank == 4 and known is not None and None in spec.shape[1:] else spec
     return tf.cast(_fitted(photograph, size), spec.dtype)
 
