@@ -55,6 +55,47 @@ def test_the_size_is_known_before_anything_is_decoded(data):
     assert [int(length) for length in size(data)] == [43, 70]
 
 
+def turned(orientation, endian="<", before=b""):
+    """A JPEG whose EXIF tells an orientation, and a few tags more."""
+    exif = PIL.Image.Exif()
+    exif.endian = endian
+    exif[0x10F], exif[0x112], exif[0x132] = "a camera", orientation, "2026:11:27 22:30:00"
+    data = file("JPEG", exif=exif)
+    return data[:2] + before + data[2:]
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_upright_as_load_image_does(orientation, endian):
+    data = turned(orientation, endian)
+    assert int(jit(encoded._orientation)(data)) == orientation
+    pixels = load_image(data)
+    assert pixels.shape == ((70, 43, 3) if orientation >= 5 else (43, 70, 3))
+    assert np.abs(decode(data).numpy().astype(int) - pixels).max() <= 4
+
+
+def test_the_orientation_is_found_behind_another_segment():
+    comment = b"\xff\xfe\x00\x12" + 16 * b"c"
+    assert int(jit(encoded._orientation)(turned(6, before=comment))) == 6
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_turns_nothing(orientation):
+    assert decode(turned(orientation)).shape == (43, 70, 3)
+
+
+def test_damaged_exif_turns_nothing_or_something_and_never_fails():
+    orientation, data = jit(encoded._orientation), turned(6)
+    start, random = data.index(b"Exif"), np.random.default_rng(0)
+    for _ in range(100):
+        damaged = bytearray(data)
+        for place in random.integers(start, start + 60, 3):
+            damaged[place] = random.integers(256)
+        assert 1 <= int(orientation(bytes(damaged))) <= 8
+    for length in range(start, start + 60):
+        assert 1 <= int(orientation(data[:length])) <= 8
+
+
 def test_a_bitmap_may_be_upside_down():
     data = bytearray(FILES["BMP"])
     data[22:26] = (-43).to_bytes(4, "little", signed=True)

@@ -590,28 +590,6 @@ def test_every_argument_changes_the_picture():
     assert sizes == [(2, 4), (5, 6)]
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_photograph_lies_as_the_server_decoded_it(orientation):
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    exif = PIL.Image.Exif()
-    exif[0x112] = orientation
-    data = png(pixels, exif=exif)
-    np.testing.assert_array_equal(tf.io.decode_image(data), pixels)  # TensorFlow doesn't turn it
-    heatmap = np.rint(np.random.default_rng(1).random((5, 5)) * 255)
-    sent_as_file = {"outputs": {"heatmap_png_bytes": [b64(png(heatmap))], "class": [1]}}
-    expected = tf_gradcam.overlay(pixels, heatmap / 255)
-    for source in (data, PIL.Image.open(io.BytesIO(data)), pixels):
-        np.testing.assert_array_equal(serving.overlay(sent_as_file, source), expected)
-    # Pixels, which the client decoded, are taken to be as `load_image` gives them.
-    sent_as_pixels = {
-        "heatmap": heatmap[None] / 255,
-        "heatmap_png_bytes": np.array([b"not looked at"], object),
-    }
-    np.testing.assert_array_equal(
-        serving.overlay(sent_as_pixels, data), tf_gradcam.overlay(data, heatmap / 255)
-    )
-
-
 @pytest.mark.slow
 def test_the_heatmap_of_a_cat_is_on_the_cat(lite0):
     photograph = skimage.data.chelsea()

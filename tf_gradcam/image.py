@@ -51,13 +51,15 @@ def load_image(source: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     ```
     """
     check_size(size)
-    pixels = _load(source, upright=True)
+    if isinstance(source, str | os.PathLike):
+        source = _read(pathlib.Path(source))
+    if isinstance(source, bytes | bytearray):
+        pixels = _decode(source)
+    elif hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
+        pixels = _from_pillow(source)
+    else:
+        pixels = _from_array(source)
     return np.array(pixels) if size is None else resize(pixels, size)
-
-
-def load_as_stored(source: Any) -> np.ndarray:
-    """Read a photograph as `load_image` does, but not turned upright: so TensorFlow's decoders see it."""
-    return _load(source, upright=False)
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -90,16 +92,6 @@ def require(module: str, package: str):
         ) from error
 
 
-def _load(source, upright) -> np.ndarray:
-    if isinstance(source, str | os.PathLike):
-        source = _read(pathlib.Path(source))
-    if isinstance(source, bytes | bytearray):
-        return _decode(source, upright)
-    if hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
-        return _from_pillow(source, upright)
-    return _from_array(source)
-
-
 # Files
 
 
@@ -116,12 +108,11 @@ def _read(path) -> bytes:
     return path.read_bytes()
 
 
-def _decode(data, upright) -> np.ndarray:
+def _decode(data) -> np.ndarray:
     _check_pixels(header_size(data))
     cv2 = require("cv2", "opencv-python")
-    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise _damaged(data) from error
     if pixels is None:
@@ -169,14 +160,14 @@ def _damaged(data) -> ValueError:
 # PIL images and arrays
 
 
-def _from_pillow(image, upright) -> np.ndarray:
+def _from_pillow(image) -> np.ndarray:
     import PIL.ImageOps
 
     _check_pixels(image.size)
     try:  # Pillow decodes a file only now.
-        turned = PIL.ImageOps.exif_transpose(image) if upright else image
+        upright = PIL.ImageOps.exif_transpose(image)
         # By way of RGBA, because P with transparency warns on its way to RGB.
-        pixels = np.asarray(turned if turned.mode[0] in "IF" else turned.convert("RGBA"))
+        pixels = np.asarray(upright if upright.mode[0] in "IF" else upright.convert("RGBA"))
     except Exception as error:
         raise ValueError(
             f"`source` must be a whole image that converts to RGB. Received: a PIL image, {image.size[0]} x "

@@ -148,10 +148,6 @@ def overlay(
 ) -> np.ndarray:
     """Lay the heatmap of a response over its photograph, as `tf_gradcam.overlay` does.
 
-    TensorFlow decodes a file as it is stored, without turning it upright by its EXIF orientation. Where the
-    server got the file, and so answered `heatmap_png_bytes`, the picture lies as the model saw it. Who turns
-    photographs before sending them gives here the array that was sent.
-
     Args:
         response: what `answers` takes.
         photograph: the one that was sent, in its full size: path, bytes, PIL image or array, as
@@ -176,9 +172,7 @@ def overlay(
     """
     named = answers(response)
     values = heatmap(named, index=index, rank=rank)
-    sent_as_file = "heatmap_png_bytes" in named and "heatmap" not in named
-    pixels = image.load_as_stored(photograph) if sent_as_file else photograph
-    return visualize.overlay(pixels, values, alpha=alpha, colormap=colormap, fade=fade)
+    return visualize.overlay(photograph, values, alpha=alpha, colormap=colormap, fade=fade)
 
 
 # REST
