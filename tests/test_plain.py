@@ -123,6 +123,19 @@ def test_the_gradient_of_a_resize(method):
     assert_plain(gradient(lambda x: tf.image.resize(x, (20, 30), method)), [f"Resize{kind}Grad"])
 
 
+def test_the_gradient_of_a_repetition_has_few_axes():
+    def repeated(x):
+        return tf.repeat(tf.repeat(x, 2, axis=1), 3, axis=2)
+
+    concrete, graph = graph_of(gradient(repeated))
+    with tf.Graph().as_default() as whole:
+        tf.graph_util.import_graph_def(graph, name="")
+    sums = [each.inputs[0].shape.rank for each in whole.get_operations() if each.type == "Sum"]
+    assert sums
+    assert max(sums) <= 5
+    np.testing.assert_allclose(run(graph, numbers(3)), concrete(tf.constant(numbers(3)))[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("cut", [np.s_[:, 0], np.s_[:, 1:-1, 2], np.s_[..., 1:], np.s_[:, -3:]])
 def test_the_gradient_of_a_slice(cut):
     assert_plain(gradient(lambda x: x[cut]), ["StridedSliceGrad"])
@@ -136,7 +149,8 @@ def test_what_was_picked_from_each_image_goes_back_to_where_it_was():
 
 
 def test_numbers_are_kept_within_limits():
-    assert_plain(lambda x: tf.clip_by_value(x, -1, 2), ["ClipByValue"])
+    limits = {"clip_value_min": -1.0, "clip_value_max": 2.0}
+    assert_plain(lambda x: tf.raw_ops.ClipByValue(t=x, **limits), ["ClipByValue"])
 
 
 def test_division_by_zero_is_zero():

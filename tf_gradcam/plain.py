@@ -236,8 +236,26 @@ def _divide(_, values, by):
 
 
 def _sum(operation, values, axes):
-    # Over no axes, as the way back through a sum of equal shapes: XNNPACK fails on it.
-    return values if axes.shape == [0] else _copied(operation, [values, axes])[0]
+    """Return a sum, over few axes: the way back of a repetition has ten, most of length 1."""
+    known, shape = tf.get_static_value(axes), list(values.shape)
+    if known is not None and known.size == 0:  # XNNPACK fails on it
+        return values
+    if known is None or len(shape) <= 4 or shape.count(None) > 1:
+        return _copied(operation, [values, axes])[0]
+    lengths = [-1 if length is None else length for length in shape]
+    reduced = {int(axis) % len(shape) for axis in known.ravel()}
+    long = [axis for axis, length in enumerate(lengths) if length != 1]
+    total = tf.reduce_sum(
+        tf.reshape(values, [lengths[axis] for axis in long]),
+        [place for place, axis in enumerate(long) if axis in reduced],
+    )
+    keeps = operation.get_attr("keep_dims")
+    left = [
+        1 if axis in reduced else length
+        for axis, length in enumerate(lengths)
+        if keeps or axis not in reduced
+    ]
+    return tf.reshape(total, left)
 
 
 _ERF = 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429
