@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check \
-	bench-methods peers gallery parity applications formats clean
+	bench-methods bench-serving peers gallery parity applications formats clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
 help:  ## say what there is to make
@@ -45,6 +45,9 @@ bench-check: $(VENV)/test.stamp  ## compare with docs/speed.md, and fail where i
 
 bench-methods: $(VENV)/test.stamp  ## time every method, for docs/methods.md
 	$(BIN)/python benchmarks/methods.py
+
+bench-serving: $(VENV)/test.stamp  ## put a served model under load, for docs/serving-load.md
+	$(BIN)/python benchmarks/serving.py
 
 peers: $(BIN)/pip  ## time other Keras libraries, for docs/peers.md; takes three environments, 7 GB
 	$(BIN)/python benchmarks/peers.py --write docs/peers.md

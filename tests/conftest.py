@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 SIDE, CLASSES = 17, 5
 KINDS = ["functional", "nested", "sequential", "subclassed"]
@@ -99,6 +100,28 @@ def functional():
 def images():
     """Three images `(3, 17, 17, 3)`, float32."""
     return np.random.default_rng(1).normal(size=(3, SIDE, SIDE, 3)).astype("float32")
+
+
+def preprocess(photographs):
+    """Return photographs, uint8, as the small network takes them."""
+    return tf.cast(photographs, tf.float32) / 50 - 2.5
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Three photographs `(3, 17, 17, 3)`, uint8."""
+    return np.random.default_rng(2).integers(0, 256, (3, SIDE, SIDE, 3), dtype="uint8")
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """The small network with its Grad-CAM, by every signature, in a folder as TensorFlow Serving wants it."""
+    from tf_gradcam import export_gradcam
+
+    folder = tmp_path_factory.mktemp("models") / "cat"
+    labels = [f"class {index}" for index in range(CLASSES)]
+    export_gradcam(build("functional"), folder, preprocess=preprocess, labels=labels, top_k=2)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -718,6 +718,85 @@ def test_an_h5_file_explains_like_the_keras_file(tiny, functional):
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
+# Exports
+
+
+@pytest.mark.slow
+def test_an_exported_model_is_checked_with_a_photograph(tiny, capsys):
+    options = ["--layer", "conv2", "--method", "hirescam", "--top-k", "2", "--frozen"]
+    assert cli.main(["export", *tiny, *options, "--out", "served"]) == 0
+    assert "is written" in capsys.readouterr().out
+    manifest = json.loads(pathlib.Path("served/1/assets.extra/gradcam.json").read_text("utf-8"))
+    assert (manifest["layer"], manifest["method"]) == (["conv2"], "hirescam")
+    assert (manifest["labels"], manifest["top_k"], manifest["frozen"]) == (LABELS, 2, True)
+    photo = write_photo("photo.png")
+    for folder in ("served", "served/1"):
+        assert cli.main(["serve-check", folder, photo, "--out", "looked"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        for name in ("serving_default", "gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"):
+            assert re.search(rf"^ *{name} .*\d\.\d{{3}} *$", out, re.MULTILINE)
+    assert files("looked") == {"photo-served.png"}
+    # Five heatmaps, that of the best class twice: a row of the picture each.
+    height, width, _ = tf_gradcam.load_image("looked/photo-served.png").shape
+    assert height > width
+
+
+def test_the_newest_version_is_checked(tiny, capsys, monkeypatch):
+    monkeypatch.setattr("tensorflow.saved_model.load", lambda path: pytest.fail(f"loaded {path}"))
+    for number in ("9", "10", "notes"):
+        pathlib.Path("served", number).mkdir(parents=True)
+    with pytest.raises(pytest.fail.Exception, match="loaded served.10"):
+        cli.main(["serve-check", "served", write_photo("photo.png")])
+
+
+@pytest.mark.slow
+def test_a_signature_that_fails_leaves_the_others(tiny, capsys, monkeypatch):
+    cli.main(["export", *tiny, "--out", "served"])
+    monkeypatch.setattr(cli, "_fitted", lambda image, spec: 1 / 0)  # What takes pixels, fails.
+    assert cli.main(["serve-check", "served", write_photo("photo.png")]) == 1
+    out, err = capsys.readouterr()
+    assert "gradcam_bytes" in out
+    assert "error: gradcam_class: division by zero\n" in err
+
+
+def test_a_folder_with_no_version_is_refused(capsys):
+    assert cli.main(["serve-check", ".", write_photo("photo.png")]) == 2
+    assert "`DIR` must be a model's folder of versions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--out", "cat.onnx"], "`--out` must be a folder for --format tensorflow. Received: cat.onnx. Say"),
+        (["--out", "cat.onnx", "--format", "onnx", "--top-k", "2"], "`--top-k` is for --format tensorflow"),
+        (["--out", "cat.onnx", "--format", "onnx", "--frozen"], "`--frozen` is for --format tensorflow"),
+        (["--out", "cat", "--format", "onnx"], "`path` must end in '.onnx'"),
+        (["--out", "served", "--layer", "conv9"], "`layer` must"),
+        (
+            ["--out", "served", "--preprocess", "own:halved"],
+            "`--preprocess` must be written in operations of",
+        ),
+    ],
+)
+def test_an_export_that_makes_no_sense_gets_one_line(tiny, capsys, options, told):
+    pathlib.Path("own.py").write_text("import numpy\ndef halved(images): return numpy.sqrt(images)\n")
+    assert cli.main(["export", *tiny, *options]) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+    assert not {"cat", "served", "cat.onnx"} & set(os.listdir())
+
+
+def test_a_file_with_no_preprocessing_takes_what_its_model_takes(tiny):
+    assert cli.main(["export", *tiny[:2], "--out", "served"]) == 0
+    import tensorflow as tf
+
+    signature = tf.saved_model.load("served/1").signatures["gradcam"]
+    (spec,) = signature.structured_input_signature[1].values()
+    assert (spec.dtype, spec.shape.as_list()) == (tf.float32, [None, 17, 17, 3])
+
+
 # The other commands
 
 

@@ -1,38 +1,231 @@
 """The exported model: the same answers, without this library, from Python and from the command line."""
 
-import os
-import shutil
+import io
+import json
 import subprocess
 import sys
-import sysconfig
 
+import cv2
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
-from conftest import SIDE, build, chain, parts
+from conftest import CLASSES, SIDE, build, chain, parts
 
-from tf_gradcam import GradCAM, export_gradcam, methods
+import tf_gradcam
+from tf_gradcam import GradCAM, export_gradcam, load_image, methods, targets
+
+LABELS = ["ant", "bee", "cat", "dog", "élan"]
 
 
-def endpoints(path):
-    return tf.saved_model.load(str(path)).signatures
+def endpoints(version):
+    return tf.saved_model.load(str(version)).signatures
+
+
+def encoded(pixels, kind="png"):
+    return cv2.imencode(f".{kind}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def decoded(data):
+    return load_image(data.numpy())
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A model with all that an export can have, and its signatures."""
+    model = build("functional")
+    version = export_gradcam(model, tmp_path_factory.mktemp("served"), labels=LABELS, top_k=2)
+    return model, endpoints(version)
+
+
+# What is answered
 
 
 def test_the_exported_model_answers_what_the_explainer_answers(model, images, tmp_path):
-    export_gradcam(model, tmp_path)
+    version = export_gradcam(model, tmp_path)
     expected = GradCAM(model)(images)
-    answer = endpoints(tmp_path)["gradcam"](images=tf.constant(images))
+    answer = endpoints(version)["gradcam"](images=tf.constant(images))
+    assert sorted(answer) == ["class", "heatmap", "scores"]
     np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-6)
     np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
     np.testing.assert_array_equal(answer["class"], expected.target)
 
 
+def test_existing_clients_get_what_the_model_answers(model, images, tmp_path):
+    version = export_gradcam(model, tmp_path / "ours")
+    model.export(tmp_path / "kerass", verbose=False)
+    ours, kerass = endpoints(version)["serving_default"], endpoints(tmp_path / "kerass")["serving_default"]
+    assert ours.structured_input_signature == kerass.structured_input_signature
+    assert ours.structured_outputs == kerass.structured_outputs
+    (name,) = ours.structured_input_signature[1]
+    np.testing.assert_allclose(ours(**{name: tf.constant(images)})["output_0"], model(images), atol=1e-6)
+
+
+def test_a_class_is_explained_that_is_asked_for(served, images):
+    model, signatures = served
+    expected = GradCAM(model)(images, [4, 0, 2])
+    answer = signatures["gradcam_class"](images=tf.constant(images), class_index=tf.constant([4, 0, 2]))
+    np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
+    np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-6)
+    assert answer["class"].numpy().tolist() == [4, 0, 2]
+    assert [label.decode() for label in answer["label"].numpy()] == ["élan", "ant", "cat"]
+
+
+@pytest.mark.parametrize("wrong", [[0, 1, CLASSES], [0, -1, 0], [10**9, 0, 0], [0, 1], [0, 1, 2, 3]])
+def test_a_class_that_there_is_not_is_refused_with_a_sentence(served, images, wrong):
+    _, signatures = served
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="`class_index` must hold a class from 0 to 4 for"
+    ):
+        signatures["gradcam_class"](images=tf.constant(images), class_index=tf.constant(wrong))
+
+
+def test_the_best_classes_have_a_heatmap_each(served, images):
+    model, signatures = served
+    expected = GradCAM(model)(images, targets.TopClasses(2))
+    answer = signatures["gradcam_top_k"](images=tf.constant(images))
+    np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
+    np.testing.assert_array_equal(answer["class"], expected.target)
+    names = [[LABELS[index] for index in row] for row in expected.target.numpy()]
+    assert [[label.decode() for label in row] for row in answer["label"].numpy()] == names
+
+
+def test_every_signature_answers_no_images_with_nothing(served):
+    _, signatures = served
+    none = tf.zeros((0, SIDE, SIDE, 3))
+    (name,) = signatures["serving_default"].structured_input_signature[1]
+    given = {
+        "serving_default": {name: none},
+        "gradcam": {"images": none},
+        "gradcam_class": {"images": none, "class_index": tf.zeros(0, tf.int32)},
+        "gradcam_top_k": {"images": none},
+        "gradcam_bytes": {"image_bytes": tf.zeros(0, tf.string)},
+    }
+    assert given.keys() == signatures.keys()
+    for name, signature in signatures.items():
+        for answer in signature(**given[name]).values():
+            assert answer.shape[0] == 0
+
+
+def test_every_answer_has_the_axis_of_the_batch(served, images):
+    _, signatures = served
+    for count in (1, 2, 3):
+        for answer in signatures["gradcam_top_k"](images=tf.constant(images[:count])).values():
+            assert answer.shape[0] == count
+
+
+# Encoded photographs
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "webp", "gif"])
+def test_encoded_photographs_are_explained_as_they_are_read(served, kind):
+    if kind == "webp" and tf.__version__.startswith(("2.18", "2.19", "2.20")):
+        pytest.skip("TensorFlow reads WebP since 2.21")
+    model, signatures = served
+    photographs = [cv2.resize(noise(5, 6, 3), (60, 40)), cv2.resize(noise(5, 6, 3, seed=1), (9, 31))]
+    files = [encoded(each, kind) for each in photographs]
+    expected = GradCAM(model)(np.stack([load_image(file, size=(SIDE, SIDE)) for file in files]))
+    answer = signatures["gradcam_bytes"](image_bytes=tf.constant(files))
+    # A JPEG is decoded to pixels that differ by a little; each is rounded to one of 256 levels.
+    atol = 0.1 if kind == "jpg" else 0.02
+    for heatmap, data in zip(expected.heatmap.numpy(), answer["heatmap_png_bytes"], strict=True):
+        grey = cv2.imdecode(np.frombuffer(data.numpy(), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert grey.shape == (SIDE, SIDE)
+        assert grey.max() == 255
+        np.testing.assert_allclose(grey / 255, heatmap, atol=atol)
+    np.testing.assert_array_equal(answer["class"], expected.target)
+    assert [decoded(data).shape for data in answer["overlay_png_bytes"]] == [(40, 60, 3), (31, 9, 3)]
+
+
+def test_an_overlay_is_that_of_the_library(served):
+    _, signatures = served
+    photograph = noise(40, 60, 3)
+    answer = signatures["gradcam_bytes"](image_bytes=tf.constant([encoded(photograph)]))
+    heatmap = decoded(answer["heatmap_png_bytes"][0])[..., 0] / 255
+    difference = decoded(answer["overlay_png_bytes"][0]).astype(int) - tf_gradcam.overlay(photograph, heatmap)
+    # The heatmap that is sent has 256 levels: a colour may be one or two of them further.
+    assert np.abs(difference).max() <= 6
+
+
+def test_the_overlay_of_a_large_photograph_is_smaller_and_keeps_its_proportions(served):
+    _, signatures = served
+    answer = signatures["gradcam_bytes"](
+        image_bytes=tf.constant([encoded(np.zeros((2000, 500, 3), np.uint8))])
+    )
+    assert decoded(answer["overlay_png_bytes"][0]).shape == (1024, 256, 3)
+
+
+def announced(width, height):
+    """A PNG file of few bytes that announces so many pixels."""
+    data = io.BytesIO()
+    PIL.Image.new("L", (1, 1)).save(data, "PNG")
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return data.getvalue()[:16] + header + data.getvalue()[24:]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "`image_bytes` must be JPEG, PNG, GIF, BMP or WebP files"),
+        (b"<html>", "`image_bytes` must be JPEG, PNG, GIF, BMP or WebP files"),
+        (announced(60_000, 60_000), "100,000,000 pixels.*\\[60000\\] \\[60000\\]"),
+        (announced(0, 10), "`image_bytes` must be"),
+        (encoded(noise(40, 60, 3), "jpg")[:500], "Invalid JPEG data"),
+        (encoded(noise(40, 60, 3), "png")[:500], "Invalid PNG data"),
+        (encoded(noise(40, 60, 3), "jpg")[:10], "Invalid JPEG data"),
+    ],
+    ids=["nothing", "no image", "huge", "no width", "half a JPEG", "half a PNG", "start of a JPEG"],
+)
+def test_what_is_no_photograph_is_refused_with_a_sentence(served, data, told):
+    _, signatures = served
+    whole = encoded(noise(4, 4, 3))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=told):
+        signatures["gradcam_bytes"](image_bytes=tf.constant([whole, data]))
+    assert signatures["gradcam_bytes"](image_bytes=tf.constant([whole]))["class"].shape == 1  # and goes on
+
+
+@pytest.mark.parametrize("shape", [(SIDE, SIDE, 1), (SIDE, 12, 3)])
+def test_grey_and_oblong_photographs_are_squashed_to_what_the_model_takes(shape, tmp_path):
+    model = keras.Sequential([keras.Input(shape), *parts()])
+    version = export_gradcam(model, tmp_path)
+    answer = endpoints(version)["gradcam_bytes"](image_bytes=tf.constant([encoded(noise(40, 60, 3))]))
+    assert decoded(answer["heatmap_png_bytes"][0]).shape == (*shape[:2], 3)
+
+
+def test_photographs_whose_channels_come_first_are_turned(tmp_path):
+    images = keras.Input((3, SIDE, SIDE))
+    model = keras.Model(images, chain(images, [keras.layers.Permute((2, 3, 1)), *parts()]))
+    version = export_gradcam(model, tmp_path)
+    photograph = cv2.resize(noise(5, 6, 3), (60, 40))
+    fitted = load_image(photograph, size=(SIDE, SIDE)).transpose(2, 0, 1)[None]
+    expected = GradCAM(model)(fitted)
+    answer = endpoints(version)["gradcam_bytes"](image_bytes=tf.constant([encoded(photograph)]))
+    np.testing.assert_allclose(answer["scores"], expected.outputs, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(None, None, 3), (SIDE, SIDE, 13), (SIDE, 3)])
+def test_what_is_no_photograph_of_known_size_has_no_signature_for_bytes(shape, tmp_path):
+    # A signal is pooled by another layer.
+    convolution = keras.layers.Conv1D if len(shape) == 2 else keras.layers.Conv2D
+    pooling = keras.layers.GlobalAveragePooling1D if len(shape) == 2 else keras.layers.GlobalAveragePooling2D
+    body = [convolution(4, 3), pooling(), keras.layers.Dense(3, activation="softmax")]
+    version = export_gradcam(keras.Sequential([keras.Input(shape), *body]), tmp_path)
+    assert set(endpoints(version)) == {"serving_default", "gradcam", "gradcam_class"}
+
+
+# What can be asked for
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["finercam", "scorecam", "smoothgrad", "guided_backprop", "fullgrad"])
 def test_every_kind_of_method_can_be_exported(functional, images, method, tmp_path):
-    export_gradcam(functional, tmp_path, method=method)
-    answer = endpoints(tmp_path)["gradcam"](images=tf.constant(images))
+    version = export_gradcam(functional, tmp_path, method=method)
+    answer = endpoints(version)["gradcam"](images=tf.constant(images))
     np.testing.assert_allclose(
         answer["heatmap"], GradCAM(functional, method=method)(images).heatmap, atol=1e-5
     )
@@ -45,49 +238,117 @@ def test_a_method_that_calls_python_is_not_exported(functional, tmp_path):
         export_gradcam(functional, tmp_path, method=methods.smooth(methods.scorecam(progress=print)))
 
 
-def test_existing_clients_get_what_the_model_answers(model, images, tmp_path):
-    export_gradcam(model, tmp_path)
-    (answer,) = endpoints(tmp_path)["serving_default"](images=tf.constant(images)).values()
-    np.testing.assert_allclose(answer, model(images), atol=1e-6)
-
-
-def test_the_batch_is_open(functional, images, tmp_path):
-    export_gradcam(functional, tmp_path)
-    gradcam = endpoints(tmp_path)["gradcam"]
-    for count in (1, 2, 3):
-        assert gradcam(images=tf.constant(images[:count]))["heatmap"].shape == (count, SIDE, SIDE)
+def test_a_method_without_a_class_is_not_asked_for_one(functional, images, tmp_path):
+    signatures = endpoints(export_gradcam(functional, tmp_path, method="eigencam"))
+    assert set(signatures) == {"serving_default", "gradcam", "gradcam_bytes"}
+    with pytest.raises(ValueError, match="`top_k` needs classes to choose from"):
+        export_gradcam(functional, tmp_path, method="eigencam", top_k=2)
 
 
 @pytest.mark.slow
 def test_every_argument_changes_the_export(functional, images, tmp_path):
-    def heatmap(name, *args, raw=None, **options):
-        export_gradcam(functional, tmp_path / name, *args, **options)
+    def heatmap(name, raw=None, **options):
+        version = export_gradcam(functional, tmp_path / name, **{"layer": "conv2", **options})
         given = tf.constant(images if raw is None else raw)
-        return endpoints(tmp_path / name)["gradcam"](images=given)["heatmap"].numpy()
+        return endpoints(version)["gradcam"](images=given)["heatmap"].numpy()
 
     raw = (images * 30 + 128).clip(0, 255).astype("uint8")
-    plain = heatmap("plain", "conv2")
-    assert heatmap("size", "conv2", size=(5, 6)).shape == (3, 5, 6)
-    assert heatmap("grid", "conv2", size=None).shape == (3, 8, 8)
+    plain = heatmap("plain")
+    assert heatmap("size", size=(5, 6)).shape == (3, 5, 6)
+    assert heatmap("grid", size=None).shape == (3, 8, 8)
     for other in [
-        heatmap("layer", "conv1"),
-        heatmap("method", "conv2", method="hirescam"),
-        heatmap("interpolation", "conv2", interpolation="nearest"),
-        heatmap("preprocess", "conv2", preprocess=lambda x: tf.cast(x, tf.float32) / 9 - 3, raw=raw),
+        heatmap("layer", layer="conv1"),
+        heatmap("method", method="hirescam"),
+        heatmap("target", target=targets.Contrast()),
+        heatmap("interpolation", interpolation="nearest"),
+        heatmap("preprocess", preprocess=lambda x: tf.cast(x, tf.float32) / 9 - 3, raw=raw),
     ]:
         assert not np.allclose(plain, other, atol=1e-3)
 
 
+def test_a_frozen_export_answers_the_same_from_more_bytes(functional, images, tmp_path):
+    plain = export_gradcam(functional, tmp_path / "plain")
+    frozen = export_gradcam(functional, tmp_path / "frozen", frozen=True)
+    answers = [endpoints(each)["gradcam"](images=tf.constant(images)) for each in (plain, frozen)]
+    for name, expected in answers[0].items():
+        np.testing.assert_allclose(answers[1][name], expected, atol=1e-5)
+    assert (frozen / "saved_model.pb").stat().st_size > (plain / "saved_model.pb").stat().st_size
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_an_explainer_is_exported_with_all_that_it_has(functional, images, freeze, tmp_path):
+    cam = GradCAM(functional, ["conv1", "conv2"], method="hirescam", fuse="max")
+    version = export_gradcam(cam.freeze() if freeze else cam, tmp_path)
+    answer = endpoints(version)["gradcam"](images=tf.constant(images))
+    np.testing.assert_allclose(answer["heatmap"], cam(images).heatmap, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [{"layer": "conv1"}, {"method": "hirescam"}, {"preprocess": tf.identity}])
+def test_what_an_explainer_brings_along_is_not_given_twice(functional, more, tmp_path):
+    with pytest.raises(ValueError, match="must be left out where `model` is a GradCAM"):
+        export_gradcam(GradCAM(functional), tmp_path, **more)
+
+
+def test_a_target_is_explained_instead_of_the_class(functional, images, tmp_path):
+    version = export_gradcam(functional, tmp_path, target=targets.Value(1))
+    signatures = endpoints(version)
+    assert set(signatures) == {"serving_default", "gradcam", "gradcam_bytes"}
+    answer = signatures["gradcam"](images=tf.constant(images))
+    assert sorted(answer) == ["heatmap", "scores"]
+    expected = GradCAM(functional)(images, targets.Value(1)).heatmap
+    np.testing.assert_allclose(answer["heatmap"], expected, atol=1e-5)
+
+
 def test_raw_photographs_of_any_size_go_in_with_preprocess(functional, tmp_path):
-    export_gradcam(functional, tmp_path, preprocess=lambda x: tf.image.resize(x, (SIDE, SIDE)))
-    raw = np.random.default_rng(0).integers(0, 255, (2, 30, 40, 3), dtype="uint8")
-    assert endpoints(tmp_path)["gradcam"](images=tf.constant(raw))["heatmap"].shape == (2, 30, 40)
+    version = export_gradcam(functional, tmp_path, preprocess=lambda x: tf.image.resize(x, (SIDE, SIDE)))
+    signatures = endpoints(version)
+    assert signatures["gradcam"](images=tf.constant(noise(2, 30, 40, 3)))["heatmap"].shape == (2, 30, 40)
+    # Existing clients know nothing of it.
+    (given,) = signatures["serving_default"].structured_input_signature[1].values()
+    assert given == tf.TensorSpec((None, SIDE, SIDE, 3), tf.float32, given.name)
+
+
+def test_preprocess_is_given_the_pixels_of_encoded_photographs(functional, tmp_path):
+    version = export_gradcam(functional, tmp_path, preprocess=lambda x: x / 100 - 1)
+    photograph = noise(SIDE, SIDE, 3)
+    answer = endpoints(version)["gradcam_bytes"](image_bytes=tf.constant([encoded(photograph)]))
+    expected = functional(photograph[None] / np.float32(100) - 1)
+    np.testing.assert_allclose(answer["scores"], expected, atol=1e-5)
 
 
 def test_a_unit_without_sigmoid_has_no_class(images, tmp_path):
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *parts()[:-1], keras.layers.Dense(1)])
-    export_gradcam(model, tmp_path)
-    assert sorted(endpoints(tmp_path)["gradcam"].structured_outputs) == ["heatmap", "scores"]
+    signatures = endpoints(export_gradcam(model, tmp_path))
+    assert sorted(signatures["gradcam"].structured_outputs) == ["heatmap", "scores"]
+    assert "gradcam_class" not in signatures
+
+
+def test_a_unit_that_says_yes_or_no_has_two_classes(images, tmp_path):
+    body = [*parts()[:-1], keras.layers.Dense(1, activation="sigmoid")]
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *body])
+    signatures = endpoints(export_gradcam(model, tmp_path, labels=["good", "bad"]))
+    answer = signatures["gradcam_class"](images=tf.constant(images), class_index=tf.constant([0, 1, 1]))
+    assert answer["label"].numpy().tolist() == [b"good", b"bad", b"bad"]
+    np.testing.assert_allclose(answer["heatmap"], GradCAM(model)(images, [0, 1, 1]).heatmap, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [["ant"], [*LABELS, "fly"]])
+def test_labels_that_are_not_one_for_each_class_are_refused(functional, labels, tmp_path):
+    with pytest.raises(ValueError, match="`labels` must have a name for each class. Received: [16] for"):
+        export_gradcam(functional, tmp_path, labels=labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("labels", ["abcde", [1, 2, 3, 4, 5]])
+def test_labels_that_are_no_names_are_refused(functional, labels, tmp_path):
+    with pytest.raises(TypeError, match="`labels` must be a list of str"):
+        export_gradcam(functional, tmp_path, labels=labels)
+
+
+@pytest.mark.parametrize("top_k", [0, CLASSES + 1, 1.5, True, "2"])
+def test_a_number_of_best_classes_that_makes_no_sense_is_refused(functional, top_k, tmp_path):
+    with pytest.raises(ValueError, match="`top_k` must be a whole number from 1 to 5. Received: top_k="):
+        export_gradcam(functional, tmp_path, top_k=top_k)
 
 
 def test_a_model_that_was_never_called_is_refused(tmp_path):
@@ -95,11 +356,69 @@ def test_a_model_that_was_never_called_is_refused(tmp_path):
         export_gradcam(keras.Sequential(parts()), tmp_path)
 
 
+def test_a_model_of_several_outputs_is_refused(tmp_path):
+    images = keras.Input((SIDE, SIDE, 3))
+    scores = chain(images, parts())
+    model = keras.Model(images, [scores, scores * 2])
+    with pytest.raises(ValueError, match="`model` must have one output to be served"):
+        export_gradcam(model, tmp_path, target=targets.Output(0))
+
+
 def test_the_model_can_be_explained_after_its_export(images, tmp_path):
     model = build("functional")
     before = GradCAM(model)(images).map
     export_gradcam(model, tmp_path)
     np.testing.assert_array_equal(GradCAM(model)(images).map, before)
+
+
+# The folder
+
+
+def test_each_export_is_the_next_version(functional, tmp_path):
+    folder = tmp_path / "deep" / "cat"
+    (folder / "7").mkdir(parents=True)
+    (folder / "notes").mkdir()
+    assert export_gradcam(functional, folder) == folder / "8"
+    assert export_gradcam(functional, folder) == folder / "9"
+    assert sorted(each.name for each in folder.iterdir()) == ["7", "8", "9", "notes"]
+
+
+def test_an_export_that_fails_leaves_nothing_behind(functional, tmp_path, monkeypatch):
+    def fail(path, *_):
+        assert any(tmp_path.glob(".unfinished-*/saved_model.pb"))  # It was about to be done.
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("tf_gradcam.export._write_manifest", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        export_gradcam(functional, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_tells_what_was_exported(tmp_path):
+    def halved(images):
+        return images / 2
+
+    model = build("nested")
+    version = export_gradcam(model, tmp_path, labels=LABELS, top_k=3, preprocess=halved, size=(4, 5))
+    manifest = json.loads((version / "assets.extra" / "gradcam.json").read_text("utf-8"))
+    assert manifest["layer"] == ["inner/relu2"]
+    assert manifest["method"] == "gradcam"
+    assert manifest["preprocess"].endswith("halved")
+    assert manifest["labels"] == LABELS
+    assert (manifest["top_k"], manifest["size"], manifest["frozen"]) == (3, [4, 5], False)
+    assert set(manifest["signatures"]) == set(endpoints(version))
+    assert manifest["versions"]["tensorflow"] == tf.__version__
+    same = export_gradcam(model, tmp_path)
+    model.layers[-1].bias.assign_add(tf.ones(CLASSES))
+    other = export_gradcam(model, tmp_path)
+    checksums = [
+        json.loads((each / "assets.extra" / "gradcam.json").read_text("utf-8"))["weights_sha256"]
+        for each in (version, same, other)
+    ]
+    assert checksums[0] == checksums[1] != checksums[2]
+
+
+# Without this library
 
 
 @pytest.mark.slow
@@ -110,7 +429,7 @@ def test_it_loads_where_this_library_is_not(functional, images, tmp_path):
 import sys
 sys.modules["tf_gradcam"] = sys.modules["keras"] = None
 import numpy, tensorflow
-gradcam = tensorflow.saved_model.load("model").signatures["gradcam"]
+gradcam = tensorflow.saved_model.load("model/1").signatures["gradcam"]
 numpy.save("heatmap.npy", gradcam(images=tensorflow.constant(numpy.load("images.npy")))["heatmap"])
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
@@ -118,21 +437,7 @@ numpy.save("heatmap.npy", gradcam(images=tensorflow.constant(numpy.load("images.
     np.testing.assert_allclose(np.load(tmp_path / "heatmap.npy"), expected, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_saved_model_cli_runs_both_endpoints(functional, images, tmp_path):
-    """The command line loads as TensorFlow Serving does: by the signatures alone."""
-    command = shutil.which("saved_model_cli", path=sysconfig.get_path("scripts"))
-    export_gradcam(functional, tmp_path / "model")
-    np.save(tmp_path / "images.npy", images)
-    for signature in ("gradcam", "serving_default"):
-        arguments = ["run", "--dir", "model", "--tag_set", "serve", "--signature_def", signature]
-        arguments += ["--inputs", "images=images.npy", "--outdir", "."]
-        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-        subprocess.run([sys.executable, command, *arguments], cwd=tmp_path, check=True, env=quiet)
-    expected = GradCAM(functional)(images)
-    np.testing.assert_allclose(np.load(tmp_path / "heatmap.npy"), expected.heatmap, atol=1e-5)
-    np.testing.assert_array_equal(np.load(tmp_path / "class.npy"), expected.target)
-    np.testing.assert_allclose(np.load(tmp_path / "output_0.npy"), expected.outputs, atol=1e-6)
+# Several inputs
 
 
 def two_inputs(arrange):
@@ -149,12 +454,15 @@ def two_inputs(arrange):
 )
 def test_a_model_of_several_inputs_takes_them_by_name(arrange, images, tmp_path):
     model, table = two_inputs(arrange), np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    export_gradcam(model, tmp_path)
+    signatures = endpoints(export_gradcam(model, tmp_path))
+    given = {"image": tf.constant(images), "table": tf.constant(table)}
     expected = GradCAM(model)(arrange(images, table))
-    answer = endpoints(tmp_path)["gradcam"](image=tf.constant(images), table=tf.constant(table))
+    answer = signatures["gradcam"](**given)
     np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
     np.testing.assert_array_equal(answer["class"], expected.target)
-    (scores,) = endpoints(tmp_path)["serving_default"](
-        image=tf.constant(images), table=tf.constant(table)
-    ).values()
+    (scores,) = signatures["serving_default"](**given).values()
     np.testing.assert_allclose(scores, expected.outputs, atol=1e-6)
+    asked = signatures["gradcam_class"](**given, class_index=tf.constant([0, 1, 2]))
+    expected = GradCAM(model)(arrange(images, table), [0, 1, 2])
+    np.testing.assert_allclose(asked["heatmap"], expected.heatmap, atol=1e-5)
+    assert "gradcam_bytes" not in signatures

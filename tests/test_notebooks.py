@@ -9,8 +9,11 @@ import pytest
 NOTEBOOKS = sorted((pathlib.Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
-def test_there_is_a_quickstart():
-    assert [notebook.name for notebook in NOTEBOOKS] == ["quickstart.ipynb"]
+PICTURES = {"quickstart": 4, "serving": 3}
+
+
+def test_every_notebook_says_how_many_pictures_it_draws():
+    assert [notebook.stem for notebook in NOTEBOOKS] == list(PICTURES)
 
 
 @pytest.mark.slow
@@ -23,7 +26,7 @@ def test_the_notebook_runs_from_top_to_bottom(path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     text = "".join(output.get("text", "") for output in outputs)
-    assert len(pictures) == 4
+    assert len(pictures) == PICTURES[path.stem]
     assert "Egyptian cat" in text
     assert not [
         output for output in outputs if output.get("name") == "stderr" and "Warning" in output["text"]

@@ -44,6 +44,7 @@ ARROWS = {
     "checkpoint": set(),
     "pretrained": {"checkpoint"},
     "visualize": {"image"},
+    "serving": {"image", "parameters", "visualize"},
     "gradients": {"formulas", "forward", "inputs", "layers", "maps", "scene", "targets"},
     "frozen": set(),
     "cam": {"choice", "forward", "frozen", "gradients", "inputs", "layers", "maps", "methods", "scene"}
@@ -52,7 +53,7 @@ ARROWS = {
     "encoded": {"image", "visualize"},
     "plain": {"forward"},
     "convert": {"cam", "choice", "frozen", "layers", "plain"},
-    "export": {"__init__", "cam", "encoded", "inputs", "layers", "methods", "scene", "targets"},
+    "export": {"__init__", "cam", "convert", "encoded", "inputs", "layers", "methods", "scene", "targets"},
     "classifier": {"pretrained"},
     "cli": {*MODULES} - {"__main__", "cli"},
     "__main__": {"cli"},

@@ -39,13 +39,14 @@ def test_the_python_examples_run_as_they_stand(tmp_path, monkeypatch):
     cv2.imwrite("cat.jpg", photographs[0])
     names = {
         "keras": keras,
+        "tf": tf,
         "model": build(300, "softmax"),
         "preprocess_input": keras.applications.resnet50.preprocess_input,
         "photographs": photographs,
         "images": photographs / 255,
         "batches": [photographs],
     }
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for block in blocks[:3]:
         exec(block, names)
     assert names["heatmap"].shape == names["picture"].shape[:2] == (224, 224)

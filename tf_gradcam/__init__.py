@@ -14,7 +14,7 @@ _HOMES = {
     "visualize": ["colorize", "overlay", "overlay_concepts", "show"],
     "export": ["export_gradcam"],
 }
-_MODULES = ["methods", "pretrained", "targets"]
+_MODULES = ["methods", "pretrained", "serving", "targets"]
 __all__ = sorted(["__version__", *_MODULES, *(name for names in _HOMES.values() for name in names)])
 
 

@@ -43,7 +43,7 @@ def load_classifier(model: str, preprocess: str | None = None, labels: str | Non
     if model == EMBEDDED:
         classifier = Classifier(pretrained.efficientnet_lite0(), pretrained.preprocess, pretrained.labels())
     elif model.lower().endswith(_MODEL_FILES):
-        classifier = Classifier(_load_model(model), lambda images: images, None)
+        classifier = Classifier(_load_model(model), unchanged, None)
     else:
         classifier = _build_application(model)
     if preprocess:
@@ -52,6 +52,11 @@ def load_classifier(model: str, preprocess: str | None = None, labels: str | Non
         lines = pathlib.Path(labels).read_text(encoding="utf-8").strip().splitlines()
         classifier = classifier._replace(labels=tuple(line.strip() for line in lines))
     return classifier
+
+
+def unchanged(images):
+    """Return what a model takes as it is: the preprocessing of a file that was given none."""
+    return images
 
 
 def _load_model(path):

@@ -32,6 +32,7 @@ from tf_gradcam import __version__
 _PHOTO_FILES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _LONGEST_SIDE = 512
 _JSON = "explanations.json"
+_FORMATS = ("tensorflow", "litert", "onnx", "openvino")  # of an export
 _EVERY_CLASS = "every class"  # the label of a map that no class was chosen for
 _BATCH = 16  # photographs that are read, explained or written at a time
 _PIXELS = 64_000_000  # of heatmaps at a time: with more, there are fewer photographs in a batch
@@ -130,6 +131,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_explain_options(demo, out="tf_gradcam_demo")
     demo.set_defaults(run=_demo)
+    export = commands.add_parser(
+        "export",
+        help="save a model together with its heatmaps, for a server or a device",
+        description="Write a version folder DIR/1 for TensorFlow Serving, or one file for another runtime. A "
+        "named model, or one with --preprocess, then takes uint8 pixels.",
+    )
+    _add_export_options(export)
+    export.set_defaults(run=_export)
+    check = commands.add_parser(
+        "serve-check",
+        help="run every signature of an exported model on a photograph",
+        description="Run every signature as a server would, and draw the heatmaps on NAME-served.png.",
+        epilog="Exit code: 0; 1 when a signature couldn't be run; 2 for wrong usage.",
+    )
+    check.add_argument(
+        "exported", metavar="DIR", help="a model's folder, whose newest version is run, or a version's"
+    )
+    check.add_argument("photo", metavar="PHOTO", help="file of a photograph")
+    _add_out_option(check, "gradcam")
+    check.set_defaults(run=_serve_check)
     layers = commands.add_parser(
         "layers",
         help="list the layers of a model that can be explained",
@@ -156,14 +177,63 @@ def _add_model_option(parser) -> None:
     )
 
 
-def _add_explain_options(parser, out) -> None:
-    _add_model_option(parser)
+def _add_layer_option(parser) -> None:
     parser.add_argument(
         "--layer",
         action="append",
         metavar="L",
         help="name or path of a layer; several times for several, fused (default: the last with a map)",
     )
+
+
+def _add_out_option(parser, out) -> None:
+    parser.add_argument("--out", default=out, metavar="DIR", help="folder to write to (default: %(default)s)")
+
+
+def _add_classifier_options(parser) -> None:
+    parser.add_argument(
+        "--labels", metavar="FILE", help="text file with a class per line (default: ImageNet's)"
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="NAME|MODULE:FUNCTION",
+        help="what the RGB pixels in 0..255, float32 (1, H, W, C), go through before the model: a module of "
+        "keras.applications such as resnet50; unit, for [0, 1]; or a function of your own, looked up in the "
+        "current folder too (default: a named model's own; for a file, nothing). The photograph is squashed "
+        f"to the model's size; a model with no fixed size sees it with at most {_LONGEST_SIDE} pixels a side",
+    )
+
+
+def _add_export_options(parser) -> None:
+    _add_model_option(parser)
+    _add_layer_option(parser)
+    parser.add_argument(
+        "--method", default="gradcam", metavar="M", help="see `tf-gradcam methods` (default: %(default)s)"
+    )
+    _add_classifier_options(parser)
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR|FILE",
+        help="folder of the model's versions; for other formats a file that ends in .tflite, .onnx or .xml",
+    )
+    parser.add_argument(
+        "--format",
+        choices=_FORMATS,
+        default=_FORMATS[0],
+        help="what to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frozen", action="store_true", help="fold the weights into the graph: faster, but larger"
+    )
+    parser.add_argument(
+        "--top-k", type=_count, metavar="K", help="also write a signature that explains the K best classes"
+    )
+
+
+def _add_explain_options(parser, out) -> None:
+    _add_model_option(parser)
+    _add_layer_option(parser)
     parser.add_argument(
         "--fuse",
         metavar="F",
@@ -200,7 +270,7 @@ def _add_explain_options(parser, out) -> None:
         help="only the K strongest channels of the layer, for the methods that try them one by one, such as "
         "scorecam (default: all)",
     )
-    parser.add_argument("--out", default=out, metavar="DIR", help="folder to write to (default: %(default)s)")
+    _add_out_option(parser, out)
     parser.add_argument(
         "--alpha", type=float, default=0.4, metavar="A", help="opacity of the heatmap (default: %(default)s)"
     )
@@ -215,17 +285,7 @@ def _add_explain_options(parser, out) -> None:
         help="of overlays and heatmaps; jpg is smaller and written in a tenth of the time, but not exact "
         "(default: %(default)s)",
     )
-    parser.add_argument(
-        "--labels", metavar="FILE", help="text file with a class per line (default: ImageNet's)"
-    )
-    parser.add_argument(
-        "--preprocess",
-        metavar="NAME|MODULE:FUNCTION",
-        help="what the RGB pixels in 0..255, float32 (1, H, W, C), go through before the model: a module of "
-        "keras.applications such as resnet50; unit, for [0, 1]; or a function of your own, looked up in the "
-        "current folder too (default: a named model's own; for a file, nothing). The photograph is squashed "
-        f"to the model's size; a model with no fixed size sees it with at most {_LONGEST_SIDE} pixels a side",
-    )
+    _add_classifier_options(parser)
 
 
 def _count(text) -> int:
@@ -257,6 +317,138 @@ def _demo(arguments) -> int:
         photographs = itertools.groupby(explained, key=lambda answer: answer.row["file"])
         _draw_comparison([list(own) for _, own in photographs], path, arguments)
     return _finish([answer.row for answer in answers], arguments.out)
+
+
+def _export(arguments) -> int:
+    _import_tensorflow()
+    from tf_gradcam import export_gradcam
+    from tf_gradcam.classifier import load_classifier, unchanged
+    from tf_gradcam.convert import SUFFIXES
+
+    meant = [name for name, suffix in SUFFIXES.items() if suffix == pathlib.Path(arguments.out).suffix]
+    if meant and arguments.format == "tensorflow":
+        raise ValueError(
+            f"`--out` must be a folder for --format tensorflow. Received: {arguments.out}. "
+            f"Say --format {meant[0]} for a file."
+        )
+    classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
+    options = {"frozen": arguments.frozen, "labels": classifier.labels, "top_k": arguments.top_k}
+    if arguments.format != "tensorflow":
+        for name in [name for name in ("frozen", "top_k") if options[name]]:
+            raise ValueError(f"`--{name.replace('_', '-')}` is for --format tensorflow alone. Leave it out.")
+        options = {}
+    layer = arguments.layer[0] if arguments.layer and len(arguments.layer) == 1 else arguments.layer
+    try:
+        written = export_gradcam(
+            classifier.model,
+            arguments.out,
+            layer=layer,
+            method=arguments.method,
+            preprocess=None if classifier.preprocess is unchanged else classifier.preprocess,
+            format=arguments.format,
+            **options,
+        )
+    except NotImplementedError as error:  # what TensorFlow raises where NumPy is given its tensors
+        raise ValueError(
+            "`--preprocess` must be written in operations of TensorFlow or Keras to be exported. "
+            f"Received: {arguments.preprocess}: {error}"
+        ) from error
+    print(f"{_printable(written)} is written.")
+    if arguments.format == "tensorflow":
+        print(f"See what it answers: tf-gradcam serve-check {_printable(arguments.out)} PHOTO")
+    return 0
+
+
+def _serve_check(arguments) -> int:
+    _import_tensorflow()
+    import numpy as np
+    import tensorflow as tf
+    from matplotlib import pyplot
+
+    from tf_gradcam import load_image, serving, show
+
+    version = _newest(arguments.exported)
+    photograph = load_image(arguments.photo)
+    served = tf.saved_model.load(str(version))  # It must live as long as its signatures.
+    known = _image_of(served.signatures.get("serving_default"))
+    rows, heatmaps, failed, index = [], {}, {}, 0
+    for name, signature in served.signatures.items():
+        try:
+            given = {
+                each.name: _given(each, photograph, arguments.photo, index, known)
+                for each in signature.structured_input_signature[1].values()
+            }
+            signature(**given)  # The first call loads what takes its time.
+            start = time.perf_counter()
+            answers = serving.answers(signature(**given))
+            seconds = time.perf_counter() - start
+            index = int(np.ravel(answers.get("class", index))[0])  # to ask for what was predicted
+            heatmaps |= _heatmaps(name, answers)
+        except Exception as error:  # Whatever is wrong with one signature, the others still count.
+            failed[name] = error
+            continue
+        shapes = ", ".join(f"{each} {_shape(values.shape)}" for each, values in answers.items())
+        rows.append((name, ", ".join(given), shapes, f"{seconds:.3f}"))
+    _print_table(("signature", "takes", "answers", "seconds"), rows)
+    if heatmaps:
+        out = pathlib.Path(arguments.out)
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{_safe_name(arguments.photo)}-served.png"
+        figure = show([photograph] * len(heatmaps), list(heatmaps.values()), titles=list(heatmaps))
+        figure.savefig(path)
+        pyplot.close(figure)
+        print(f"The heatmaps are in {_printable(path)}")
+    for name, error in failed.items():
+        print(f"tf-gradcam: error: {_printable(name)}: {_one_line(error)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _newest(folder) -> pathlib.Path:
+    """Return the version that a server would run, or the folder itself where it is one."""
+    folder = pathlib.Path(folder)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    numbers = [int(each.name) for each in folder.glob("*/") if each.name.isdecimal()]
+    if not numbers:
+        raise FileNotFoundError(
+            "`DIR` must be a model's folder of versions, or one of them, as `tf-gradcam export` writes it. "
+            f"Received: {folder}"
+        )
+    return folder / str(max(numbers))
+
+
+def _image_of(signature):
+    """Return the spec of the first image that a signature takes, if it takes one."""
+    specs = [] if signature is None else signature.structured_input_signature[1].values()
+    return next((spec for spec in specs if spec.shape.rank == 4), None)
+
+
+def _given(spec, photograph, path, index, known):
+    """Return what a signature takes: a photograph's bytes or pixels, or the class `index`.
+
+    Where the spec is open, the pixels have the size that the model's own spec tells, `known`.
+    """
+    import tensorflow as tf
+
+    if spec.dtype == tf.string:
+        return tf.constant([pathlib.Path(path).read_bytes()])
+    if spec.name == "class_index":
+        return tf.constant([index], spec.dtype)
+    size = known if spec.shape.rank == 4 and known is not None and None in spec.shape[1:] else spec
+    return tf.cast(_fitted(photograph, size), spec.dtype)
+
+
+def _heatmaps(name, answers) -> dict[str, Any]:
+    """Return the heatmaps in the answers of a signature, each with its title."""
+    import numpy as np
+
+    from tf_gradcam import serving
+
+    if not {"heatmap", "heatmap_png_bytes"} & answers.keys():
+        return {}
+    named = answers.get("label", answers.get("class"))
+    titles = [name] if named is None else [f"{name}: {each}" for each in np.ravel(named)]
+    return {title: serving.heatmap(answers, rank=rank) for rank, title in enumerate(titles)}
 
 
 def _layers(arguments) -> int:
@@ -713,11 +905,17 @@ def _load(photo):
 
 def _model_input(image, model):
     """Return a photograph as `model` takes it, but for preprocessing: float32 `(1, h, w, C)` in 0..255."""
+    from tf_gradcam import layers
+
+    return _fitted(image, layers.specs_of(model))
+
+
+def _fitted(image, spec):
+    """Return a photograph of the shape that a spec tells: float32 `(1, h, w, C)` in 0..255."""
     import cv2
 
-    from tf_gradcam import inputs, layers, load_image
+    from tf_gradcam import inputs, load_image
 
-    spec = layers.specs_of(model)
     shape = tuple(getattr(spec, "shape", ()))
     channels_first = inputs.is_channels_first(shape)
     if channels_first:
@@ -758,14 +956,17 @@ def _unique_names(photos) -> list[str]:
     """Return a name for the pictures of each photograph: its file's, made safe, and numbered where taken."""
     names, taken, numbers = [], set(), collections.Counter()
     for photo in photos:
-        stem = re.sub(r"[^\w.-]+", "_", pathlib.Path(photo.file).stem)[:50].strip("._-") or "photo"
-        name = stem
+        stem = name = _safe_name(photo.file)
         while name.casefold() in taken:  # There are file systems that can't tell Cat from cat.
             numbers[stem.casefold()] += 1
             name = f"{stem}_{numbers[stem.casefold()] + 1}"
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def _safe_name(file) -> str:
+    return re.sub(r"[^\w.-]+", "_", pathlib.Path(file).stem)[:50].strip("._-") or "photo"
 
 
 def _look(arguments) -> dict:

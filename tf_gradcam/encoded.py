@@ -9,12 +9,15 @@ from tf_gradcam.visualize import colorize
 LONGEST_SIDE = 1024  # of an overlay: more than a screen shows would only keep the server busy
 _ALPHA = 0.4  # the colours' weight, as `overlay` has it
 _HEADER = 30  # bytes that tell the size of all but a JPEG
+_EXIF_WITHIN = 2**16  # bytes: it is a JPEG's first segment or the second, and the orientation at its start
+_MOST_TAGS = 64
+_ORIENTATION = 0x112
 
 
 def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
     """Return the pixels of a JPEG, PNG, GIF (its first frame), BMP or WebP file, `(H, W, channels)` uint8.
 
-    As `load_image`, but for the orientation that a JPEG may tell: it is not looked at.
+    As `load_image`, upright by the orientation that a JPEG tells. That of other files is not looked at.
 
     Args:
         data: the file, a scalar string.
@@ -42,7 +45,8 @@ def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
         # Some formats know no grey.
         decoded = tf.io.decode_image(tf.identity(data), channels=3, expand_animations=False)
     decoded.set_shape([None, None, 3])
-    return decoded if channels == 3 else tf.image.rgb_to_grayscale(decoded)
+    upright = _turned(decoded, _orientation(data))
+    return upright if channels == 3 else tf.image.rgb_to_grayscale(upright)
 
 
 def _announced_size(data) -> tuple[tf.Tensor, tf.Tensor]:
@@ -81,6 +85,47 @@ def _jpeg_size(data):
     return tf.io.extract_jpeg_shape(data, tf.int64)[:2]
 
 
+def _orientation(data) -> tf.Tensor:
+    """Return the orientation that the EXIF of a JPEG tells, 1 to 8; 1 where it tells none.
+
+    Source: JEITA CP-3451, "Exchangeable image file format", 4.6: TIFF's header and first directory, in either
+    order of bytes, after `"Exif\\0\\0"`.
+    """
+    start = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, _EXIF_WITHIN), tf.uint8), tf.int32)
+    mark = list(b"Exif\0\0")
+    # What a file refers to may lie beyond it: there it is 0.
+    stored = tf.concat([start, tf.zeros(16, tf.int32)], axis=0)
+    last = tf.size(stored) - 1
+    windows = tf.stack([stored[place : last - 8 + place] for place in range(len(mark))], axis=1)
+    found = tf.reduce_all(windows == mark, axis=1)
+    tiff = tf.argmax(tf.cast(found, tf.int32), output_type=tf.int32) + len(mark)
+
+    def number(place, length):
+        places = tf.clip_by_value(tf.expand_dims(place, -1) + tf.range(length), 0, last)
+        parts = tf.gather(stored, places)
+        parts = tf.where(little_endian, parts, tf.reverse(parts, [-1]))
+        return tf.reduce_sum(parts * 256 ** tf.range(length), axis=-1)
+
+    little_endian = stored[tf.minimum(tiff, last)] == ord("I")
+    directory = tiff + number(tiff + 4, 4)
+    tags = directory + 2 + 12 * tf.range(tf.minimum(number(directory, 2), _MOST_TAGS))
+    told = tf.boolean_mask(number(tags + 8, 2), number(tags, 2) == _ORIENTATION)
+    orientation = tf.concat([told, [1]], axis=0)[0]
+    told_one = tf.reduce_all(stored[:2] == [0xFF, 0xD8]) & tf.reduce_any(found)
+    return tf.where(told_one & (orientation >= 1) & (orientation <= 8), orientation, 1)
+
+
+def _turned(pixels, orientation):
+    """Return pixels upright: the orientations from 5 on lie on their side."""
+
+    def is_one_of(*several):
+        return tf.reduce_any(orientation == tf.constant(several))
+
+    pixels = tf.cond(orientation >= 5, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
+    pixels = tf.cond(is_one_of(2, 3, 6, 7), lambda: tf.reverse(pixels, [1]), lambda: pixels)
+    return tf.cond(is_one_of(3, 4, 7, 8), lambda: tf.reverse(pixels, [0]), lambda: pixels)
+
+
 def resize(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Squash or stretch to `(height, width)` as `image.resize` does: `(H, W, C)` uint8 in and out."""
     # Two steps, because a banner may shrink along one axis and grow along the other.
@@ -97,7 +142,7 @@ def shrink(pixels: tf.Tensor) -> tf.Tensor:
 
 def heatmap_png(heatmap: tf.Tensor) -> tf.Tensor:
     """Return a grey PNG file of a heatmap `(H, W)` in `[0, 1]`: 255 where it is 1."""
-    return tf.io.encode_png(_levels(heatmap)[..., None])
+    return tf.io.encode_png(_levels(heatmap)[..., None], compression=1)
 
 
 def overlay_png(pixels: tf.Tensor, heatmap: tf.Tensor) -> tf.Tensor:
@@ -106,7 +151,7 @@ def overlay_png(pixels: tf.Tensor, heatmap: tf.Tensor) -> tf.Tensor:
     palette = colorize(np.arange(256)[None] / 255)[0].astype(np.float32)
     colors = tf.gather(palette, tf.cast(_levels(fitted), tf.int32))
     mixed = _ALPHA * colors + (1 - _ALPHA) * tf.cast(pixels, tf.float32)
-    return tf.io.encode_png(tf.cast(tf.round(mixed), tf.uint8))
+    return tf.io.encode_png(tf.cast(tf.round(mixed), tf.uint8), compression=1)
 
 
 def _levels(heatmap):

@@ -1,4 +1,4 @@
-"""Save a model together with its Grad-CAM, for TensorFlow Serving."""
+"""Save a model together with its Grad-CAM, for a server or a device."""
 
 import datetime
 import hashlib
@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tf_gradcam import __version__, encoded, layers, scene, targets
 from tf_gradcam.cam import GradCAM, Layers
+from tf_gradcam.convert import convert
 from tf_gradcam.inputs import is_channels_first, opened
 from tf_gradcam.methods import Method
 
@@ -32,10 +33,12 @@ def export_gradcam(
     interpolation: str = "bilinear",
     frozen: bool = False,
     top_k: int | None = None,
+    format: str = "tensorflow",
 ) -> pathlib.Path:
-    """Write a SavedModel that answers scores and heatmaps. It can be loaded without this library.
+    """Write a model that answers scores and heatmaps, for a server or a device that needs no tf_gradcam.
 
-    Its batch is open, also to no images at all, and every output has the batch's axis. The signatures:
+    By default it is a SavedModel, for TensorFlow Serving. Its batch is open, also to no images at all, and
+    every output has the batch's axis. The signatures:
 
     * `serving_default`: what `model.export` writes, so that existing clients notice nothing.
     * `gradcam`: from `images`, what the model takes (several inputs keep their names), to `scores`, what the
@@ -54,11 +57,16 @@ def export_gradcam(
 
     A class out of range, or bytes that are no image, are refused with a sentence, as INVALID_ARGUMENT.
 
+    Other formats are one file with what `gradcam` answers but for the label, the weights folded in, and only
+    operations that the runtime itself has. It takes images of the model's height and width, uint8 where there
+    is a `preprocess`. The file is run beside TensorFlow before it gets its name.
+
     Args:
         model: a built `keras.Model` with one output, as `GradCAM` takes it; or a `GradCAM`, which brings
             `layer`, `method` and `preprocess` along.
         path: the model's folder. The version is a number in it, the next one that is free: `"models/cat"` for
-            `"models/cat/1"`. A version appears whole or not at all.
+            `"models/cat/1"`. A version appears whole or not at all. For other formats the file, which is
+            replaced if it is there.
         layer: the layer to explain; see `GradCAM`.
         method: the formula; see `GradCAM`.
         target: what `gradcam` and `gradcam_bytes` explain, for every image, in place of its predicted class;
@@ -72,14 +80,18 @@ def export_gradcam(
         frozen: whether the heatmaps come from a graph with the weights folded in; see `GradCAM.freeze`. It is
             faster, and the file holds the weights once more for each signature.
         top_k: how many classes `gradcam_top_k` explains.
+        format: `"tensorflow"`; or `"litert"` for a `.tflite`, `"onnx"` for an `.onnx`, `"openvino"` for an
+            `.xml` and a `.bin` beside it. These have no `labels` and no `top_k`, and are always frozen.
 
     Returns:
-        The version's folder. It holds a manifest, `assets.extra/gradcam.json`: layer, method, labels,
-        versions and a checksum of the weights.
+        The file; or the version's folder, which holds a manifest, `assets.extra/gradcam.json`: layer, method,
+        labels, versions and a checksum of the weights.
 
     Raises:
+        ImportError: if the packages for another format are missing.
         TypeError, ValueError: as `GradCAM` does, or if `model` isn't built or has several outputs, if
-            `method` reports its progress, or if `labels` or `top_k` don't fit the model's classes.
+            `method` reports its progress, if `labels` or `top_k` don't fit the model's classes or the format,
+            or if another format has no such operations; then the operation is named, and what to do.
 
     Example:
 
@@ -90,6 +102,9 @@ def export_gradcam(
     """
     cam = _explainer(model, layer, method, preprocess)
     _check_method(cam.method)
+    if format != "tensorflow":
+        _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k)
+        return convert(cam, path, format, target=target, size=size, interpolation=interpolation)
     specs = layers.specs_of(cam.model)
     endpoints = {"serving_default": (_padded(lambda *images: cam.model(*images)), [specs])}
     explainer = cam.freeze() if frozen else cam
@@ -130,6 +145,15 @@ def _check_method(method) -> None:
                 f"`method` must not report its progress: a server can't call Python. Received: {method}"
             )
         method = getattr(method, "method", None)
+
+
+def _check_savedmodel_only(format, **options) -> None:
+    for name, value in options.items():
+        if value:
+            raise ValueError(
+                f"`{name}` is for format='tensorflow' alone. Received: {name}={value!r:.80} and "
+                f"format={format!r}. Leave it out: such a file is frozen and explains one class."
+            )
 
 
 # The signatures
@@ -182,7 +206,9 @@ def _padded(function) -> Callable:
         none = tf.equal(tf.shape(keras.tree.flatten(args)[0])[0], 0)
 
         def with_one(tensor):
-            return tf.pad(tensor, [[0, tf.cast(none, tf.int32)], *[[0, 0]] * (tensor.shape.rank - 1)])
+            # Not tf.pad, which oneDNN takes into the convolution.
+            shape = tf.concat([[tf.cast(none, tf.int32)], tf.shape(tensor)[1:]], axis=0)
+            return tf.concat([tensor, tf.zeros(shape, tensor.dtype)], axis=0)
 
         def without(tensor):
             return tensor[: tf.where(none, 0, tf.shape(tensor)[0])]

@@ -50,7 +50,7 @@ def load_image(source: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     photograph = tf_gradcam.load_image("cat.jpg", size=(224, 224))
     ```
     """
-    _check_size(size)
+    check_size(size)
     if isinstance(source, str | os.PathLike):
         source = _read(pathlib.Path(source))
     if isinstance(source, bytes | bytearray):
@@ -109,7 +109,7 @@ def _read(path) -> bytes:
 
 
 def _decode(data) -> np.ndarray:
-    _check_pixels(_header_size(data))
+    _check_pixels(header_size(data))
     cv2 = require("cv2", "opencv-python")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -120,7 +120,7 @@ def _decode(data) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _header_size(data) -> tuple[int, int]:
+def header_size(data: bytes) -> tuple[int, int]:
     """Return the width and height that a file announces; no pixel is decoded."""
     image = require("PIL.Image", "pillow")
     # Pillow's own limit is lower than ours, and it warns of oddities in files that OpenCV reads well.
@@ -222,7 +222,8 @@ def _bytes(pixels) -> np.ndarray:
     return rounded.astype(np.uint8)
 
 
-def _check_size(size) -> None:
+def check_size(size: Any) -> None:
+    """Raise a `ValueError` unless `size` is `None` or a height and width."""
     if size is None:
         return
     whole = np.shape(size) == (2,) and np.asarray(size).dtype.kind in "iu"
