@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check \
-	bench-methods bench-serving peers gallery parity applications clean
+	bench-methods bench-serving peers gallery parity applications formats clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
 help:  ## say what there is to make
@@ -63,6 +63,9 @@ parity:  ## compare every method with PyTorch's libraries, for docs/parity.md; t
 
 applications: $(VENV)/test.stamp  ## explain every model of keras.applications, for docs/applications.md
 	$(BIN)/python benchmarks/applications.py
+
+formats: $(VENV)/test.stamp  ## write files for LiteRT, ONNX and OpenVINO and compare, for docs/formats.md
+	$(BIN)/python benchmarks/formats.py
 
 clean:  ## remove everything that was made
 	rm -rf .venv .venv-minimum .venv-parity .venv-peers build dist *.egg-info .pytest_cache .ruff_cache

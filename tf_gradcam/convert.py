@@ -25,6 +25,9 @@ _NEEDS = {
 }
 _OPSET = 18  # the newest that tf2onnx writes
 _MOST_APART = 1e-4
+# What every format knows, and what an error may say for other reasons.
+_COMMON = {"Add", "Cast", "Concat", "Const", "Identity", "MatMul", "Max", "Mean", "Mul", "Pad", "Placeholder"}
+_COMMON |= {"Range", "Reshape", "Shape", "Slice", "Squeeze", "Sum", "Tile", "Transpose"}
 
 
 def convert(
@@ -71,7 +74,7 @@ def convert(
     _import(format)
     takes, concrete = _trace(cam, target, size, interpolation)
     answers = sorted(concrete.structured_outputs)
-    explained = frozen.constant(concrete)
+    explained = frozen.constant(concrete, inline=True)
     try:
         graph = Graph(plain.rewrite(explained, takes, answers), takes, answers)
     except plain.Refused as error:
@@ -300,7 +303,7 @@ def _not_written(cam, format, graph, error) -> ValueError:
     """Return what to say of an error: most often it names an operation that a format lacks."""
     words = set(re.findall(r"\w+", str(error)))
     for node in graph.definition.node:
-        if node.op in words - {"Const", "Identity", "Placeholder"}:
+        if node.op in words - _COMMON:
             return _lacking(cam, format, node.op, node.name)
     return ValueError(
         f"`format` must have a file for what `model`, `layer` and `method` compute. Received: "

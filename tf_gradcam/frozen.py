@@ -15,8 +15,14 @@ _MOST_BYTES = 2**31  # of weights: a graph can't hold more
 _SAMPLED = 1024  # numbers of a weight that are compared at a call
 
 
-def constant(concrete: tf.types.experimental.ConcreteFunction) -> tf.types.experimental.ConcreteFunction:
-    """Return `concrete` with its variables turned into constants, and the functions that it calls inlined.
+def constant(
+    concrete: tf.types.experimental.ConcreteFunction, inline: bool = False
+) -> tf.types.experimental.ConcreteFunction:
+    """Return `concrete` with its variables turned into constants.
+
+    Args:
+        concrete: the function.
+        inline: whether to inline all functions that it calls, also such as were made constant before.
 
     Raises:
         ValueError: if it holds something that is no weight, as a table or a random generator.
@@ -24,7 +30,7 @@ def constant(concrete: tf.types.experimental.ConcreteFunction) -> tf.types.exper
     try:
         with tf.init_scope():  # also in a tf.function of the user's
             # Loops as they are: lowered, they would run with no limit on the memory.
-            found = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+            found = convert_variables_to_constants_v2(concrete, False, aggressive_inlining=inline)
             arguments = len(concrete.inputs) - len(concrete.captured_inputs)
             if found.captured_inputs or len(found.inputs) != arguments:
                 raise TypeError(f"it takes {found.inputs[arguments:]}")

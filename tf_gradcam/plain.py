@@ -41,6 +41,9 @@ def rewrite(
     """
     wanted = ancestors(concrete.outputs)
     operations = [each for each in concrete.graph.get_operations() if each in wanted]
+    for operation in operations:
+        if any(each.type == "func" for each in operation.op_def.attr):
+            raise Refused(operation)
     numbers = _measure(concrete, operations)
     with tf.Graph().as_default() as graph:
         new = {
@@ -130,8 +133,7 @@ def _written(operation, inputs, numbers) -> list[tf.Tensor]:
             return [_WRITE[kind](operation, *inputs)]
         if kind in _WRITE_BY_NUMBERS:
             return [_WRITE_BY_NUMBERS[kind](operation, inputs, numbers)]
-    holds_functions = any(each.type == "func" for each in operation.op_def.attr)
-    if holds_functions or kind.endswith("Grad") or "Backprop" in kind:
+    if kind.endswith("Grad") or "Backprop" in kind:
         raise Refused(operation)
     return _copied(operation, inputs)
 
@@ -231,6 +233,29 @@ def _selu(_, gradient, output):
 def _divide(_, values, by):
     is_zero = tf.equal(by, 0)
     return tf.where(is_zero, tf.zeros([], values.dtype), values / tf.where(is_zero, tf.ones_like(by), by))
+
+
+def _sum(operation, values, axes):
+    """Return a sum, over few axes: the way back of a repetition has ten, most of length 1."""
+    known, shape = tf.get_static_value(axes), list(values.shape)
+    if known is not None and known.size == 0:  # XNNPACK fails on it
+        return values
+    if known is None or len(shape) <= 4 or shape.count(None) > 1:
+        return _copied(operation, [values, axes])[0]
+    lengths = [-1 if length is None else length for length in shape]
+    reduced = {int(axis) % len(shape) for axis in known.ravel()}
+    long = [axis for axis, length in enumerate(lengths) if length != 1]
+    total = tf.reduce_sum(
+        tf.reshape(values, [lengths[axis] for axis in long]),
+        [place for place, axis in enumerate(long) if axis in reduced],
+    )
+    keeps = operation.get_attr("keep_dims")
+    left = [
+        1 if axis in reduced else length
+        for axis, length in enumerate(lengths)
+        if keeps or axis not in reduced
+    ]
+    return tf.reshape(total, left)
 
 
 _ERF = 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429
@@ -419,22 +444,19 @@ def _turned(operation, filters, gradient):
 
 def _convolution(operation, _, filters, gradient):
     spaced, filters, dilations = _turned(operation, filters, gradient)
-    height, width, channels, count = filters.shape
-    groups = operation.outputs[0].shape[-1] // channels
-    filters = filters.reshape(height, width, channels, groups, count // groups)
-    filters = filters.transpose(0, 1, 4, 3, 2).reshape(height, width, count // groups, groups * channels)
-    return tf.nn.conv2d(spaced, filters, 1, "VALID", dilations=dilations)
+    return tf.nn.conv2d(spaced, filters.transpose(0, 1, 3, 2), 1, "VALID", dilations=dilations)
 
 
 def _depthwise_convolution(operation, _, filters, gradient):
-    spaced, filters, dilations = _turned(operation, filters, gradient)
     if filters.shape[-1] > 1:
-        return tf.nn.conv2d(spaced, filters.transpose(0, 1, 3, 2), 1, "VALID", dilations=dilations)
+        return _convolution(operation, _, filters, gradient)  # a group for each channel
+    spaced, filters, dilations = _turned(operation, filters, gradient)
     return tf.nn.depthwise_conv2d(spaced, filters, [1] * 4, "VALID", dilations=dilations)
 
 
 _WRITE = {
     "AvgPoolGrad": _average_pool,
+    "ClipByValue": lambda _, values, low, high: tf.minimum(tf.maximum(values, low), high),
     "Conv2DBackpropInput": _convolution,
     "DepthwiseConv2dNativeBackpropInput": _depthwise_convolution,
     "DivNoNan": _divide,
@@ -455,9 +477,9 @@ _WRITE = {
     "ScaleAndTranslate": _resize,
     "SeluGrad": _selu,
     "SigmoidGrad": lambda _, output, gradient: gradient * output * (1 - output),
-    "SoftplusGrad": lambda _, gradient, features: gradient * tf.sigmoid(features),
     "SoftsignGrad": lambda _, gradient, features: gradient / (1 + tf.abs(features)) ** 2,
     "SqrtGrad": lambda _, output, gradient: gradient * 0.5 / output,
+    "Sum": _sum,
     "TanhGrad": lambda _, output, gradient: gradient * (1 - output * output),
 }
 _WRITE_BY_NUMBERS = {

@@ -1,0 +1,154 @@
+"""Write files for LiteRT, ONNX Runtime and OpenVINO, and compare their answers with TensorFlow's.
+
+Each model is explained in a process of its own, whose memory goes with it.
+
+    python benchmarks/formats.py [--out docs/formats.md] [CASE ...]
+"""
+
+import argparse
+import concurrent.futures
+import functools
+import importlib.metadata
+import multiprocessing
+import os
+import pathlib
+import platform
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import skimage.data
+import tensorflow as tf
+
+import tf_gradcam
+from tf_gradcam import convert, pretrained
+
+RUNS = 15
+PACKAGES = "tensorflow", "ai-edge-litert", "tf2onnx", "onnxruntime", "openvino"
+CASES = {
+    "EfficientNet-Lite0": (None, None),
+    "ResNet50": ("resnet", None),
+    "MobileNetV2": ("mobilenet_v2", None),
+    "EfficientNetB0": ("efficientnet", None),
+    "VGG16": ("vgg16", None),
+    "ResNet50, middle": ("resnet", "conv3_block4_out"),
+    "VGG16, early": ("vgg16", "block2_conv2"),
+    "VGG16, Score-CAM": ("vgg16", None),
+}
+TEXT = """\
+# Files without TensorFlow
+
+Made on {date} by `make formats`: `export_gradcam(..., format=...)` of each model, and what the file answers
+to a photograph (the cat of scikit-image) beside what `GradCAM` does. {versions}.
+
+EfficientNet-Lite0 has its ImageNet weights, the others random ones, as no file of theirs is at hand: their
+numbers are right, and their heatmaps mean nothing.
+
+* *Heatmap*, *scores*: the largest difference from `GradCAM`, in batches of 1 and of 3: all files take any
+  number of images. The class was the same everywhere.
+* *MB*: of the file; for OpenVINO of both. To an early layer the weights on the way back are in it twice:
+  as they are, and turned.
+* *Writing*: seconds for the file, with the one run in which it is compared before it gets its name.
+* *Heatmap, ms*: of one image, the shortest of {runs}, beside TensorFlow's compiled forward pass alone, in
+  the same process, each with as many threads as it takes by itself: LiteRT takes one. {machine}
+
+"""
+HEADER = """\
+| model | layer | format | heatmap | scores | MB | writing, s | heatmap, ms | forward pass, ms |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def build(name):
+    """Return an explainer and its images: the photograph, upside down, and in a mirror."""
+    home, layer = CASES[name]
+    photograph = tf.image.resize(skimage.data.chelsea(), (224, 224)).numpy()
+    if home is None:
+        model, preprocess = pretrained.efficientnet_lite0(), pretrained.preprocess
+    else:
+        keras.utils.set_random_seed(0)
+        module = getattr(keras.applications, home)
+        model = getattr(module, name.partition(",")[0])(weights=None)
+        preprocess = module.preprocess_input
+    images = np.stack([photograph, photograph[::-1], photograph[:, ::-1]]).astype("uint8")
+    method = "scorecam" if name.endswith("Score-CAM") else "gradcam"
+    return tf_gradcam.GradCAM(model, layer, method=method, preprocess=preprocess), images
+
+
+def shortest(function):
+    function()
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1000 * min(times)
+
+
+def compare(cam, path, images):
+    """Return the largest differences of heatmaps and scores."""
+    run, apart = convert.runner(path), {"heatmap": 0.0, "scores": 0.0}
+    for count in (1, 3):
+        answer, expected = run({"images": images[:count]}), cam(images[:count])
+        assert np.array_equal(answer["class"], expected.target)
+        for key, values in {"heatmap": expected.heatmap, "scores": expected.outputs}.items():
+            apart[key] = max(apart[key], float(np.abs(answer[key] - values).max()))
+    return apart
+
+
+def measure(name):
+    """Return the rows of one model."""
+    cam, images = build(name)
+    path_of_layer = next(each.path for each in tf_gradcam.list_layers(cam.model) if each.layer is cam.layer)
+    prepared = tf.constant(cam.preprocess(tf.cast(images[:1], tf.float32)))
+    compiled = tf.function(functools.partial(cam.model, training=False), autograph=False)
+    forward = shortest(lambda: compiled(prepared).numpy())
+    rows = []
+    for format, suffix in convert.SUFFIXES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path, start = pathlib.Path(folder) / f"model{suffix}", time.perf_counter()
+            try:
+                convert.convert(cam, path, format)
+            except ValueError as error:
+                rows.append([name, f"`{path_of_layer}`", format, f"refused: {error}", *[""] * 5])
+                continue
+            seconds = time.perf_counter() - start
+            apart = compare(cam, path, images)
+            run = convert.runner(path)
+            milliseconds = shortest(lambda run=run: run({"images": images[:1]}))
+            size = sum(each.stat().st_size for each in pathlib.Path(folder).iterdir()) / 1e6
+            numbers = [f"{apart['heatmap']:.0e}", f"{apart['scores']:.0e}", f"{size:.0f}", f"{seconds:.0f}"]
+            numbers += [f"{milliseconds:.1f}", f"{forward:.1f}"]
+            rows.append([name, f"`{path_of_layer}`", format, *numbers])
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="only these, and write nothing")
+    parser.add_argument("--out", type=pathlib.Path, default="docs/formats.md", help="the file to write")
+    args = parser.parse_args()
+    print(HEADER, end="", flush=True)
+    lines, load = [], os.getloadavg()[0]
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
+        for rows in pool.map(measure, args.cases or CASES):
+            for row in rows:
+                lines.append("| " + " | ".join(row) + " |\n")
+                print(lines[-1], end="", flush=True)
+    if args.cases:
+        return
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+    versions += [f"Python {platform.python_version()}"]
+    load = (load + os.getloadavg()[0]) / 2
+    machine = f"{os.cpu_count()} CPU cores, {platform.machine()}, at a load of {load:.1f}."
+    date = time.strftime("%-d %B %Y")
+    text = TEXT.format(date=date, versions=", ".join(versions), machine=machine, runs=RUNS)
+    args.out.write_text(text + HEADER + "".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
