@@ -12,7 +12,7 @@ from conftest import CLASSES, SIDE, build, chain, head
 
 from tf_gradcam import GradCAM, convert, targets
 
-FORMATS = list(convert.SUFFIXES)
+FORMATS = ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 L = keras.layers
 
 
@@ -108,9 +108,14 @@ def noise(model, count=3):
     return np.random.default_rng(2).normal(size=(count, *model.input_shape[1:])).astype("float32")
 
 
-def test_the_file_answers_what_the_explainer_answers(model, images, format, write):
-    cam = GradCAM(model)
+def test_the_file_answers_what_the_explainer_answers(functional, images, format, write):
+    cam = GradCAM(functional)
     assert_agrees(cam, write(cam, format), images)
+
+
+def test_every_kind_of_model_goes_into_a_file(model, images, write):
+    cam = GradCAM(model)
+    assert_agrees(cam, write(cam, "onnx"), images)
 
 
 @pytest.mark.parametrize("build", [vgg, modern, residual, tokens], ids=lambda build: build.__name__)

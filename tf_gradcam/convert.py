@@ -74,9 +74,9 @@ def convert(
     _import(format)
     takes, concrete = _trace(cam, target, size, interpolation)
     answers = sorted(concrete.structured_outputs)
-    explained = frozen.constant(concrete, inline=True)
     try:
-        graph = Graph(plain.rewrite(explained, takes, answers), takes, answers)
+        definition = plain.rewrite(frozen.constant(concrete, inline=True), takes, answers)
+        graph = Graph(definition, takes, answers)
     except plain.Refused as error:
         raise _lacking(cam, format, error.operation.type, error.operation.name) from None
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
@@ -84,7 +84,7 @@ def convert(
         try:
             with _quiet():
                 _WRITE[format](graph, unfinished)
-            apart = _apart(explained, graph, runner(unfinished))
+            apart = _apart(concrete, graph, runner(unfinished))
         except Exception as error:  # each of these libraries raises what it likes
             raise _not_written(cam, format, graph, error) from None
         if not apart < _MOST_APART:
@@ -242,16 +242,16 @@ def _trace(cam, target, size, interpolation):
     return names, tf.function(explain, autograph=False).get_concrete_function(*flat)
 
 
-def _apart(explained, graph, run) -> float:
+def _apart(concrete, graph, run) -> float:
     """Return how far what a file answers to noise is from what TensorFlow does."""
     random, arrays = np.random.default_rng(0), {}
-    for name, each in zip(graph.takes, explained.inputs, strict=True):
+    for name, each in zip(graph.takes, concrete.structured_input_signature[0], strict=True):
         noise = random.uniform(size=[2, *each.shape[1:]])
         arrays[name] = (255 * noise if each.dtype == tf.uint8 else noise).astype(each.dtype.as_numpy_dtype)
-    expected, found = explained(*map(tf.constant, arrays.values())), run(arrays)
+    expected, found = concrete(*map(tf.constant, arrays.values())), run(arrays)
     apart = 0.0
-    for name, values in zip(graph.answers, expected, strict=True):
-        values = values.numpy().astype(np.float64)
+    for name in graph.answers:
+        values = expected[name].numpy().astype(np.float64)
         # Logits may be large, and are then told by so many digits.
         scale = max(1.0, np.abs(values).max())
         apart = np.maximum(apart, np.abs(found[name] - values).max() / scale)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_gradcam.forward import ancestors
 
 _COUNTS = (2, 3, 5)  # of images, to measure at
+_LARGE = 2**14  # numbers in a constant that is no shape, nor a vector of a normalization
 _LOOK_AT_SHAPES = ("OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike")
 _PASS_ON = ("CheckNumerics", "EnsureShape", "Identity", "IdentityN", "PreventGradient", "StopGradient")
 
@@ -63,10 +64,11 @@ def rewrite(
         for tensor, name in zip(concrete.outputs, answers, strict=True):
             tf.identity(new[tensor.ref()], name)
         used = {each.name for each in ancestors(graph.get_tensor_by_name(f"{name}:0") for name in answers)}
-    whole = graph.as_graph_def()
-    return tf.compat.v1.GraphDef(
-        node=[node for node in whole.node if node.name in {*used, *takes}], versions=whole.versions
-    )
+    definition = graph.as_graph_def()
+    for place in reversed(range(len(definition.node))):
+        if definition.node[place].name not in {*used, *takes}:
+            del definition.node[place]  # in place: a copy would double the weights
+    return definition
 
 
 class _Number:
@@ -96,24 +98,39 @@ def _measure(concrete, operations) -> dict:
     """Return the number that each tensor holds which looks at no image, if it is one."""
     looks_at_none, asked = set(), []
     for operation in operations:
-        if operation.type == "Placeholder" or operation.op_def.is_stateful:
+        if operation.type == "Placeholder" or operation.op_def.is_stateful or _is_large(operation):
             continue
         if operation.type in _LOOK_AT_SHAPES or all(each.op in looks_at_none for each in operation.inputs):
             looks_at_none.add(operation)
             if operation.inputs and operation.type not in _PASS_ON:
                 asked += operation.outputs
-    function = concrete.prune([each.name for each in concrete.inputs], [each.name for each in asked])
-    answers = []
-    for count in _COUNTS:
-        images = [tf.zeros([count, *each.shape[1:]], each.dtype) for each in concrete.inputs]
-        answers.append([each.numpy() for each in function(*images)])
+    # The weights matter to no shape: zeros do, which take no memory in a graph.
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        new = {each.ref(): tf.compat.v1.placeholder(each.dtype, each.shape) for each in concrete.inputs}
+        for operation in operations:
+            if operation.type == "Placeholder":
+                continue
+            if _is_large(operation):
+                copied = [tf.zeros(operation.outputs[0].shape, operation.outputs[0].dtype)]
+            else:
+                copied = _copied(operation, [new[each.ref()] for each in operation.inputs])
+            new.update({old.ref(): each for old, each in zip(operation.outputs, copied, strict=True)})
+        answers = []
+        for count in _COUNTS:
+            shapes = [(each, [count, *each.shape[1:]]) for each in concrete.inputs]
+            images = {new[each.ref()]: np.zeros(shape, each.dtype.as_numpy_dtype) for each, shape in shapes}
+            answers.append(session.run([new[each.ref()] for each in asked], images))
     found = zip(asked, map(_number, zip(*answers, strict=True)), strict=True)
     return {tensor.ref(): number for tensor, number in found if number is not None}
 
 
+def _is_large(operation) -> bool:
+    return operation.type == "Const" and operation.outputs[0].shape.num_elements() > _LARGE
+
+
 def _number(values) -> _Number | None:
     """Return what holds `values` at the counts that were measured; `None` if it is no line."""
-    first, second, _ = values
+    first, second, _ = values = [np.asarray(each) for each in values]
     if any(each.shape != first.shape for each in values):
         return None
     if all(np.array_equal(each, first) for each in values):
