@@ -215,7 +215,8 @@ def test_one_image_gives_one_heatmap_and_a_batch_gives_a_batch(model, images):
 def test_any_real_array_or_tensor_is_an_image(functional, images, dtype, kind):
     numbers = np.abs(images * 40).astype(tf.as_dtype(dtype).as_numpy_dtype)
     expected = make_gradcam_heatmap(functional, numbers.astype("float32"))
-    np.testing.assert_array_equal(make_gradcam_heatmap(functional, kind(numbers)), expected)
+    # The first call is not compiled, and a GPU then computes by other kernels.
+    np.testing.assert_allclose(make_gradcam_heatmap(functional, kind(numbers)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +319,7 @@ def test_a_subclassed_model_may_take_its_image_as_it_likes(images):
 def test_an_error_of_the_models_own_is_not_blamed_on_preprocess(functional, images):
     cam = GradCAM(functional, preprocess=lambda x: x)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        cam(images, lambda outputs: tf.gather(outputs, [99], axis=1)[:, 0])
+        cam(images, lambda outputs: tf.debugging.check_numerics(outputs[:, 0] / 0, "no number"))
     with pytest.raises(ValueError, match="`preprocess` must return what the model takes, .*Received: .*6"):
         GradCAM(functional, preprocess=lambda x: tf.concat([x, x], -1))(images)
 
@@ -676,8 +677,8 @@ def test_the_first_heatmap_waits_for_no_trace_and_the_next_is_the_same_compiled(
     assert not is_compiled(model)
     second = make_gradcam_heatmap(model, images, target=target)
     assert is_compiled(model)
-    np.testing.assert_allclose(first, second, atol=1e-6)
-    np.testing.assert_allclose(first, GradCAM(model)(images, target).heatmap, atol=1e-6)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    np.testing.assert_allclose(first, GradCAM(model)(images, target).heatmap, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -970,7 +971,8 @@ def test_fractions_are_refused_where_the_model_takes_whole_numbers():
     model = keras.Model(x, chain(keras.layers.Rescaling(1 / 255)(x), parts()))
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype="uint8")
     expected = make_gradcam_heatmap(model, pixels)
-    np.testing.assert_array_equal(make_gradcam_heatmap(model, pixels.astype("float32")), expected)
+    found = make_gradcam_heatmap(model, pixels.astype("float32"))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
     with pytest.raises(ValueError, match="`img` must hold whole numbers, as the model takes uint8"):
         make_gradcam_heatmap(model, pixels / 255)
 
