@@ -38,9 +38,9 @@ random but for EfficientNet-Lite0.
 {overhead}
 
 Above the forward pass, a heatmap costs some 0.2 ms in the graph, for the way back and the resize, and 0.2 ms
-in Python: 2 % of 20 ms. Frozen graphs are bound by their convolutions. TensorFlow fuses a ReLU into these, but
-no swish, which is why EfficientNetB0 gains least; and of a depthwise convolution it doesn't fold the batch
-normalization's scale into the kernel. Done by hand, that took EfficientNetB0 from 0.81 to 0.79 and
+in Python: 2 % of 20 ms. Frozen graphs are bound by their convolutions. TensorFlow fuses a ReLU into these,
+but no swish, which is why EfficientNetB0 gains least; and of a depthwise convolution it doesn't fold the
+batch normalization's scale into the kernel. Done by hand, that took EfficientNetB0 from 0.81 to 0.79 and
 EfficientNet-Lite0 nowhere, less than the 3 % that it would have to bring. [On a GPU](gpu.md).
 
 ## The first heatmap
