@@ -134,7 +134,7 @@ def bad_kinds() -> list:
     pixels = image.resize(photograph, (SIDE, SIDE))[None]
     jpeg = encode(".jpg", photograph)
     files = {
-        "truncated JPEG": (jpeg[: len(jpeg) // 2], "JPEG"),
+        "truncated JPEG": (jpeg[: len(jpeg) // 2], "Invalid JPEG data"),
         "PNG of 60,000 x 60,000": (huge(), "[60000] [60000]"),
         "no image at all": (b"no image at all", "`image_bytes` must be"),
     }

@@ -85,8 +85,10 @@ def main(arguments=None):
     ask, address = (grpc, "localhost:8500") if asked.grpc else (rest, "localhost:8501")
     inputs = inputs_of(asked.signature, photograph, asked.size, asked.class_index)
     outputs = ask(asked.address or address, asked.model, asked.signature, inputs)
-    for index in np.ravel(outputs["class"][0]):  # gradcam_top_k has several
-        print(f"class {index}: {outputs['scores'][0][index]:.4f}")
+    scores = outputs["scores"][0]
+    for index in np.ravel(outputs["class"][0]) if "class" in outputs else ():  # gradcam_top_k has several
+        known = scores.ndim == 1 and index < len(scores)  # not so of a unit that says yes or no
+        print(f"class {index}" + (f": {scores[index]:.4f}" if known else ""))
     overlay = serving.overlay(outputs, photograph)
     cv2.imwrite(asked.out, cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
 

@@ -727,14 +727,21 @@ def test_an_exported_model_is_checked_with_a_photograph(tiny, capsys):
     assert cli.main(["export", *tiny, *options, "--out", "served"]) == 0
     assert "is written" in capsys.readouterr().out
     manifest = json.loads(pathlib.Path("served/1/assets.extra/gradcam.json").read_text("utf-8"))
-    assert (manifest["layer"], manifest["method"]) == (["conv2"], "hirescam")
+    assert (manifest["layer"], manifest["method"]) == (["conv2"], "tf_gradcam.formulas.hirescam")
     assert (manifest["labels"], manifest["top_k"], manifest["frozen"]) == (LABELS, 2, True)
     photo = write_photo("photo.png")
     for folder in ("served", "served/1"):
         assert cli.main(["serve-check", folder, photo, "--out", "looked"]) == 0
         out, err = capsys.readouterr()
         assert err == ""
-        for name in ("serving_default", "gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"):
+        for name in (
+            "serve",
+            "serving_default",
+            "gradcam",
+            "gradcam_class",
+            "gradcam_top_k",
+            "gradcam_bytes",
+        ):
             assert re.search(rf"^ *{name} .*\d\.\d{{3}} *$", out, re.MULTILINE)
     assert files("looked") == {"photo-served.png"}
     # Five heatmaps, that of the best class twice: a row of the picture each.
@@ -768,14 +775,14 @@ def test_a_folder_with_no_version_is_refused(capsys):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--out", "cat.onnx"], "`--out` must be a folder for --format tensorflow. Received: cat.onnx. Say"),
+        (["--out", "cat.onnx"], "`path` must be a folder of the model's versions for format='tensorflow'"),
         (["--out", "cat.onnx", "--format", "onnx", "--top-k", "2"], "`--top-k` is for --format tensorflow"),
         (["--out", "cat.onnx", "--format", "onnx", "--frozen"], "`--frozen` is for --format tensorflow"),
         (["--out", "cat", "--format", "onnx"], "`path` must end in '.onnx'"),
         (["--out", "served", "--layer", "conv9"], "`layer` must"),
         (
             ["--out", "served", "--preprocess", "own:halved"],
-            "`--preprocess` must be written in operations of",
+            "`preprocess`, `target` and `method` must be TensorFlow's operations",
         ),
     ],
 )

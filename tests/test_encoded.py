@@ -49,10 +49,46 @@ def test_a_file_is_decoded_as_load_image_does(data):
     assert np.abs(difference).max() <= (4 if data.startswith(b"\xff\xd8") else 0)
 
 
-@pytest.mark.parametrize("data", FILES.values(), ids=FILES)
-def test_the_size_is_known_before_anything_is_decoded(data):
+@pytest.mark.parametrize("name", [name for name in FILES if name != "GIF"])
+def test_the_size_is_known_before_anything_is_decoded(name):
     size = jit(encoded._announced_size)
-    assert [int(length) for length in size(data)] == [43, 70]
+    assert [int(length) for length in size(FILES[name])] == [43, 70]
+
+
+def moving(*frames):
+    data = io.BytesIO()
+    first, *others = map(PIL.Image.fromarray, frames)
+    first.save(data, "GIF", save_all=True, append_images=others, comment=b"it moves")
+    return data.getvalue()
+
+
+def test_of_a_gif_that_moves_only_the_first_frame_is_given_to_the_decoder():
+    data = moving(PIXELS, PIXELS[::-1], PIXELS[:, ::-1])
+    height, width, first = jit(encoded._first_frame)(data)
+    assert (int(height), int(width)) == (43, 70)
+    assert len(first.numpy()) < len(data) / 2
+    np.testing.assert_array_equal(decode(data), load_image(data))
+    assert PIL.Image.open(io.BytesIO(first.numpy())).n_frames == 1
+
+
+def test_a_gif_is_as_large_as_its_frame_whatever_it_announces():
+    data = bytearray(file("GIF", np.zeros((12_000, 12_000), np.uint8)))
+    data[6:10] = b"\x0a\x00\x0a\x00"
+    with pytest.raises(tf.errors.InvalidArgumentError, match="100,000,000 pixels.*12000. .12000"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("length", [6, 10, 13, 20, 100, 900])
+def test_a_gif_that_is_cut_short_is_refused(length):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(FILES["GIF"][:length])
+
+
+def test_a_bitmap_with_a_palette_is_refused():
+    data = io.BytesIO()
+    PIL.Image.fromarray(PIXELS).convert("P").save(data, "BMP")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="BMP files .of 24 or 32 bits."):
+        decode(data.getvalue())
 
 
 def turned(orientation, endian="<", before=b""):

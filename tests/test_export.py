@@ -59,11 +59,16 @@ def test_the_exported_model_answers_what_the_explainer_answers(model, images, tm
 def test_existing_clients_get_what_the_model_answers(model, images, tmp_path):
     version = export_gradcam(model, tmp_path / "ours")
     model.export(tmp_path / "kerass", verbose=False)
-    ours, kerass = endpoints(version)["serving_default"], endpoints(tmp_path / "kerass")["serving_default"]
-    assert ours.structured_input_signature == kerass.structured_input_signature
-    assert ours.structured_outputs == kerass.structured_outputs
-    (name,) = ours.structured_input_signature[1]
-    np.testing.assert_allclose(ours(**{name: tf.constant(images)})["output_0"], model(images), atol=1e-6)
+    ours, kerass = endpoints(version), endpoints(tmp_path / "kerass")
+    assert {"serve", "serving_default"} == set(kerass) < set(ours)
+    for each in kerass:
+        assert ours[each].structured_input_signature == kerass[each].structured_input_signature
+        assert ours[each].structured_outputs == kerass[each].structured_outputs
+        (name,) = ours[each].structured_input_signature[1]
+        answer = ours[each](**{name: tf.constant(images)})["output_0"]
+        np.testing.assert_allclose(answer, model(images), atol=1e-6)
+    layer = keras.layers.TFSMLayer(str(version), call_endpoint="serve")  # Keras's own client
+    np.testing.assert_allclose(layer(images), model(images), atol=1e-6)
 
 
 def test_a_class_is_explained_that_is_asked_for(served, images):
@@ -100,6 +105,7 @@ def test_every_signature_answers_no_images_with_nothing(served):
     none = tf.zeros((0, SIDE, SIDE, 3))
     (name,) = signatures["serving_default"].structured_input_signature[1]
     given = {
+        "serve": {name: none},
         "serving_default": {name: none},
         "gradcam": {"images": none},
         "gradcam_class": {"images": none, "class_index": tf.zeros(0, tf.int32)},
@@ -171,8 +177,8 @@ def announced(width, height):
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"", "`image_bytes` must be JPEG, PNG, GIF, BMP or WebP files"),
-        (b"<html>", "`image_bytes` must be JPEG, PNG, GIF, BMP or WebP files"),
+        (b"", "`image_bytes` must be JPEG, PNG, GIF, WebP or BMP files"),
+        (b"<html>", "`image_bytes` must be JPEG, PNG, GIF, WebP or BMP files"),
         (announced(60_000, 60_000), "100,000,000 pixels.*\\[60000\\] \\[60000\\]"),
         (announced(0, 10), "`image_bytes` must be"),
         (encoded(noise(40, 60, 3), "jpg")[:500], "Invalid JPEG data"),
@@ -215,7 +221,7 @@ def test_what_is_no_photograph_of_known_size_has_no_signature_for_bytes(shape, t
     pooling = keras.layers.GlobalAveragePooling1D if len(shape) == 2 else keras.layers.GlobalAveragePooling2D
     body = [convolution(4, 3), pooling(), keras.layers.Dense(3, activation="softmax")]
     version = export_gradcam(keras.Sequential([keras.Input(shape), *body]), tmp_path)
-    assert set(endpoints(version)) == {"serving_default", "gradcam", "gradcam_class"}
+    assert set(endpoints(version)) == {"serve", "serving_default", "gradcam", "gradcam_class"}
 
 
 # What can be asked for
@@ -240,7 +246,7 @@ def test_a_method_that_calls_python_is_not_exported(functional, tmp_path):
 
 def test_a_method_without_a_class_is_not_asked_for_one(functional, images, tmp_path):
     signatures = endpoints(export_gradcam(functional, tmp_path, method="eigencam"))
-    assert set(signatures) == {"serving_default", "gradcam", "gradcam_bytes"}
+    assert set(signatures) == {"serve", "serving_default", "gradcam", "gradcam_bytes"}
     with pytest.raises(ValueError, match="`top_k` needs classes to choose from"):
         export_gradcam(functional, tmp_path, method="eigencam", top_k=2)
 
@@ -283,7 +289,10 @@ def test_an_explainer_is_exported_with_all_that_it_has(functional, images, freez
     np.testing.assert_allclose(answer["heatmap"], cam(images).heatmap, atol=1e-5)
 
 
-@pytest.mark.parametrize("more", [{"layer": "conv1"}, {"method": "hirescam"}, {"preprocess": tf.identity}])
+@pytest.mark.parametrize(
+    "more",
+    [{"layer": "conv1"}, {"method": "hirescam"}, {"method": "gradcam"}, {"preprocess": tf.identity}],
+)
 def test_what_an_explainer_brings_along_is_not_given_twice(functional, more, tmp_path):
     with pytest.raises(ValueError, match="must be left out where `model` is a GradCAM"):
         export_gradcam(GradCAM(functional), tmp_path, **more)
@@ -292,11 +301,39 @@ def test_what_an_explainer_brings_along_is_not_given_twice(functional, more, tmp
 def test_a_target_is_explained_instead_of_the_class(functional, images, tmp_path):
     version = export_gradcam(functional, tmp_path, target=targets.Value(1))
     signatures = endpoints(version)
-    assert set(signatures) == {"serving_default", "gradcam", "gradcam_bytes"}
+    assert set(signatures) == {"serve", "serving_default", "gradcam", "gradcam_bytes"}
     answer = signatures["gradcam"](images=tf.constant(images))
     assert sorted(answer) == ["heatmap", "scores"]
     expected = GradCAM(functional)(images, targets.Value(1)).heatmap
     np.testing.assert_allclose(answer["heatmap"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (CLASSES, "`target` must be a class from 0 to 4. Received: target=5"),
+        ([1, 2], "`target` must hold one class for each of the 1 images. Received: 2"),
+        ([1], "`target` must hold one class for each of the 2 images. Received: 1"),
+        ("cat", "`target` must be None, a class"),
+    ],
+    ids=str,
+)
+def test_a_target_that_could_not_be_answered_is_refused(functional, target, told, tmp_path):
+    with pytest.raises((TypeError, ValueError), match=told):
+        export_gradcam(functional, tmp_path, target=target)
+    assert list(tmp_path.iterdir()) == []
+
+
+def calls_python(images):
+    return tf.ensure_shape(tf.numpy_function(np.sqrt, [images], tf.float32), images.shape)
+
+
+@pytest.mark.parametrize("preprocess", [calls_python, np.sqrt])
+def test_what_calls_python_is_not_exported(functional, preprocess, tmp_path):
+    with pytest.raises(
+        ValueError, match="`preprocess`, `target` and `method` must be TensorFlow's operations"
+    ):
+        export_gradcam(functional, tmp_path, preprocess=preprocess)
 
 
 def test_raw_photographs_of_any_size_go_in_with_preprocess(functional, tmp_path):
@@ -339,10 +376,19 @@ def test_labels_that_are_not_one_for_each_class_are_refused(functional, labels, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("labels", ["abcde", [1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("labels", ["abcde", [1, 2, 3, 4, 5], set(LABELS), 3, iter(LABELS)])
 def test_labels_that_are_no_names_are_refused(functional, labels, tmp_path):
     with pytest.raises(TypeError, match="`labels` must be a list of str"):
         export_gradcam(functional, tmp_path, labels=labels)
+
+
+def test_best_classes_are_not_asked_of_a_unit_or_a_map(tmp_path):
+    images = keras.Input((SIDE, SIDE, 3))
+    features = keras.layers.Conv2D(4, 3)(images)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    for scores in (keras.layers.Dense(1, "sigmoid")(pooled), keras.layers.Conv2D(3, 1)(features)):
+        with pytest.raises(ValueError, match="`top_k` needs classes to choose from"):
+            export_gradcam(keras.Model(images, scores), tmp_path, top_k=2)
 
 
 @pytest.mark.parametrize("top_k", [0, CLASSES + 1, 1.5, True, "2"])
@@ -369,6 +415,35 @@ def test_the_model_can_be_explained_after_its_export(images, tmp_path):
     before = GradCAM(model)(images).map
     export_gradcam(model, tmp_path)
     np.testing.assert_array_equal(GradCAM(model)(images).map, before)
+
+
+@pytest.mark.parametrize("path", ["", "gs://bucket/cat", "cat.onnx", __file__])
+def test_a_path_that_is_no_folder_here_is_refused(functional, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="`path` must be a folder"):
+        export_gradcam(functional, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_that_there_is_not_is_refused(functional, tmp_path):
+    with pytest.raises(
+        ValueError, match="`format` must be one of .'tensorflow', 'litert', 'onnx', 'openvino'."
+    ):
+        export_gradcam(functional, tmp_path, format="tflite")
+
+
+@pytest.mark.parametrize("more", [{"labels": LABELS}, {"frozen": True}, {"top_k": 2}], ids=str)
+def test_what_only_a_savedmodel_has_is_refused_for_a_file(functional, more, tmp_path):
+    with pytest.raises(ValueError, match="is for format='tensorflow' alone"):
+        export_gradcam(functional, tmp_path / "cat.onnx", format="onnx", **more)
+
+
+def test_frozen_weights_that_no_file_holds_are_refused(functional, tmp_path, monkeypatch):
+    signatures = 4  # with VGG16 it would be as many times 0.5 GB
+    monkeypatch.setattr("tf_gradcam.export._MOST_BYTES", signatures * 4 * functional.count_params())
+    with pytest.raises(ValueError, match="`frozen` needs less than 2 GiB for 4 signatures"):
+        export_gradcam(functional, tmp_path, frozen=True, top_k=2)
+    export_gradcam(functional, tmp_path, frozen=True)
 
 
 # The folder
@@ -399,16 +474,24 @@ def test_the_manifest_tells_what_was_exported(tmp_path):
         return images / 2
 
     model = build("nested")
-    version = export_gradcam(model, tmp_path, labels=LABELS, top_k=3, preprocess=halved, size=(4, 5))
+    options = {"labels": LABELS, "top_k": np.int64(3), "preprocess": halved, "size": np.array([4, 5])}
+    version = export_gradcam(model, tmp_path, **options)
     manifest = json.loads((version / "assets.extra" / "gradcam.json").read_text("utf-8"))
     assert manifest["layer"] == ["inner/relu2"]
-    assert manifest["method"] == "gradcam"
-    assert manifest["preprocess"].endswith("halved")
+    assert manifest["method"] == "tf_gradcam.formulas.gradcam"
+    assert manifest["preprocess"].endswith(
+        "test_export.test_the_manifest_tells_what_was_exported.<locals>.halved"
+    )
     assert manifest["labels"] == LABELS
     assert (manifest["top_k"], manifest["size"], manifest["frozen"]) == (3, [4, 5], False)
     assert set(manifest["signatures"]) == set(endpoints(version))
     assert manifest["versions"]["tensorflow"] == tf.__version__
-    same = export_gradcam(model, tmp_path)
+    cam = GradCAM(model, method=methods.scorecam(channels=2))
+    same = export_gradcam(cam.freeze(), tmp_path, target=targets.Contrast(1))
+    manifest = json.loads((same / "assets.extra" / "gradcam.json").read_text("utf-8"))
+    assert manifest["frozen"]
+    assert "channels=2" in manifest["method"]
+    assert manifest["target"].startswith("Contrast(index=1")
     model.layers[-1].bias.assign_add(tf.ones(CLASSES))
     other = export_gradcam(model, tmp_path)
     checksums = [

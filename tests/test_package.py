@@ -53,7 +53,8 @@ ARROWS = {
     "encoded": {"image", "visualize"},
     "plain": {"forward"},
     "convert": {"cam", "choice", "frozen", "layers", "plain"},
-    "export": {"__init__", "cam", "convert", "encoded", "inputs", "layers", "methods", "scene", "targets"},
+    "export": {"__init__", "cam", "convert", "encoded", "inputs", "layers", "methods", "parameters", "scene"}
+    | {"targets"},
     "classifier": {"pretrained"},
     "cli": {*MODULES} - {"__main__", "cli"},
     "__main__": {"cli"},

@@ -97,7 +97,9 @@ class GradCAM:
     ):
         self.model = model
         self._explainer = _Explainer(model, layer, call, method, fuse, preprocess)
+        self.call = call
         self.method = self._explainer.method
+        self.fuse = fuse
         self.preprocess = preprocess
 
     @property
@@ -107,6 +109,11 @@ class GradCAM:
         `None` while a model that was never called awaits its first image.
         """
         return self._explainer.layer
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether this explainer came out of `freeze`."""
+        return self._explainer.is_frozen
 
     def freeze(self) -> "GradCAM":
         """Return this explainer with the model's weights of this moment folded into its graph.
@@ -252,6 +259,10 @@ class _Explainer:
             return None
         found = tuple(layer() for layer, _ in self._reads)
         return found if self._several else found[0]
+
+    @property
+    def is_frozen(self):
+        return self._weights is not None
 
     def frozen(self):
         """Return an explainer with traces of its own, which hold the model's weights of now."""

@@ -323,14 +323,7 @@ def _export(arguments) -> int:
     _import_tensorflow()
     from tf_gradcam import export_gradcam
     from tf_gradcam.classifier import load_classifier, unchanged
-    from tf_gradcam.convert import SUFFIXES
 
-    meant = [name for name, suffix in SUFFIXES.items() if suffix == pathlib.Path(arguments.out).suffix]
-    if meant and arguments.format == "tensorflow":
-        raise ValueError(
-            f"`--out` must be a folder for --format tensorflow. Received: {arguments.out}. "
-            f"Say --format {meant[0]} for a file."
-        )
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
     options = {"frozen": arguments.frozen, "labels": classifier.labels, "top_k": arguments.top_k}
     if arguments.format != "tensorflow":
@@ -338,21 +331,15 @@ def _export(arguments) -> int:
             raise ValueError(f"`--{name.replace('_', '-')}` is for --format tensorflow alone. Leave it out.")
         options = {}
     layer = arguments.layer[0] if arguments.layer and len(arguments.layer) == 1 else arguments.layer
-    try:
-        written = export_gradcam(
-            classifier.model,
-            arguments.out,
-            layer=layer,
-            method=arguments.method,
-            preprocess=None if classifier.preprocess is unchanged else classifier.preprocess,
-            format=arguments.format,
-            **options,
-        )
-    except NotImplementedError as error:  # what TensorFlow raises where NumPy is given its tensors
-        raise ValueError(
-            "`--preprocess` must be written in operations of TensorFlow or Keras to be exported. "
-            f"Received: {arguments.preprocess}: {error}"
-        ) from error
+    written = export_gradcam(
+        classifier.model,
+        arguments.out,
+        layer=layer,
+        method=arguments.method,
+        preprocess=None if classifier.preprocess is unchanged else classifier.preprocess,
+        format=arguments.format,
+        **options,
+    )
     print(f"{_printable(written)} is written.")
     if arguments.format == "tensorflow":
         print(f"See what it answers: tf-gradcam serve-check {_printable(arguments.out)} PHOTO")

@@ -15,7 +15,10 @@ _ORIENTATION = 0x112
 
 
 def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
-    """Return the pixels of a JPEG, PNG, GIF (its first frame), BMP or WebP file, `(H, W, channels)` uint8.
+    """Return the pixels of a JPEG, PNG, GIF, BMP or WebP file, `(H, W, channels)` uint8.
+
+    Of a GIF that moves it is the first frame. A BMP has 24 or 32 bits: TensorFlow takes a palette's numbers
+    for grey. A WebP stands still.
 
     As `load_image`, upright by the orientation that a JPEG tells. That of other files is not looked at.
 
@@ -27,15 +30,17 @@ def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
         tf.errors.InvalidArgumentError: when it runs, unless it is one of these, whole, and of at most
             `MAX_PIXELS`, which is known before anything is decoded.
     """
-    height, width = _announced_size(data)
+    is_gif = _starts(data, b"GIF8")
+    frame = tf.cond(is_gif, lambda: _first_frame(data), lambda: (*_announced_size(data), data))
+    height, width, data = frame
     pixels = height * width
     with tf.control_dependencies(
         [
             tf.debugging.Assert(
                 (pixels > 0) & (pixels <= MAX_PIXELS),
                 [
-                    "`image_bytes` must be JPEG, PNG, GIF, BMP or WebP files, each of at most "
-                    f"{MAX_PIXELS:,} pixels. Received one of height and width:",
+                    "`image_bytes` must be JPEG, PNG, GIF, WebP or BMP files (of 24 or 32 bits), each of at "
+                    f"most {MAX_PIXELS:,} pixels. Received one of height and width:",
                     height,
                     width,
                 ],
@@ -45,12 +50,13 @@ def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
         # Some formats know no grey.
         decoded = tf.io.decode_image(tf.identity(data), channels=3, expand_animations=False)
     decoded.set_shape([None, None, 3])
-    upright = _turned(decoded, _orientation(data))
+    is_jpeg = _starts(data, b"\xff\xd8\xff")
+    upright = _turned(decoded, tf.cond(is_jpeg, lambda: _orientation(data), lambda: 1))
     return upright if channels == 3 else tf.image.rgb_to_grayscale(upright)
 
 
 def _announced_size(data) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return height and width as the header tells them, int64; 0 where it is none of the five formats."""
+    """Return height and width as the header tells them, int64; 0 where it is none that can be read."""
     padded = tf.strings.join([tf.strings.substr(data, 0, _HEADER), tf.constant(b"\0" * _HEADER)])
     header = tf.cast(tf.io.decode_raw(padded, tf.uint8, fixed_length=_HEADER), tf.int64)
 
@@ -63,8 +69,10 @@ def _announced_size(data) -> tuple[tf.Tensor, tf.Tensor]:
     none = tf.zeros([], tf.int64)
     kinds = [
         (starts(b"\x89PNG\r\n\x1a\n"), lambda: (number(23, 22, 21, 20), number(19, 18, 17, 16))),
-        (starts(b"GIF8"), lambda: (number(8, 9), number(6, 7))),
-        (starts(b"BM"), lambda: (_magnitude(number(22, 23, 24, 25)), number(18, 19, 20, 21))),
+        (
+            starts(b"BM") & tf.reduce_any(number(28, 29) == tf.constant([24, 32], tf.int64)),
+            lambda: (_magnitude(number(22, 23, 24, 25)), number(18, 19, 20, 21)),
+        ),
         (starts(b"WEBPVP8X", 8), lambda: (number(27, 28, 29) + 1, number(24, 25, 26) + 1)),
         (starts(b"WEBPVP8 ", 8), lambda: (number(28, 29) % 2**14, number(26, 27) % 2**14)),
         (
@@ -74,6 +82,43 @@ def _announced_size(data) -> tuple[tf.Tensor, tf.Tensor]:
         (starts(b"\xff\xd8\xff"), lambda: tuple(tf.unstack(_jpeg_size(data)))),
     ]
     return tf.case(kinds, default=lambda: (none, none))
+
+
+def _starts(data, magic):
+    return tf.strings.substr(data, 0, len(magic)) == magic
+
+
+def _first_frame(data) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return height and width of a GIF, int64, and the file without what follows its first frame.
+
+    TensorFlow decodes every frame, however many, and each in the size that it has by itself.
+
+    Source: CompuServe, "Graphics Interchange Format", version 89a, sections 18 to 24.
+    """
+    stored = tf.concat([tf.io.decode_raw(data, tf.uint8), tf.zeros(16, tf.uint8)], axis=0)
+    last = tf.size(stored) - 1
+
+    def byte(place):
+        return tf.cast(stored[tf.minimum(place, last)], tf.int32)
+
+    def table(flags):
+        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
+
+    def after_blocks(place):
+        (end,) = tf.while_loop(lambda at: byte(at) > 0, lambda at: [at + 1 + byte(at)], [place])
+        return end + 1
+
+    start = 13 + table(byte(10))
+    # Extensions: an introducer, a label, and blocks.
+    (frame,) = tf.while_loop(lambda at: byte(at) == 0x21, lambda at: [after_blocks(at + 2)], [start])
+    end = after_blocks(frame + 11 + table(byte(frame + 9)))
+    # Of the screen and the frame, the larger.
+    sides = [
+        tf.maximum(byte(own) + 256 * byte(own + 1), byte(screen) + 256 * byte(screen + 1))
+        for own, screen in ((frame + 7, 8), (frame + 5, 6))
+    ]
+    height, width = (tf.cast(side, tf.int64) for side in sides)
+    return height, width, tf.strings.join([tf.strings.substr(data, 0, end), tf.constant(b";")])
 
 
 def _magnitude(number):
@@ -111,8 +156,7 @@ def _orientation(data) -> tf.Tensor:
     tags = directory + 2 + 12 * tf.range(tf.minimum(number(directory, 2), _MOST_TAGS))
     told = tf.boolean_mask(number(tags + 8, 2), number(tags, 2) == _ORIENTATION)
     orientation = tf.concat([told, [1]], axis=0)[0]
-    told_one = tf.reduce_all(stored[:2] == [0xFF, 0xD8]) & tf.reduce_any(found)
-    return tf.where(told_one & (orientation >= 1) & (orientation <= 8), orientation, 1)
+    return tf.where(tf.reduce_any(found) & (orientation >= 1) & (orientation <= 8), orientation, 1)
 
 
 def _turned(pixels, orientation):

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -11,13 +12,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import __version__, encoded, layers, scene, targets
 from tf_gradcam.cam import GradCAM, Layers
-from tf_gradcam.convert import convert
+from tf_gradcam.convert import SUFFIXES, convert
 from tf_gradcam.inputs import is_channels_first, opened
 from tf_gradcam.methods import Method
+from tf_gradcam.parameters import is_whole
+
+_TRACED = "`preprocess`, `target` and `method` must be TensorFlow's operations: a server can't call Python."
+_MOST_BYTES = 2**31  # of a graph in a file
+_TRIED = 64  # pixels, where a model leaves it open
 
 
 def export_gradcam(
@@ -25,7 +32,7 @@ def export_gradcam(
     path: str | os.PathLike,
     *,
     layer: Layers = None,
-    method: str | Method = "gradcam",
+    method: str | Method | None = None,
     target: Any = None,
     labels: Sequence[str] | None = None,
     preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
@@ -40,20 +47,21 @@ def export_gradcam(
     By default it is a SavedModel, for TensorFlow Serving. Its batch is open, also to no images at all, and
     every output has the batch's axis. The signatures:
 
-    * `serving_default`: what `model.export` writes, so that existing clients notice nothing.
-    * `gradcam`: from `images`, what the model takes (several inputs keep their names), to `scores`, what the
-      model returns; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `class`, the class that it explains, `(N,)`
-      int32; and `label`, that class's name, where there are labels. A model with no classes, as a single unit
-      without sigmoid, has neither of the last two.
+    * `serving_default` and `serve`: what `model.export` writes, so that existing clients notice nothing.
+    * `gradcam`: from `images`, what the model takes (several inputs are called as in `serve`), to `scores`,
+      what the model returns; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `class`, the class that it explains,
+      `(N,)` int32; and `label`, that class's name, where there are labels. A model with no classes, as a
+      single unit without sigmoid, has neither of the last two.
     * `gradcam_class`, of a model with classes: the same for those that are asked for, `class_index`, `(N,)`
       int32.
     * `gradcam_top_k`, if `top_k` is given: the same for the best classes, with `class` and `label` `(N, K)`
       and `heatmap` `(N, K, H, W)`.
     * `gradcam_bytes`, of a model that takes one image of known size in one or three channels: from
-      `image_bytes`, `(N,)` JPEG, PNG, GIF, BMP or WebP files of any sizes, to `scores`, `class`, `label`;
-      `overlay_png_bytes`, `(N,)`, the photograph under its heatmap, its longer side at most 1024 pixels; and
-      `heatmap_png_bytes`, `(N,)`, the heatmap in 256 levels of grey. The photographs are squashed to the
-      model's size, and their pixels of 0 to 255 given to `preprocess`, or to the model if there is none.
+      `image_bytes`, `(N,)` JPEG, PNG, GIF, WebP or BMP files (of 24 or 32 bits) of any sizes, to `scores`,
+      `class` and `label`; `overlay_png_bytes`, `(N,)`, the photograph under its heatmap, its longer side at
+      most 1024 pixels; and `heatmap_png_bytes`, `(N,)`, the heatmap in 256 levels of grey. The photographs,
+      upright, are squashed to the model's size, and their pixels of 0 to 255 given to `preprocess`, or to the
+      model if there is none.
 
     A class out of range, or bytes that are no image, are refused with a sentence, as INVALID_ARGUMENT.
 
@@ -63,14 +71,14 @@ def export_gradcam(
 
     Args:
         model: a built `keras.Model` with one output, as `GradCAM` takes it; or a `GradCAM`, which brings
-            `layer`, `method` and `preprocess` along.
+            `layer`, `method` and `preprocess` along, and `call` and `fuse`.
         path: the model's folder. The version is a number in it, the next one that is free: `"models/cat"` for
             `"models/cat/1"`. A version appears whole or not at all. For other formats the file, which is
-            replaced if it is there.
+            replaced if it is there. Either is on this machine's disk.
         layer: the layer to explain; see `GradCAM`.
-        method: the formula; see `GradCAM`.
-        target: what `gradcam` and `gradcam_bytes` explain, for every image, in place of its predicted class;
-            see `GradCAM`. The other two signatures are then left out.
+        method: the formula, by default `"gradcam"`; see `GradCAM`.
+        target: what `gradcam` and `gradcam_bytes` explain, the same for every image, in place of its
+            predicted class; see `GradCAM`. The other two signatures are then left out.
         labels: the names of the classes, one for each.
         preprocess: called in the graph before the model, by all but `serving_default`; the images are then
             raw uint8 `(N, H, W, C)` of any height and width that `preprocess` takes, with as many channels as
@@ -78,7 +86,8 @@ def export_gradcam(
         size: the heatmap's size; see `GradCAM`.
         interpolation: how it is resized; see `GradCAM`.
         frozen: whether the heatmaps come from a graph with the weights folded in; see `GradCAM.freeze`. It is
-            faster, and the file holds the weights once more for each signature.
+            faster, and the file holds the weights once more for each signature, of 2 GiB at most. Without it
+            they are there twice, as Keras writes them.
         top_k: how many classes `gradcam_top_k` explains.
         format: `"tensorflow"`; or `"litert"` for a `.tflite`, `"onnx"` for an `.onnx`, `"openvino"` for an
             `.xml` and a `.bin` beside it. These have no `labels` and no `top_k`, and are always frozen.
@@ -89,9 +98,10 @@ def export_gradcam(
 
     Raises:
         ImportError: if the packages for another format are missing.
+        OSError: if it can't be written.
         TypeError, ValueError: as `GradCAM` does, or if `model` isn't built or has several outputs, if
-            `method` reports its progress, if `labels` or `top_k` don't fit the model's classes or the format,
-            or if another format has no such operations; then the operation is named, and what to do.
+            `method`, `preprocess` or `target` calls Python, if `labels` or `top_k` don't fit the model's
+            classes or the format, or if that has no such operations; then one is named, and what to do.
 
     Example:
 
@@ -101,14 +111,23 @@ def export_gradcam(
     ```
     """
     cam = _explainer(model, layer, method, preprocess)
-    _check_method(cam.method)
-    if format != "tensorflow":
-        _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k)
-        return convert(cam, path, format, target=target, size=size, interpolation=interpolation)
-    specs = layers.specs_of(cam.model)
-    endpoints = {"serving_default": (_padded(lambda *images: cam.model(*images)), [specs])}
-    explainer = cam.freeze() if frozen else cam
-    endpoints |= _endpoints(explainer, specs, target, labels, top_k, size=size, interpolation=interpolation)
+    _check_progress(cam.method)
+    path = _checked_path(path, format)
+    look = {"size": size, "interpolation": interpolation}
+    try:
+        _try(cam, target, look)
+        if format != "tensorflow":
+            _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k)
+            return convert(cam, path, format, target=target, **look)
+        labels = _checked_labels(labels)
+        explainer = cam.freeze() if frozen else cam
+        endpoints = _endpoints(explainer, target, labels, top_k, look)
+    except NotImplementedError as error:  # what TensorFlow raises where NumPy is given its tensors
+        raise ValueError(f"{_TRACED} Received one that calls NumPy: {error!s:.200}") from error
+    if explainer.is_frozen:
+        _check_bytes(cam.model, len(endpoints))
+    serve = _padded(lambda *images: cam.model(*images)), [layers.specs_of(cam.model)]
+    endpoints = {"serve": serve, "serving_default": serve, **endpoints}
     # Keras's own archive: a tf.Module around a Keras 3 model loads in Python, but nowhere else.
     archive = keras.export.ExportArchive()
     archive.track(cam.model)
@@ -119,18 +138,18 @@ def export_gradcam(
         # Nobody trains what is served; and the gradients of guided backpropagation can't be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         archive.write_out(os.fspath(folder), options=options, verbose=False)
-        about = {"labels": None if labels is None else list(labels), "signatures": list(endpoints)}
-        about |= {"target": None if target is None else repr(target), "top_k": top_k, "frozen": frozen}
-        about |= {"size": size, "interpolation": interpolation}
-        _write_manifest(folder / "assets.extra" / "gradcam.json", cam, about)
+        lengths = size if size is None or isinstance(size, str) else np.ravel(size).tolist()
+        about = {"target": _told(target), "size": lengths, "interpolation": interpolation}
+        about |= {"frozen": explainer.is_frozen, "labels": labels, "top_k": top_k and int(top_k)}
+        _write_manifest(folder, cam, {**about, "signatures": list(endpoints)})
 
-    return _next_version(pathlib.Path(path), write)
+    return _next_version(path, write)
 
 
 def _explainer(model, layer, method, preprocess) -> GradCAM:
     if not isinstance(model, GradCAM):
-        return GradCAM(model, layer, method=method, preprocess=preprocess)
-    if (layer, method, preprocess) != (None, "gradcam", None):
+        return GradCAM(model, layer, method="gradcam" if method is None else method, preprocess=preprocess)
+    if (layer, method, preprocess) != (None, None, None):
         raise ValueError(
             "`layer`, `method` and `preprocess` must be left out where `model` is a GradCAM with its own. "
             f"Received: layer={layer!r}, method={method!r}, preprocess={preprocess!r}"
@@ -138,13 +157,31 @@ def _explainer(model, layer, method, preprocess) -> GradCAM:
     return model
 
 
-def _check_method(method) -> None:
+def _check_progress(method) -> None:
     while method is not None:
         if getattr(method, "progress", None) is not None:
             raise ValueError(
                 f"`method` must not report its progress: a server can't call Python. Received: {method}"
             )
         method = getattr(method, "method", None)
+
+
+def _try(cam, target, look) -> None:
+    """Explain black images: what is wrong with a target, or several outputs, shows before the server."""
+    specs = layers.specs_of(cam.model)
+
+    def zeros(spec, count):
+        sides = [length or _TRIED for length in spec.shape[1:]]
+        return tf.zeros([count, *sides], spec.dtype if cam.preprocess is None else _raw(spec).dtype)
+
+    for count in (1, 2):  # A target of one number for each image fits one of these at most.
+        images = keras.tree.map_structure(lambda spec, count=count: zeros(spec, count), specs)
+        outputs = cam(images, target, **look).outputs
+        if not tf.is_tensor(outputs):
+            raise ValueError(
+                "`model` must have one output to be served with its heatmaps. Received one that returns "
+                f"{type(outputs).__name__}. Make a keras.Model with the one that counts."
+            )
 
 
 def _check_savedmodel_only(format, **options) -> None:
@@ -159,28 +196,34 @@ def _check_savedmodel_only(format, **options) -> None:
 # The signatures
 
 
-def _endpoints(cam, specs, target, labels, top_k, **look) -> dict[str, tuple[Callable, list]]:
+def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, list]]:
     """Return the signatures that explain, by name: each a function, and the specs of what it takes."""
+    specs = layers.specs_of(cam.model)
     if cam.preprocess is not None:
         specs = keras.tree.map_structure(_raw, specs)
     if isinstance(specs, tf.TensorSpec):
         specs = tf.TensorSpec(specs.shape, specs.dtype, "images")
 
-    def explain(images, target=target):
+    def explain(images, target):
         explanation = cam(images, target, **look)
         answer = {"scores": explanation.outputs, "heatmap": explanation.heatmap}
         if explanation.target is not None:
             answer["class"] = explanation.target
             if labels is not None:
-                answer["label"] = tf.gather(list(labels), explanation.target)
+                answer["label"] = tf.gather(labels, explanation.target)
         return answer
 
-    answer = tf.function(explain, autograph=False).get_concrete_function(specs).structured_outputs
-    classes = _number_of_classes(answer)
-    _check_labels(labels, classes)
+    explain_target = _padded(lambda images: explain(images, target))
+    traced = tf.function(explain_target, autograph=False).get_concrete_function(specs)
+    _check_operations(traced)
+    answer = traced.structured_outputs
+    scores = answer["scores"].shape
+    # A unit that says yes or no has two classes.
+    classes = max(2, scores[-1]) if "class" in answer else None
+    _check_number("labels", labels, classes)
     any_class = classes is not None and target is None and not scene.is_classless(cam.method)
-    _check_top_k(top_k, classes if any_class else None)
-    endpoints = {"gradcam": (_padded(lambda images: explain(images)), [specs])}
+    _check_top_k(top_k, classes if any_class and scores.rank == 2 and scores[-1] > 1 else None)
+    endpoints = {"gradcam": (explain_target, [specs])}
     if any_class:
         index = tf.TensorSpec([None], tf.int32, "class_index")
         endpoints["gradcam_class"] = _padded(_of_class(explain, classes)), [specs, index]
@@ -190,7 +233,7 @@ def _endpoints(cam, specs, target, labels, top_k, **look) -> dict[str, tuple[Cal
     photograph = _photograph(layers.specs_of(cam.model))
     if photograph is not None and answer["heatmap"].shape.rank == 3:
         data = tf.TensorSpec([None], tf.string, "image_bytes")
-        endpoints["gradcam_bytes"] = _of_bytes(_padded(lambda images: explain(images)), *photograph), [data]
+        endpoints["gradcam_bytes"] = _of_bytes(explain_target, *photograph), [data]
     return endpoints
 
 
@@ -270,27 +313,35 @@ def _of_bytes(explain, size, channels, channels_first) -> Callable:
 # What is asked for
 
 
-def _number_of_classes(answer) -> int | None:
-    """Return how many classes a model has, of which it explains one; `None` if it does not."""
-    if not tf.is_tensor(answer["scores"]) and not isinstance(answer["scores"], tf.TensorSpec):
+def _checked_path(path, format) -> pathlib.Path:
+    if format not in ("tensorflow", *SUFFIXES):
+        raise ValueError(f"`format` must be one of {['tensorflow', *SUFFIXES]}. Received: format={format!r}")
+    text = os.fspath(path)
+    if not text or "://" in text:
+        raise ValueError(f"`path` must be a folder on this machine's disk. Received: path={text!r}")
+    path = pathlib.Path(text)
+    if format == "tensorflow" and (path.is_file() or path.suffix in SUFFIXES.values()):
         raise ValueError(
-            "`model` must have one output to be served with its heatmaps. Received one that returns "
-            f"{type(answer['scores']).__name__}. Make a keras.Model with the one that counts."
+            "`path` must be a folder of the model's versions for format='tensorflow'. "
+            f"Received: path={text!r}"
         )
-    if "class" not in answer:
-        return None
-    return max(2, answer["scores"].shape[-1])  # A unit that says yes or no has both.
+    return path
 
 
-def _check_labels(labels, classes) -> None:
+def _checked_labels(labels) -> list[str] | None:
     if labels is None:
-        return
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        return None
+    ordered = isinstance(labels, Sequence | np.ndarray) and not isinstance(labels, str)
+    if not ordered or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"`labels` must be a list of str, a name for each class. Received: {labels!r:.80}")
-    if len(labels) != (classes or 0):
+    return [str(label) for label in labels]
+
+
+def _check_number(name, labels, classes) -> None:
+    if labels is not None and len(labels) != (classes or 0):
         has = "no classes to name" if classes is None else f"{classes} classes"
         raise ValueError(
-            f"`labels` must have a name for each class. Received: {len(labels)} for a model with {has}."
+            f"`{name}` must have a name for each class. Received: {len(labels)} for a model with {has}."
         )
 
 
@@ -299,11 +350,29 @@ def _check_top_k(top_k, classes) -> None:
         return
     if classes is None:
         raise ValueError(
-            "`top_k` needs classes to choose from: a model with classes, a method that tells them apart, and "
-            f"no `target`. Received: top_k={top_k!r}"
+            "`top_k` needs classes to choose from: a model that returns (N, classes), a method that tells "
+            f"them apart, and no `target`. Received: top_k={top_k!r}"
         )
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or not 0 < top_k <= classes:
+    if not is_whole(top_k) or not 0 < top_k <= classes:
         raise ValueError(f"`top_k` must be a whole number from 1 to {classes}. Received: top_k={top_k!r}")
+
+
+def _check_operations(traced) -> None:
+    """Raise a `ValueError` if a graph calls Python, which a server doesn't have."""
+    graph = traced.graph.as_graph_def()
+    nodes = itertools.chain(graph.node, *(each.node_def for each in graph.library.function))
+    found = {node.op for node in nodes} & {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+    if found:
+        raise ValueError(f"{_TRACED} Received one that calls Python, by tf.numpy_function or tf.py_function.")
+
+
+def _check_bytes(model, signatures) -> None:
+    held = sum(weight.value.dtype.size * weight.value.shape.num_elements() for weight in model.weights)
+    if held * signatures >= _MOST_BYTES:
+        raise ValueError(
+            f"`frozen` needs less than 2 GiB for {signatures} signatures with the weights in each. Received: "
+            f"a model with {held / 2**30:.1f} GiB of weights. Leave out `top_k` or `frozen`."
+        )
 
 
 # The folder
@@ -327,23 +396,29 @@ def _next_version(path, write) -> pathlib.Path:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_manifest(path, cam, about) -> None:
+def _write_manifest(folder, cam, about) -> None:
     explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
     checksum = hashlib.sha256()
     for weight in cam.model.weights:
         checksum.update(weight.numpy().tobytes())
     manifest = {
         "layer": [None if each is None else layers.path_of(cam.model, each) for each in explained],
-        "method": _name(cam.method),
-        "preprocess": None if cam.preprocess is None else _name(cam.preprocess),
+        "call": cam.call,
+        "fuse": cam.fuse,
+        "method": _told(cam.method),
+        "preprocess": _told(cam.preprocess),
         **about,
         "weights_sha256": checksum.hexdigest(),
         "versions": {"tf_gradcam": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    path = folder / "assets.extra" / "gradcam.json"
     path.parent.mkdir()
     path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _name(function) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
+def _told(what) -> str | None:
+    """Return what tells a method, function or target, but no address in memory."""
+    if what is None or not hasattr(what, "__qualname__"):
+        return what if what is None else repr(what)
+    return f"{what.__module__}.{what.__qualname__}"
