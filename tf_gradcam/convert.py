@@ -40,7 +40,7 @@ def convert(
     size: str | tuple[int, int] | None = "input",
     interpolation: str = "bilinear",
 ) -> pathlib.Path:
-    """Write one file that answers scores and heatmap with the weights of now, for any number of images.
+    """Write one file that answers scores and heatmap with the weights of now, for one image or more.
 
     Its function takes `images`, or the model's inputs by their names, and answers `scores`, what the model
     returns; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; and `class`, `(N,)` int32, where the target is one.
