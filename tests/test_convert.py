@@ -179,6 +179,13 @@ def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
     np.testing.assert_allclose(answer["heatmap"], cam([images, numbers]).heatmap, atol=1e-5)
 
 
+@pytest.mark.parametrize("format", FORMATS[1:])  # LiteRT takes one image or more
+def test_no_images_get_no_answers(functional, images, format, write):
+    answer = convert.runner(write(GradCAM(functional), format))({"images": images[:0]})
+    shapes = {name: values.shape for name, values in answer.items()}
+    assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, CLASSES)}
+
+
 def test_a_unit_without_sigmoid_has_no_class(images, write):
     cam = GradCAM(head(L.Dense(1)))
     assert_agrees(cam, write(cam, "onnx"), images)

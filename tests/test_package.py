@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import shutil
@@ -200,7 +201,8 @@ def test_no_key_is_in_both_pyproject_toml_and_setup_cfg():
 
 def test_the_lower_bounds_are_the_versions_that_are_tested():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    bounds = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    extras = [project["optional-dependencies"][name] for name in ("demo", "litert", "onnx", "openvino")]
+    bounds = itertools.chain(project["dependencies"], *extras)
     lines = (ROOT / "tests" / "minimum.txt").read_text(encoding="utf-8").splitlines()
     tested = [line for line in lines if not line.startswith("#")]
     assert sorted(tested) == sorted(bound.replace(">=", "==") for bound in bounds)

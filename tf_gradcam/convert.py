@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ def convert(
     size: str | tuple[int, int] | None = "input",
     interpolation: str = "bilinear",
 ) -> pathlib.Path:
-    """Write one file that answers scores and heatmap with the weights of now, for any number of images.
+    """Write one file that answers scores and heatmap with the weights of now, for one image or more.
 
     Its function takes `images`, or the model's inputs by their names, and answers `scores`, what the model
     returns; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; and `class`, `(N,)` int32, where the target is one.
@@ -117,26 +118,25 @@ class Graph(NamedTuple):
     answers: Sequence[str]
 
 
+def _imported(graph) -> tf.Graph:
+    with tf.Graph().as_default() as whole:
+        tf.graph_util.import_graph_def(graph.definition, name="")
+    return whole
+
+
 # LiteRT
 
 
 def _write_litert(graph, path) -> None:
-    specs = [
-        tf.TensorSpec(tf.TensorShape(node.attr["shape"].shape), node.attr["dtype"].type, node.name)
-        for name in graph.takes
-        for node in graph.definition.node
-        if node.name == name
-    ]
-
-    def answer(*tensors):
-        given, wanted = dict(zip(graph.takes, tensors, strict=True)), [f"{name}:0" for name in graph.answers]
-        found = tf.graph_util.import_graph_def(graph.definition, given, wanted)
-        return dict(zip(graph.answers, found, strict=True))
-
-    module = tf.Module()  # with which the converter keeps the names
-    module.answer = tf.function(answer, input_signature=specs, autograph=False)
-    concrete = module.answer.get_concrete_function()
-    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert())
+    folder = str(path.with_name("saved_model"))
+    # A SavedModel of TensorFlow 1 keeps the names, and takes half the memory that one of a tf.function does.
+    with tf.compat.v1.Session(graph=_imported(graph)) as session:
+        takes, answers = (
+            {name: session.graph.get_tensor_by_name(f"{name}:0") for name in names} for names in graph[1:]
+        )
+        tf.compat.v1.saved_model.simple_save(session, folder, takes, answers)
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+    shutil.rmtree(folder)
 
 
 def _run_litert(path):
@@ -151,20 +151,43 @@ def _run_litert(path):
 
 
 def _write_onnx(graph, path) -> None:
+    import onnx
     import tf2onnx
 
-    takes, answers = ([f"{name}:0" for name in names] for names in graph[1:])
+    # Weights are inputs until all else is converted: the converter would copy them dozens of times.
+    weights, definition = _without_weights(graph.definition)
+    takes, answers = ([f"{name}:0" for name in names] for names in ([*graph.takes, *weights], graph.answers))
     model, _ = tf2onnx.convert.from_graph_def(
-        graph.definition,
+        definition,
         name="gradcam",
         input_names=takes,
         output_names=answers,
         opset=_OPSET,
         tensors_to_rename={name: name.removesuffix(":0") for name in takes + answers},
     )
+    held = [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()]
+    model.graph.initializer.extend(held)
+    for value in list(model.graph.input):
+        if value.name in weights:
+            model.graph.input.remove(value)
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     path.write_bytes(model.SerializeToString())
+
+
+def _without_weights(definition):
+    """Return the large constants by name, and the graph with placeholders for them."""
+    weights, nodes = {}, []
+    for node in definition.node:
+        tensor = node.attr["value"].tensor if node.op == "Const" else None
+        shape = tf.TensorShape(None if tensor is None else tensor.tensor_shape)
+        if tensor is not None and shape.num_elements() > plain.LARGE:
+            weights[node.name] = tf.make_ndarray(tensor)
+            node = tf.compat.v1.NodeDef(name=node.name, op="Placeholder")
+            node.attr["dtype"].type = tensor.dtype
+            node.attr["shape"].shape.CopyFrom(shape.as_proto())
+        nodes.append(node)
+    return weights, tf.compat.v1.GraphDef(node=nodes, versions=definition.versions)
 
 
 def _run_onnx(path):
@@ -183,9 +206,7 @@ def _run_onnx(path):
 def _write_openvino(graph, path) -> None:
     import openvino
 
-    with tf.Graph().as_default() as whole:
-        tf.graph_util.import_graph_def(graph.definition, name="")
-    model = openvino.convert_model(whole)
+    model = openvino.convert_model(_imported(graph))
     for port in [*model.inputs, *model.outputs]:
         names = [name for name in [*graph.takes, *graph.answers] if f"{name}:0" in port.names]
         port.get_tensor().set_names(set(names))

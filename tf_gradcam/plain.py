@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_gradcam.forward import ancestors
 
 _COUNTS = (2, 3, 5)  # of images, to measure at
-_LARGE = 2**14  # numbers in a constant that is no shape, nor a vector of a normalization
+LARGE = 2**14  # numbers in a constant that is no shape, nor a vector of a normalization
 _LOOK_AT_SHAPES = ("OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike")
 _PASS_ON = ("CheckNumerics", "EnsureShape", "Identity", "IdentityN", "PreventGradient", "StopGradient")
 
@@ -125,7 +125,7 @@ def _measure(concrete, operations) -> dict:
 
 
 def _is_large(operation) -> bool:
-    return operation.type == "Const" and operation.outputs[0].shape.num_elements() > _LARGE
+    return operation.type == "Const" and operation.outputs[0].shape.num_elements() > LARGE
 
 
 def _number(values) -> _Number | None:
