@@ -781,13 +781,13 @@ def test_a_folder_with_no_version_is_refused(capsys):
         (["--out", "cat", "--format", "onnx"], "`path` must end in '.onnx'"),
         (["--out", "served", "--layer", "conv9"], "`layer` must"),
         (
-            ["--out", "served", "--preprocess", "own:halved"],
+            ["--out", "served", "--preprocess", "rooted:root"],
             "`preprocess`, `target` and `method` must be TensorFlow's operations",
         ),
     ],
 )
 def test_an_export_that_makes_no_sense_gets_one_line(tiny, capsys, options, told):
-    pathlib.Path("own.py").write_text("import numpy\ndef halved(images): return numpy.sqrt(images)\n")
+    pathlib.Path("rooted.py").write_text("import numpy\ndef root(images): return numpy.sqrt(images)\n")
     assert cli.main(["export", *tiny, *options]) == 2
     err = capsys.readouterr().err
     assert told in err

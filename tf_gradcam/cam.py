@@ -407,6 +407,10 @@ class _Explainer:
         last = layers.last_activation(self._model()) if scene.is_formula(self.method) else None
         if last is None or question.holds_callable():
             return None
+        # Eagerly, a convolution's gradient by its filters is computed, too: in vain, and with a 1x1 kernel of
+        # stride 2 it ends the process (TensorFlow 2.21 on a CPU).
+        if not all(layers.ends_without_convolution(self._model(), layer()) for layer, _ in self._reads):
+            return None
         try:
             explanation = self._answer(self._explain_map, question)(*tensors)
             if question.target is not None:

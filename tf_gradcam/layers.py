@@ -336,6 +336,15 @@ def last_activation(model: keras.Model) -> Callable | None:
     return last.activation if last.activation in known else None
 
 
+def ends_without_convolution(model: keras.Model, layer: keras.Operation) -> bool:
+    """Whether Keras's own layers follow on `layer`, and no convolution, where Keras's graph tells all."""
+    runs = [run.layer for run in _runs_of_graph(model)]
+    after = runs[len(runs) - runs[::-1].index(layer) :] if layer in runs else runs
+    return all(
+        type(each).__module__.startswith("keras.") and "Conv" not in type(each).__name__ for each in after
+    )
+
+
 def _runs_of_graph(model) -> list[Run] | None:
     """Return what runs, in order of execution, or `None` if Keras's graphs don't tell all of it."""
     functional = inputs.graph(model)
