@@ -195,6 +195,7 @@ def test_what_is_no_photograph_is_refused_with_a_sentence(served, data, told):
     assert signatures["gradcam_bytes"](image_bytes=tf.constant([whole]))["class"].shape == 1  # and goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(SIDE, SIDE, 1), (SIDE, 12, 3)])
 def test_grey_and_oblong_photographs_are_squashed_to_what_the_model_takes(shape, tmp_path):
     model = keras.Sequential([keras.Input(shape), *parts()])
@@ -272,6 +273,7 @@ def test_every_argument_changes_the_export(functional, images, tmp_path):
         assert not np.allclose(plain, other, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_frozen_export_answers_the_same_from_more_bytes(functional, images, tmp_path):
     plain = export_gradcam(functional, tmp_path / "plain")
     frozen = export_gradcam(functional, tmp_path / "frozen", frozen=True)
@@ -438,6 +440,7 @@ def test_what_only_a_savedmodel_has_is_refused_for_a_file(functional, more, tmp_
         export_gradcam(functional, tmp_path / "cat.onnx", format="onnx", **more)
 
 
+@pytest.mark.slow
 def test_frozen_weights_that_no_file_holds_are_refused(functional, tmp_path, monkeypatch):
     signatures = 4  # with VGG16 it would be as many times 0.5 GB
     monkeypatch.setattr("tf_gradcam.export._MOST_BYTES", signatures * 4 * functional.count_params())
@@ -449,6 +452,7 @@ def test_frozen_weights_that_no_file_holds_are_refused(functional, tmp_path, mon
 # The folder
 
 
+@pytest.mark.slow
 def test_each_export_is_the_next_version(functional, tmp_path):
     folder = tmp_path / "deep" / "cat"
     (folder / "7").mkdir(parents=True)
@@ -469,6 +473,7 @@ def test_an_export_that_fails_leaves_nothing_behind(functional, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_manifest_tells_what_was_exported(tmp_path):
     def halved(images):
         return images / 2
