@@ -92,6 +92,7 @@ def table(count) -> str:
     with tempfile.TemporaryDirectory() as folder:
         photos = write_photographs(folder, count)
         out = str(pathlib.Path(folder, "out"))
+        os.mkdir(out)
         for name in MODELS:
             model, options = build(name), ["--out", out]
             if name == "ResNet50":
