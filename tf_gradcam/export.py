@@ -220,7 +220,7 @@ def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, li
     scores = answer["scores"].shape
     # A unit that says yes or no has two classes.
     classes = max(2, scores[-1]) if "class" in answer else None
-    _check_number("labels", labels, classes)
+    _check_count(labels, classes)
     any_class = classes is not None and target is None and not scene.is_classless(cam.method)
     _check_top_k(top_k, classes if any_class and scores.rank == 2 and scores[-1] > 1 else None)
     endpoints = {"gradcam": (explain_target, [specs])}
@@ -337,11 +337,11 @@ def _checked_labels(labels) -> list[str] | None:
     return [str(label) for label in labels]
 
 
-def _check_number(name, labels, classes) -> None:
+def _check_count(labels, classes) -> None:
     if labels is not None and len(labels) != (classes or 0):
         has = "no classes to name" if classes is None else f"{classes} classes"
         raise ValueError(
-            f"`{name}` must have a name for each class. Received: {len(labels)} for a model with {has}."
+            f"`labels` must have a name for each class. Received: {len(labels)} for a model with {has}."
         )
 
 
