@@ -43,8 +43,8 @@ decode = jit(lambda data: encoded.decode(data, 3))
 
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
 def test_a_file_is_decoded_as_load_image_does(data):
-    if data.startswith(b"RIFF") and tf.__version__.startswith(("2.18", "2.19", "2.20")):
-        pytest.skip("TensorFlow reads WebP since 2.21")
+    if data.startswith(b"RIFF") and not hasattr(tf.io, "decode_webp"):
+        pytest.skip("this TensorFlow is too old to read WebP")
     difference = decode(data).numpy().astype(int) - load_image(data)
     assert np.abs(difference).max() <= (4 if data.startswith(b"\xff\xd8") else 0)
 

@@ -174,7 +174,7 @@ def test_a_model_that_was_never_called_can_not_be_frozen(images):
 
 
 def test_more_weights_than_a_graph_holds_are_refused(functional, monkeypatch):
-    monkeypatch.setattr(frozen, "_MOST_BYTES", 100)
+    monkeypatch.setattr(frozen, "MOST_BYTES", 100)
     with pytest.raises(ValueError, match="less than 2 GiB of weights to be frozen. Received: 0.0 GiB"):
         GradCAM(functional).freeze()
 

@@ -28,7 +28,7 @@ ARROWS = {
     "loops": set(),
     "parameters": set(),
     "targets": set(),
-    "target_rows": {"targets"},
+    "target_rows": {"parameters", "targets"},
     "inputs": set(),
     "forward": {"inputs"},
     "maps": {"inputs"},
@@ -54,8 +54,8 @@ ARROWS = {
     "encoded": {"image", "visualize"},
     "plain": {"forward"},
     "convert": {"cam", "choice", "frozen", "layers", "plain"},
-    "export": {"__init__", "cam", "convert", "encoded", "inputs", "layers", "methods", "parameters", "scene"}
-    | {"targets"},
+    "export": {"__init__", "cam", "convert", "encoded", "frozen", "inputs", "layers", "methods", "parameters"}
+    | {"scene", "targets"},
     "classifier": {"pretrained"},
     "cli": {*MODULES} - {"__main__", "cli"},
     "__main__": {"cli"},

@@ -330,11 +330,10 @@ def _export(arguments) -> int:
         for name in [name for name in ("frozen", "top_k") if options[name]]:
             raise ValueError(f"`--{name.replace('_', '-')}` is for --format tensorflow alone. Leave it out.")
         options = {}
-    layer = arguments.layer[0] if arguments.layer and len(arguments.layer) == 1 else arguments.layer
     written = export_gradcam(
         classifier.model,
         arguments.out,
-        layer=layer,
+        layer=_asked_layer(arguments),
         method=arguments.method,
         preprocess=None if classifier.preprocess is unchanged else classifier.preprocess,
         format=arguments.format,
@@ -709,8 +708,7 @@ def _ways(model, chosen, arguments) -> list[_Way]:
     """Return the way of each method: those at the image need no layer where others are given one."""
     from tf_gradcam import GradCAM, layers, scene
 
-    layer = arguments.layer[0] if arguments.layer and len(arguments.layer) == 1 else arguments.layer
-    asked = {"layer": layer, "call": arguments.call, "fuse": arguments.fuse}
+    asked = {"layer": _asked_layer(arguments), "call": arguments.call, "fuse": arguments.fuse}
     only_at_image = all(map(_is_at_image, chosen.values()))
     ways = []
     for name, method in chosen.items():
@@ -719,6 +717,12 @@ def _ways(model, chosen, arguments) -> list[_Way]:
         path = "image" if cam.layer is None else ", ".join(layers.path_of(model, each) for each in explained)
         ways.append(_Way(name, cam, path, scene.is_classless(method), _is_slow(method)))
     return ways
+
+
+def _asked_layer(arguments):
+    """Return the layer that is asked for, a list of several, or `None`."""
+    asked = arguments.layer
+    return asked[0] if asked and len(asked) == 1 else asked
 
 
 def _is_slow(method) -> bool:

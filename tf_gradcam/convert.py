@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import choice, frozen, layers, plain
-from tf_gradcam.cam import GradCAM
+from tf_gradcam.cam import Explanation, GradCAM
 
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
 _NEEDS = {
@@ -96,6 +96,21 @@ def convert(
         for each in sorted(unfinished.parent.iterdir()):  # the weights before what refers to them
             each.replace(path.parent / each.name)
     return path
+
+
+def answered(explanation: Explanation) -> dict[str, tf.Tensor]:
+    """Return what a file or server answers: `scores`, `heatmap` and, where the target is one, `class`.
+
+    Raises:
+        ValueError: if the model has several outputs.
+    """
+    if not tf.is_tensor(explanation.outputs):
+        raise ValueError(
+            "`model` must have one output to be served with its heatmaps. Received one that returns "
+            f"{type(explanation.outputs).__name__}. Make a keras.Model with the one that counts."
+        )
+    answer = {"scores": explanation.outputs, "heatmap": explanation.heatmap}
+    return answer if explanation.target is None else {**answer, "class": explanation.target}
 
 
 def runner(path: str | os.PathLike) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
@@ -251,14 +266,7 @@ def _trace(cam, target, size, interpolation):
 
     def explain(*tensors):
         images = keras.tree.pack_sequence_as(specs, tensors)
-        explanation = cam(images, target, size=size, interpolation=interpolation)
-        if not tf.is_tensor(explanation.outputs):
-            raise ValueError(
-                "`model` must have one output to go into a file with its heatmaps. Received one that returns "
-                f"{type(explanation.outputs).__name__}. Make a keras.Model with the one that counts."
-            )
-        answer = {"scores": explanation.outputs, "heatmap": explanation.heatmap}
-        return answer if explanation.target is None else {**answer, "class": explanation.target}
+        return answered(cam(images, target, size=size, interpolation=interpolation))
 
     return names, tf.function(explain, autograph=False).get_concrete_function(*flat)
 

@@ -31,22 +31,14 @@ def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
             `MAX_PIXELS`, which is known before anything is decoded.
     """
     is_gif = _starts(data, b"GIF8")
-    frame = tf.cond(is_gif, lambda: _first_frame(data), lambda: (*_announced_size(data), data))
-    height, width, data = frame
+    height, width, data = tf.cond(is_gif, lambda: _first_frame(data), lambda: (*_announced_size(data), data))
+    rule = (
+        "`image_bytes` must be JPEG, PNG, GIF, WebP or BMP files (of 24 or 32 bits), each of at most "
+        f"{MAX_PIXELS:,} pixels. Received one of height and width:"
+    )
     pixels = height * width
-    with tf.control_dependencies(
-        [
-            tf.debugging.Assert(
-                (pixels > 0) & (pixels <= MAX_PIXELS),
-                [
-                    "`image_bytes` must be JPEG, PNG, GIF, WebP or BMP files (of 24 or 32 bits), each of at "
-                    f"most {MAX_PIXELS:,} pixels. Received one of height and width:",
-                    height,
-                    width,
-                ],
-            )
-        ]
-    ):
+    check = tf.debugging.Assert((pixels > 0) & (pixels <= MAX_PIXELS), [rule, height, width])
+    with tf.control_dependencies([check]):
         # Some formats know no grey.
         decoded = tf.io.decode_image(tf.identity(data), channels=3, expand_animations=False)
     decoded.set_shape([None, None, 3])
@@ -64,7 +56,7 @@ def _announced_size(data) -> tuple[tf.Tensor, tf.Tensor]:
         return sum(header[position] * 256**power for power, position in enumerate(positions))
 
     def starts(magic, at=0):
-        return tf.reduce_all(header[at : at + len(magic)] == tf.constant(list(magic), tf.int64))
+        return _starts(padded, magic, at)
 
     none = tf.zeros([], tf.int64)
     kinds = [
@@ -79,13 +71,13 @@ def _announced_size(data) -> tuple[tf.Tensor, tf.Tensor]:
             starts(b"WEBPVP8L", 8),
             lambda: (number(21, 22, 23, 24) // 2**14 % 2**14 + 1, number(21, 22) % 2**14 + 1),
         ),
-        (starts(b"\xff\xd8\xff"), lambda: tuple(tf.unstack(_jpeg_size(data)))),
+        (starts(b"\xff\xd8\xff"), lambda: tuple(tf.unstack(tf.io.extract_jpeg_shape(data, tf.int64)[:2]))),
     ]
     return tf.case(kinds, default=lambda: (none, none))
 
 
-def _starts(data, magic):
-    return tf.strings.substr(data, 0, len(magic)) == magic
+def _starts(data, magic, at=0):
+    return tf.strings.substr(data, at, len(magic)) == magic
 
 
 def _first_frame(data) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -124,10 +116,6 @@ def _first_frame(data) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 def _magnitude(number):
     """Return the size of a number of 32 bits with a sign: a BMP that is upside down has a negative height."""
     return tf.minimum(number, 2**32 - number)
-
-
-def _jpeg_size(data):
-    return tf.io.extract_jpeg_shape(data, tf.int64)[:2]
 
 
 def _orientation(data) -> tf.Tensor:

@@ -17,13 +17,13 @@ import tensorflow as tf
 
 from tf_gradcam import __version__, encoded, layers, scene, targets
 from tf_gradcam.cam import GradCAM, Layers
-from tf_gradcam.convert import SUFFIXES, convert
+from tf_gradcam.convert import SUFFIXES, answered, convert
+from tf_gradcam.frozen import MOST_BYTES, bytes_of
 from tf_gradcam.inputs import is_channels_first, opened
 from tf_gradcam.methods import Method
 from tf_gradcam.parameters import is_whole
 
 _TRACED = "`preprocess`, `target` and `method` must be TensorFlow's operations: a server can't call Python."
-_MOST_BYTES = 2**31  # of a graph in a file
 _TRIED = 64  # pixels, where a model leaves it open
 
 
@@ -115,7 +115,8 @@ def export_gradcam(
     path = _checked_path(path, format)
     look = {"size": size, "interpolation": interpolation}
     try:
-        _try(cam, target, look)
+        if target is not None:
+            _try(cam, target, look)
         if format != "tensorflow":
             _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k)
             return convert(cam, path, format, target=target, **look)
@@ -167,7 +168,7 @@ def _check_progress(method) -> None:
 
 
 def _try(cam, target, look) -> None:
-    """Explain black images: what is wrong with a target, or several outputs, shows before the server."""
+    """Explain black images: what is wrong with a target shows before the server."""
     specs = layers.specs_of(cam.model)
 
     def zeros(spec, count):
@@ -176,12 +177,7 @@ def _try(cam, target, look) -> None:
 
     for count in (1, 2):  # A target of one number for each image fits one of these at most.
         images = keras.tree.map_structure(lambda spec, count=count: zeros(spec, count), specs)
-        outputs = cam(images, target, **look).outputs
-        if not tf.is_tensor(outputs):
-            raise ValueError(
-                "`model` must have one output to be served with its heatmaps. Received one that returns "
-                f"{type(outputs).__name__}. Make a keras.Model with the one that counts."
-            )
+        cam(images, target, **look)
 
 
 def _check_savedmodel_only(format, **options) -> None:
@@ -205,13 +201,10 @@ def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, li
         specs = tf.TensorSpec(specs.shape, specs.dtype, "images")
 
     def explain(images, target):
-        explanation = cam(images, target, **look)
-        answer = {"scores": explanation.outputs, "heatmap": explanation.heatmap}
-        if explanation.target is not None:
-            answer["class"] = explanation.target
-            if labels is not None:
-                answer["label"] = tf.gather(labels, explanation.target)
-        return answer
+        answer = answered(cam(images, target, **look))
+        if labels is None or "class" not in answer:
+            return answer
+        return {**answer, "label": tf.gather(labels, answer["class"])}
 
     explain_target = _padded(lambda images: explain(images, target))
     traced = tf.function(explain_target, autograph=False).get_concrete_function(specs)
@@ -367,8 +360,8 @@ def _check_operations(traced) -> None:
 
 
 def _check_bytes(model, signatures) -> None:
-    held = sum(weight.value.dtype.size * weight.value.shape.num_elements() for weight in model.weights)
-    if held * signatures >= _MOST_BYTES:
+    held = bytes_of(model)
+    if held * signatures >= MOST_BYTES:  # as a graph in a file can't hold more, either
         raise ValueError(
             f"`frozen` needs less than 2 GiB for {signatures} signatures with the weights in each. Received: "
             f"a model with {held / 2**30:.1f} GiB of weights. Leave out `top_k` or `frozen`."

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-_MOST_BYTES = 2**31  # of weights: a graph can't hold more
+MOST_BYTES = 2**31  # of weights: a graph can't hold more
 _SAMPLED = 1024  # numbers of a weight that are compared at a call
 
 
@@ -65,12 +65,17 @@ def fold(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
     return call
 
 
+def bytes_of(model: keras.Model) -> int:
+    """Return how many bytes the weights of `model` take."""
+    return sum(weight.value.dtype.size * weight.value.shape.num_elements() for weight in model.weights)
+
+
 class Weights:
     """The weights of a model at one moment, to tell whether they still are what they were."""
 
     def __init__(self, model: keras.Model):
-        held = sum(weight.value.dtype.size * weight.value.shape.num_elements() for weight in model.weights)
-        if held >= _MOST_BYTES:
+        held = bytes_of(model)
+        if held >= MOST_BYTES:
             raise ValueError(
                 f"`model` must have less than 2 GiB of weights to be frozen. Received: {held / 2**30:.1f} GiB"
             )

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import targets
+from tf_gradcam.parameters import is_whole
 
 # The fields of numbers: what to call one image's, and how many axes it has.
 _WHOLE = {"index": ("class", 0), "other": ("class", 0), "indices": ("row of classes", 1)}
@@ -68,7 +69,7 @@ def _checked_name(name):
 
 
 def _checked_count(count):
-    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+    if not is_whole(count) or count < 1:
         raise ValueError(f"`target` must ask for 1 class or more. Received: count={count!r:.80}")
     return int(count)
 
