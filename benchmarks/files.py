@@ -21,7 +21,7 @@ import numpy as np
 from overhead import build
 
 import tf_gradcam
-from tf_gradcam import cli
+from tf_gradcam._cli import main as cli
 
 BATCH, SIZE, FEW = 16, (640, 480), 20
 MODELS = ["EfficientNet-Lite0", "ResNet50"]

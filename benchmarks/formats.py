@@ -24,7 +24,8 @@ import skimage.data
 import tensorflow as tf
 
 import tf_gradcam
-from tf_gradcam import convert, pretrained
+from tf_gradcam import pretrained
+from tf_gradcam._export import runtimes as convert
 
 RUNS = 15
 PACKAGES = "tensorflow", "ai-edge-litert", "tf2onnx", "onnxruntime", "openvino"

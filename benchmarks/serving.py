@@ -1,7 +1,7 @@
 """Write docs/serving-load.md: a served Grad-CAM under load, good requests and bad, and its latency in C++.
 
-The load goes over both protocols to tests/serving/server.py, which answers with the Python loader. Latency is
-measured in tests/serving/run_signatures.cc, which loads as TensorFlow Serving does: in interleaved runs, the
+The load goes over both protocols to tests/server/server.py, which answers with the Python loader. Latency is
+measured in tests/server/run_signatures.cc, which loads as TensorFlow Serving does: in interleaved runs, the
 baseline and then each candidate, so that whatever else the machine does falls on all alike.
 
     python benchmarks/serving.py [--requests 2000] [--runs 60]
@@ -31,7 +31,9 @@ import numpy as np
 from speed import machine
 
 import tf_gradcam
-from tf_gradcam import cli, image, pretrained
+from tf_gradcam import pretrained
+from tf_gradcam._cli import main as cli
+from tf_gradcam._images import read as image
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -42,7 +44,7 @@ def script(*path):
 
 
 client = script("docs", "serving_client.py")
-loader = script("tests", "serving", "loader.py")
+loader = script("tests", "server", "loader.py")
 
 NAME, SIDE, TOP, CLIENTS = "lite0", 224, 3, 8
 PAGE = """\
@@ -178,7 +180,7 @@ def agrees(answer, expected) -> bool:
 @contextlib.contextmanager
 def serve(folder):
     """Serve `folder` in a process, and give it and its addresses by protocol."""
-    command = [sys.executable, ROOT / "tests" / "serving" / "server.py", folder]
+    command = [sys.executable, ROOT / "tests" / "server" / "server.py", folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         ports = json.loads(process.stdout.readline())
         yield process, {"grpc": f"localhost:{ports['port']}", "rest": f"localhost:{ports['rest_api_port']}"}

@@ -19,66 +19,44 @@ import tf_gradcam
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "tf_gradcam"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
-
-# What each module may import of ours.
-ARROWS = {
-    "__init__": set(),
-    "formulas": set(),
-    "loops": set(),
-    "parameters": set(),
-    "targets": set(),
-    "target_rows": {"parameters", "targets"},
-    "inputs": set(),
-    "forward": {"inputs"},
-    "maps": {"inputs"},
-    "layers": {"forward", "inputs", "maps"},
-    "choice": {"forward", "inputs", "layers"},
-    "submodel": {"choice", "forward", "layers"},
-    "scene": {"forward", "maps", "target_rows", "targets"},
-    "composition": {"formulas", "loops", "parameters", "scene"},
-    "scoring": {"formulas", "forward", "parameters"},
-    "perturbation": {"forward", "loops", "maps", "parameters"},
-    "saliency": {"formulas", "forward", "loops", "maps", "parameters"},
-    "methods": {"composition", "formulas", "perturbation", "saliency", "scoring"},
-    "image": set(),
-    "checkpoint": set(),
-    "pretrained": {"checkpoint"},
-    "visualize": {"image"},
-    "serving": {"image", "parameters", "visualize"},
-    "gradients": {"formulas", "forward", "inputs", "layers", "maps", "scene", "targets"},
-    "frozen": set(),
-    "cam": {"choice", "forward", "frozen", "gradients", "inputs", "layers", "maps", "methods", "scene"}
-    | {"target_rows", "targets"},
-    "factorization": {"choice", "forward", "gradients", "inputs", "layers", "maps", "parameters", "targets"},
-    "encoded": {"image", "visualize"},
-    "plain": {"forward"},
-    "convert": {"cam", "choice", "frozen", "layers", "plain"},
-    "export": {"__init__", "cam", "convert", "encoded", "frozen", "inputs", "layers", "methods", "parameters"}
-    | {"scene", "targets"},
-    "classifier": {"pretrained"},
-    "cli": {*MODULES} - {"__main__", "cli"},
-    "__main__": {"cli"},
-}
+# The floors, from the ground up. An import goes to a lower floor, or stays in its package.
+FLOORS = [
+    {"_checks", "_images", "pretrained"},
+    {"_targets", "serving"},
+    {"_model", "targets"},
+    {"_methods", "_submodel"},
+    {"_explain", "methods"},
+    {"_concepts", "_export"},
+    {"_cli"},
+    {"__main__"},
+]
+FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
+PACKAGES = sorted(FLOOR_OF)
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+WITHOUT_TENSORFLOW = {"_checks", "_images", "serving"}
 
 
-def arrows(tree):
-    """Yield each module of ours that `tree` imports; a name that is no module comes from `__init__`."""
+def imports(tree):
+    """Yield `(package of ours, the rest of the dotted path)` for each import, `""` for the front door."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            home = ".".join(filter(None, ["tf_gradcam" if node.level else "", node.module]))
-            names = [f"{home}.{alias.name}" for alias in node.names]
+            assert not node.level, "Imports are absolute."
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        for package, name, *_ in (f"{name}.__init__".split(".") for name in names):
-            if package == "tf_gradcam":
-                yield name if name in MODULES else "__init__"
+        for top, package, *rest in (f"{name}.".split(".") for name in names):
+            if top == "tf_gradcam":
+                yield (package, ".".join(rest).strip(".")) if package in FLOOR_OF else ("", package)
 
 
 def parse(module):
-    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+
+
+def package_of(module):
+    return module.parts[0].removesuffix(".py")
 
 
 def python(*arguments, cwd=ROOT, **environment):
@@ -98,34 +76,40 @@ def python(*arguments, cwd=ROOT, **environment):
 
 
 @pytest.mark.parametrize(
-    ("line", "module"),
+    ("line", "found"),
     [
-        ("import tf_gradcam", "__init__"),
-        ("import tf_gradcam.cam as c", "cam"),
-        ("from tf_gradcam import cam", "cam"),
-        ("from tf_gradcam import GradCAM", "__init__"),
-        ("from tf_gradcam.cam import GradCAM", "cam"),
-        ("from . import cam", "cam"),
-        ("from .cam import GradCAM", "cam"),
-        ("def late():\n    from tf_gradcam import cam", "cam"),
+        ("import tf_gradcam", ("", "")),
+        ("import tf_gradcam._explain.cam as c", ("_explain", "cam")),
+        ("from tf_gradcam import _explain", ("_explain", "")),
+        ("from tf_gradcam import GradCAM", ("", "GradCAM")),
+        ("from tf_gradcam._explain import GradCAM", ("_explain", "GradCAM")),
+        ("from tf_gradcam._explain.cam import GradCAM", ("_explain", "cam.GradCAM")),
+        ("def late():\n    from tf_gradcam import _explain", ("_explain", "")),
     ],
 )
-def test_every_spelling_of_an_import_is_an_arrow(line, module):
-    assert list(arrows(ast.parse(line))) == [module]
+def test_every_spelling_of_an_import_is_seen(line, found):
+    assert list(imports(ast.parse(line))) == [found]
 
 
-def test_every_module_is_in_the_table():
-    assert sorted(ARROWS) == MODULES
+def test_every_package_has_a_floor():
+    there = {package_of(module) for module in MODULES}
+    assert there - {"__init__"} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_arrow_points_the_wrong_way(module):
-    assert set(arrows(parse(module))) <= ARROWS[module]
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_go_down(module):
+    own = package_of(module)
+    for package, _ in imports(parse(module)):
+        assert package in ("", own) or FLOOR_OF[package] < FLOOR_OF.get(own, -1)
 
 
 def test_the_command_line_imports_the_others_only_when_it_needs_them():
-    at_the_top = [node for node in parse("cli").body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert set(arrows(ast.Module(at_the_top))) <= {"__init__"}
+    at_the_top = [
+        node
+        for node in parse(pathlib.Path("_cli", "main.py")).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert {package for package, _ in imports(ast.Module(at_the_top))} <= {"", "_cli"}
 
 
 # The front door
@@ -151,7 +135,7 @@ def test_nothing_else_is_public():
 def test_there_is_one_version():
     (version,) = (
         ast.literal_eval(node.value)
-        for node in parse("__init__").body
+        for node in parse("__init__.py").body
         if isinstance(node, ast.Assign) and node.targets[0].id == "__version__"
     )
     assert version == tf_gradcam.__version__ == importlib.metadata.version("tf_gradcam")
@@ -192,7 +176,8 @@ def test_no_key_is_in_both_pyproject_toml_and_setup_cfg():
     assert {section: list(setup[section]) for section in setup.sections()} == {
         "metadata": ["version"],
         "options": ["packages"],
-        "options.package_data": ["tf_gradcam"],
+        "options.packages.find": ["include"],
+        "options.package_data": ["tf_gradcam.pretrained"],
     }
     assert pyproject["project"]["dynamic"] == ["version"]
     assert "version" not in pyproject["project"]
@@ -208,16 +193,9 @@ def test_the_lower_bounds_are_the_versions_that_are_tested():
     assert sorted(tested) == sorted(bound.replace(">=", "==") for bound in bounds)
 
 
-def test_contributing_shows_every_module_on_one_page():
+def test_contributing_shows_every_package():
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert len(page.splitlines()) < 60
-    assert [module for module in MODULES if f"`{module}`" not in page] == []
-
-
-def test_every_module_has_its_tests():
-    elsewhere = {"__init__": "package", "__main__": "cli"}
-    homes = [ROOT / "tests" / f"test_{elsewhere.get(module, module)}.py" for module in MODULES]
-    assert [home.name for home in homes if not home.exists()] == []
+    assert [package for package in PACKAGES if f"`{package}`" not in page] == []
 
 
 # The wheel
@@ -238,7 +216,8 @@ def wheel(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
-    package = {f"tf_gradcam/{module}.py" for module in MODULES} | {"tf_gradcam/imagenet_labels.txt"}
+    package = {f"tf_gradcam/{module.as_posix()}" for module in MODULES}
+    package.add("tf_gradcam/pretrained/imagenet_labels.txt")
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     about = {f"tf_gradcam-{tf_gradcam.__version__}.dist-info/{name}" for name in about}
     assert set(zipfile.ZipFile(wheel).namelist()) == package | about
@@ -254,4 +233,4 @@ def test_the_wheel_works_with_the_sources_out_of_sight(wheel, tmp_path):
     where = python("-c", "import tf_gradcam; print(tf_gradcam.__file__)", **out_of_sight)
     assert where.strip() == str(site / "tf_gradcam" / "__init__.py")
     python("-m", "tf_gradcam", "--help", **out_of_sight)
-    python("-m", "pytest", "-p", "no:cacheprovider", "tests/test_formulas.py", **out_of_sight)
+    python("-m", "pytest", "-p", "no:cacheprovider", "tests/methods/test_formulas.py", **out_of_sight)

@@ -6,13 +6,12 @@ __version__ = "0.1.0"
 
 # Loaded when first used: `tf-gradcam --help` need not wait for TensorFlow, nor tensors for matplotlib.
 _HOMES = {
-    "cam": ["Explanation", "GradCAM", "make_gradcam_heatmap"],
-    "factorization": ["Factorization", "deep_feature_factorization"],
-    "layers": ["list_layers"],
-    "submodel": ["build_submodel"],
-    "image": ["load_image"],
-    "visualize": ["colorize", "overlay", "overlay_concepts", "show"],
-    "export": ["export_gradcam"],
+    "_explain": ["Explanation", "GradCAM", "make_gradcam_heatmap"],
+    "_concepts": ["Factorization", "deep_feature_factorization"],
+    "_model": ["list_layers"],
+    "_submodel": ["build_submodel"],
+    "_images": ["colorize", "load_image", "overlay", "overlay_concepts", "show"],
+    "_export": ["export_gradcam"],
 }
 _MODULES = ["methods", "pretrained", "serving", "targets"]
 __all__ = sorted(["__version__", *_MODULES, *(name for names in _HOMES.values() for name in names)])

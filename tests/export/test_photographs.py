@@ -1,0 +1,175 @@
+"""In the graph: what `load_image` and `overlay` do, from and to encoded files."""
+
+import io
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from tf_gradcam import load_image, overlay
+from tf_gradcam._export import photographs as encoded
+from tf_gradcam._images import read as image
+
+PIXELS = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (70, 43))
+
+
+def file(kind, pixels=PIXELS, **options):
+    data = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(data, kind, **options)
+    return data.getvalue()
+
+
+FILES = {
+    "JPEG": file("JPEG"),
+    "progressive JPEG": file("JPEG", progressive=True),
+    "PNG": file("PNG"),
+    "grey PNG": file("PNG", PIXELS[..., 0]),
+    "PNG with transparency": file("PNG", np.dstack([PIXELS, PIXELS[..., 0]])),
+    "GIF": file("GIF"),
+    "BMP": file("BMP"),
+    "WebP": file("WEBP"),
+    "lossless WebP": file("WEBP", lossless=True),
+    "extended WebP": file("WEBP", exif=b"Exif\0\0II*\0"),
+}
+
+
+def jit(function):
+    """Return `function` of one string as a server runs it: as a graph."""
+    return tf.function(function, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+
+
+decode = jit(lambda data: encoded.decode(data, 3))
+
+
+@pytest.mark.parametrize("data", FILES.values(), ids=FILES)
+def test_a_file_is_decoded_as_load_image_does(data):
+    if data.startswith(b"RIFF") and not hasattr(tf.io, "decode_webp"):
+        pytest.skip("this TensorFlow is too old to read WebP")
+    difference = decode(data).numpy().astype(int) - load_image(data)
+    assert np.abs(difference).max() <= (4 if data.startswith(b"\xff\xd8") else 0)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "GIF"])
+def test_the_size_is_known_before_anything_is_decoded(name):
+    size = jit(encoded._announced_size)
+    assert [int(length) for length in size(FILES[name])] == [43, 70]
+
+
+def moving(*frames):
+    data = io.BytesIO()
+    first, *others = map(PIL.Image.fromarray, frames)
+    first.save(data, "GIF", save_all=True, append_images=others, comment=b"it moves")
+    return data.getvalue()
+
+
+def test_of_a_gif_that_moves_only_the_first_frame_is_given_to_the_decoder():
+    data = moving(PIXELS, PIXELS[::-1], PIXELS[:, ::-1])
+    height, width, first = jit(encoded._first_frame)(data)
+    assert (int(height), int(width)) == (43, 70)
+    assert len(first.numpy()) < len(data) / 2
+    np.testing.assert_array_equal(decode(data), load_image(data))
+    assert PIL.Image.open(io.BytesIO(first.numpy())).n_frames == 1
+
+
+def test_a_gif_is_as_large_as_its_frame_whatever_it_announces():
+    data = bytearray(file("GIF", np.zeros((12_000, 12_000), np.uint8)))
+    data[6:10] = b"\x0a\x00\x0a\x00"
+    with pytest.raises(tf.errors.InvalidArgumentError, match="100,000,000 pixels.*12000. .12000"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("length", [6, 10, 13, 20, 100, 900])
+def test_a_gif_that_is_cut_short_is_refused(length):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(FILES["GIF"][:length])
+
+
+def test_a_bitmap_with_a_palette_is_refused():
+    data = io.BytesIO()
+    PIL.Image.fromarray(PIXELS).convert("P").save(data, "BMP")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="BMP files .of 24 or 32 bits."):
+        decode(data.getvalue())
+
+
+def turned(orientation, endian="<", before=b""):
+    """A JPEG whose EXIF tells an orientation, and a few tags more."""
+    exif = PIL.Image.Exif()
+    exif.endian = endian
+    exif[0x10F], exif[0x112], exif[0x132] = "a camera", orientation, "2026:11:27 22:30:00"
+    data = file("JPEG", exif=exif)
+    return data[:2] + before + data[2:]
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_upright_as_load_image_does(orientation, endian):
+    data = turned(orientation, endian)
+    assert int(jit(encoded._orientation)(data)) == orientation
+    pixels = load_image(data)
+    assert pixels.shape == ((70, 43, 3) if orientation >= 5 else (43, 70, 3))
+    assert np.abs(decode(data).numpy().astype(int) - pixels).max() <= 4
+
+
+def test_the_orientation_is_found_behind_another_segment():
+    comment = b"\xff\xfe\x00\x12" + 16 * b"c"
+    assert int(jit(encoded._orientation)(turned(6, before=comment))) == 6
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_turns_nothing(orientation):
+    assert decode(turned(orientation)).shape == (43, 70, 3)
+
+
+def test_damaged_exif_turns_nothing_or_something_and_never_fails():
+    orientation, data = jit(encoded._orientation), turned(6)
+    start, random = data.index(b"Exif"), np.random.default_rng(0)
+    for _ in range(100):
+        damaged = bytearray(data)
+        for place in random.integers(start, start + 60, 3):
+            damaged[place] = random.integers(256)
+        assert 1 <= int(orientation(bytes(damaged))) <= 8
+    for length in range(start, start + 60):
+        assert 1 <= int(orientation(data[:length])) <= 8
+
+
+def test_a_bitmap_may_be_upside_down():
+    data = bytearray(FILES["BMP"])
+    data[22:26] = (-43).to_bytes(4, "little", signed=True)
+    height, width = jit(encoded._announced_size)(bytes(data))
+    assert (int(height), int(width)) == (43, 70)
+
+
+def test_grey_is_asked_for_by_one_channel():
+    grey = jit(lambda data: encoded.decode(data, 1))(FILES["GIF"])
+    assert grey.shape == (43, 70, 1)
+    assert np.abs(grey[..., 0].numpy().astype(int) - cv2.cvtColor(load_image(FILES["GIF"]), 7)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(20, 30), (200, 300), (20, 300), (43, 70), (1, 1)])
+def test_pixels_are_resized_as_load_image_does(size):
+    difference = encoded.resize(PIXELS, size).numpy().astype(int) - image.resize(PIXELS, size)
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((3000, 30), (1024, 10)), ((5, 5), (5, 5)), ((1, 5000), (1, 1024))]
+)
+def test_what_is_long_is_shrunk_in_its_proportions(shape, expected):
+    assert encoded.shrink(tf.zeros((*shape, 3), tf.uint8)).shape == (*expected, 3)
+
+
+def test_a_heatmap_is_a_grey_picture():
+    data = encoded.heatmap_png(tf.constant([[0.0, 0.2], [0.999, 1.0]])).numpy()
+    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert grey.tolist() == [[0, 51], [255, 255]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_overlay_is_what_overlay_draws(channels):
+    heatmap = np.random.default_rng(1).random((7, 7), np.float32)
+    photograph = PIXELS[..., :channels]
+    drawn = load_image(encoded.overlay_png(photograph, heatmap).numpy()).astype(int)
+    # Resized by TensorFlow and by OpenCV, a level may be the next one, and its colour 4 further, of 40 %.
+    assert np.abs(drawn - overlay(photograph, heatmap)).max() <= 2

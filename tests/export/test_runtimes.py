@@ -1,0 +1,388 @@
+"""One file for LiteRT, ONNX Runtime and OpenVINO: the explainer's answers, where TensorFlow is not."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import CLASSES, SIDE, build, chain, head
+
+from tf_gradcam import GradCAM, targets
+from tf_gradcam._export import runtimes as convert
+
+FORMATS = ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow)]
+L = keras.layers
+
+
+@pytest.fixture(params=FORMATS)
+def format(request):
+    return request.param
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return the function that writes a file in a folder of its own, where nothing else must be left."""
+
+    def written(cam, format, **options):
+        path = tmp_path / f"model{convert.SUFFIXES[format]}"
+        assert convert.convert(cam, path, format, **options) == path
+        beside = {path.with_suffix(".bin").name} if format == "openvino" else set()
+        assert {each.name for each in tmp_path.iterdir()} == {path.name} | beside
+        return path
+
+    return written
+
+
+def network(*layers, shape=(SIDE, SIDE, 3)):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def vgg():
+    """What VGG ends in, small, after a ReLU6 and a window that overlaps."""
+    return network(
+        L.Conv2D(6, 3, activation="relu", name="early"),
+        L.MaxPooling2D(3, 2, padding="same"),
+        L.Conv2D(5, 3, activation="relu6", name="late"),
+        L.MaxPooling2D(),
+        L.Flatten(),
+        L.Dense(7, activation="relu"),
+        L.Dense(4, activation="softmax"),
+    )
+
+
+def modern():
+    return network(
+        L.Conv2D(6, 3, activation="gelu", name="early"),
+        L.DepthwiseConv2D(3, strides=2, padding="same"),
+        L.BatchNormalization(),
+        L.Activation("swish"),
+        L.AveragePooling2D(2, padding="same"),
+        L.LayerNormalization(),
+        L.UpSampling2D(2),
+        L.Conv2D(4, 3, activation="hard_swish", name="late"),
+        L.GlobalMaxPooling2D(),
+        L.Dense(1, activation="sigmoid"),
+    )
+
+
+def residual():
+    """A skip, squeeze and excite, and the way back through a stride."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((SIDE, SIDE, 3))
+    x = L.Conv2D(6, 3, padding="same", activation="relu", name="early")(images)
+    squeezed = L.Dense(6, activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))
+    x = L.Add()([x, L.Conv2D(6, 3, padding="same")(L.Multiply()([x, squeezed]))])
+    x = L.Conv2D(8, 3, strides=2, activation="relu", name="late")(x)
+    return keras.Model(images, L.Dense(3)(L.GlobalAveragePooling2D()(x)))
+
+
+def tokens():
+    keras.utils.set_random_seed(0)
+    images = keras.Input((16, 16, 3))
+    x = L.Reshape((16, 8))(L.Conv2D(8, 4, strides=4, name="early")(images))
+    normal = L.LayerNormalization()(x)
+    x = L.Add()([x, L.MultiHeadAttention(2, 4)(normal, normal)])
+    return keras.Model(images, L.Dense(3)(x[:, 0]))
+
+
+def assert_agrees(cam, path, images, **options):
+    run = convert.runner(path)
+    for count in (1, len(images)):
+        answer = run({"images": images[:count]})
+        expected = cam(images[:count], **options)
+        assert sorted(answer) == sorted(
+            {"scores", "heatmap"} | ({"class"} if expected.target is not None else set())
+        )
+        np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
+        np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-5)
+        assert answer["heatmap"].dtype == answer["scores"].dtype == np.float32
+        if expected.target is not None:
+            np.testing.assert_array_equal(answer["class"], expected.target)
+            assert answer["class"].dtype == np.int32
+
+
+def noise(model, count=3):
+    return np.random.default_rng(2).normal(size=(count, *model.input_shape[1:])).astype("float32")
+
+
+def test_the_file_answers_what_the_explainer_answers(functional, images, format, write):
+    cam = GradCAM(functional)
+    assert_agrees(cam, write(cam, format), images)
+
+
+def test_every_kind_of_model_goes_into_a_file(model, images, write):
+    cam = GradCAM(model)
+    assert_agrees(cam, write(cam, "onnx"), images)
+
+
+@pytest.mark.parametrize("build", [vgg, modern, residual, tokens], ids=lambda build: build.__name__)
+def test_the_way_back_to_an_early_layer_is_in_the_file(build, format, write):
+    cam = GradCAM(build(), "early")
+    assert_agrees(cam, write(cam, format), noise(cam.model))
+
+
+@pytest.mark.parametrize(
+    "method", ["hirescam", "layercam", "gradcam_plus_plus", "xgradcam", "fem", "finercam"]
+)
+def test_methods_of_one_pass_go_into_a_file(method, write):
+    cam = GradCAM(vgg(), "late", method=method)
+    assert_agrees(cam, write(cam, "onnx"), noise(cam.model))
+
+
+def test_a_method_that_explains_at_the_image_goes_into_a_file(format, write):
+    cam = GradCAM(vgg(), method="guided_backprop")
+    assert_agrees(cam, write(cam, format), noise(cam.model))
+
+
+def test_several_layers_go_into_a_file(write):
+    cam = GradCAM(vgg(), ["early", "late"])
+    assert_agrees(cam, write(cam, "onnx"), noise(cam.model))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": 2},
+        {"target": targets.Contrast()},
+        {"target": targets.TopClasses(2)},
+        {"size": None},
+        {"size": (20, 30)},
+        {"interpolation": "bicubic"},
+        {"interpolation": "gaussian"},
+    ],
+    ids=str,
+)
+def test_every_argument_is_in_the_file(options, functional, images, write):
+    cam = GradCAM(functional)
+    path = write(cam, "onnx", **options)
+    assert_agrees(cam, path, images, **options)
+    answer, plain = convert.runner(path)({"images": images})["heatmap"], cam(images).heatmap.numpy()
+    assert answer.shape != plain.shape or not np.allclose(answer, plain, atol=1e-3)
+
+
+def test_raw_photographs_go_in_with_preprocess(functional, format, write):
+    cam = GradCAM(functional, preprocess=keras.applications.resnet.preprocess_input)
+    raw = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3)).astype("uint8")
+    assert_agrees(cam, write(cam, format), raw)
+
+
+def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
+    keras.utils.set_random_seed(0)
+    image, table = keras.Input((SIDE, SIDE, 3), name="image"), keras.Input((4,), name="table")
+    x = L.MaxPooling2D()(L.Conv2D(5, 3, activation="relu")(image))
+    model = keras.Model([image, table], L.Dense(3)(L.Concatenate()([L.Flatten()(x), table])))
+    cam, numbers = GradCAM(model), np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    answer = convert.runner(write(cam, format))({"image": images, "table": numbers})
+    np.testing.assert_allclose(answer["heatmap"], cam([images, numbers]).heatmap, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", FORMATS[1:])  # LiteRT takes one image or more
+def test_no_images_get_no_answers(functional, images, format, write):
+    answer = convert.runner(write(GradCAM(functional), format))({"images": images[:0]})
+    shapes = {name: values.shape for name, values in answer.items()}
+    assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, CLASSES)}
+
+
+def test_a_unit_without_sigmoid_has_no_class(images, write):
+    cam = GradCAM(head(L.Dense(1)))
+    assert_agrees(cam, write(cam, "onnx"), images)
+
+
+def test_a_frozen_explainer_gives_the_same_file(functional, images, write):
+    cam = GradCAM(functional).freeze()
+    assert_agrees(cam, write(cam, "onnx"), images)
+
+
+def test_the_weights_are_those_of_the_moment(functional, images, write):
+    cam = GradCAM(functional)
+    before = cam(images).heatmap.numpy()
+    path = write(cam, "onnx")
+    functional.set_weights([-weight for weight in functional.get_weights()])
+    np.testing.assert_allclose(convert.runner(path)({"images": images})["heatmap"], before, atol=1e-5)
+    assert not np.allclose(cam(images).heatmap, before, atol=1e-3)
+
+
+def test_a_litert_file_holds_built_in_operations_only(write):
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = write(GradCAM(modern(), "early"), "litert").read_bytes()
+    codes = [code.builtinCode for code in schema.ModelT.InitFromPackedBuf(data).operatorCodes]
+    assert schema.BuiltinOperator.CUSTOM not in codes
+    assert schema.BuiltinOperator.CONV_2D in codes
+
+
+def test_an_onnx_file_passes_the_check_and_its_batch_has_a_name(functional, write):
+    import onnx
+
+    model = onnx.load(write(GradCAM(functional), "onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    shapes = {
+        each.name: each.type.tensor_type.shape.dim for each in [*model.graph.input, *model.graph.output]
+    }
+    assert {name: [dim.dim_param or dim.dim_value for dim in dims] for name, dims in shapes.items()} == {
+        "images": ["N", SIDE, SIDE, 3],
+        "class": ["N"],
+        "heatmap": ["N", SIDE, SIDE],
+        "scores": ["N", CLASSES],
+    }
+
+
+# Without TensorFlow
+
+ALONE = """
+import sys
+for name in ("tensorflow", "keras", "tf_gradcam", "jax", "torch"):
+    sys.modules[name] = None  # importing it is an error
+import numpy
+path, images = sys.argv[1], numpy.load(sys.argv[2])
+"""
+READERS = {
+    "litert": """
+from ai_edge_litert.interpreter import Interpreter
+answer = Interpreter(path).get_signature_runner()(images=images)
+""",
+    "onnx": """
+import onnxruntime
+session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+names = [each.name for each in session.get_outputs()]
+answer = dict(zip(names, session.run(names, {"images": images})))
+""",
+    "openvino": """
+import openvino
+model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+answer = {port.any_name: value for port, value in model({"images": images}).items()}
+""",
+}
+
+
+def test_the_file_answers_where_neither_tensorflow_nor_keras_nor_this_library_is(format, write, tmp_path):
+    cam = GradCAM(vgg(), "early")
+    images, path = noise(cam.model), write(cam, format)
+    np.save(tmp_path / "images.npy", images)
+    code = ALONE + READERS[format] + "numpy.savez('answer.npz', **answer)"
+    subprocess.run([sys.executable, "-c", code, str(path), "images.npy"], cwd=tmp_path, check=True)
+    answer, expected = np.load(tmp_path / "answer.npz"), cam(images)
+    np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
+    np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-5)
+    np.testing.assert_array_equal(answer["class"], expected.target)
+
+
+# What is refused
+
+
+def refused(cam, tmp_path, format, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        convert.convert(cam, tmp_path / f"model{convert.SUFFIXES[format]}", format)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None  # no converter's traceback
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loop_is_refused_with_its_name(functional, tmp_path, format):
+    cam = GradCAM(functional, method="scorecam")
+    refused(cam, tmp_path, format, "no 'While' .*Choose a method without loops")
+
+
+def volume():
+    return network(
+        L.Conv3D(2, 3, name="early"),
+        L.MaxPooling3D(2),
+        L.Conv3D(2, 1, name="late"),
+        L.Flatten(),
+        L.Dense(3),
+        shape=(8, 8, 8, 1),
+    )
+
+
+def test_an_operation_that_there_is_no_way_to_write_is_refused_with_the_layer_to_choose(tmp_path, format):
+    match = "no 'Conv3DBackpropInputV2' .*Choose a layer after it: layer='late' is the last"
+    refused(GradCAM(volume(), "early"), tmp_path, format, match)
+
+
+def test_an_operation_that_a_format_lacks_is_refused_with_its_name(tmp_path):
+    @keras.saving.register_keras_serializable()
+    def spectrum(x):
+        return tf.abs(tf.signal.fft(tf.cast(x, tf.complex64)))
+
+    images = keras.Input((SIDE, SIDE, 3))
+    x = L.Conv2D(4, 3, activation="relu")(images)
+    model = keras.Model(
+        images, L.Dense(3)(L.Lambda(spectrum, output_shape=(4,))(L.GlobalAveragePooling2D()(x)))
+    )
+    refused(GradCAM(model, method="fem"), tmp_path, "onnx", "no 'FFT' .*Choose another format")
+
+
+def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monkeypatch):
+    def wrong(path):
+        return lambda arrays: {
+            "scores": np.zeros((2, CLASSES)),
+            "class": np.zeros(2),
+            "heatmap": np.zeros((2, SIDE, SIDE)),
+        }
+
+    monkeypatch.setitem(convert._RUN, "onnx", wrong)
+    refused(GradCAM(functional), tmp_path, "onnx", "`format` must answer what TensorFlow does")
+
+
+def test_a_file_that_can_not_be_written_leaves_the_old_one_as_it_was(functional, tmp_path, monkeypatch):
+    def fail(graph, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("no space left")
+
+    old = tmp_path / "model.onnx"
+    old.write_bytes(b"old")
+    monkeypatch.setitem(convert._WRITE, "onnx", fail)
+    with pytest.raises(ValueError, match="its library says: no space left"):
+        convert.convert(GradCAM(functional), old, "onnx")
+    assert old.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("package", ["ai_edge_litert", "onnxruntime", "openvino", "tf2onnx"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(functional, tmp_path, package, monkeypatch):
+    extra = {"ai_edge_litert": "litert", "openvino": "openvino"}.get(package, "onnx")
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    path = tmp_path / f"model{convert.SUFFIXES[extra]}"
+    with pytest.raises(ImportError, match=rf"{package.replace('_', '-')}.*tf_gradcam\[{extra}\]"):
+        convert.convert(GradCAM(functional), path, extra)
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "match"),
+    [
+        ("model.onnx", "coreml", "`format` must be one of"),
+        ("model.tflite", "onnx", "`path` must end in '.onnx'"),
+        ("missing/model.onnx", "onnx", "`path` must be in a folder that is there"),
+    ],
+)
+def test_a_wrong_format_or_path_is_refused(functional, tmp_path, name, format, match):
+    with pytest.raises(ValueError, match=match):
+        convert.convert(GradCAM(functional), tmp_path / name, format)
+
+
+def test_a_model_of_several_outputs_is_refused(tmp_path):
+    images = keras.Input((SIDE, SIDE, 3))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(images))
+    model = keras.Model(images, [L.Dense(3)(x), L.Dense(2)(x)])
+    with pytest.raises(ValueError, match="`model` must have one output"):
+        convert.convert(GradCAM(model), tmp_path / "m.onnx", "onnx", target=targets.Output(0))
+
+
+def test_a_model_that_takes_any_size_is_refused_with_what_to_do(tmp_path):
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, chain(images, [L.Conv2D(4, 3), L.GlobalAveragePooling2D(), L.Dense(3)]))
+    with pytest.raises(ValueError, match="one height and width .*keras.Input"):
+        convert.convert(GradCAM(model), tmp_path / "m.onnx", "onnx")
+
+
+def test_the_model_is_what_it_was(images, write):
+    model = build("functional")
+    before, config = GradCAM(model)(images).map, json.dumps(model.get_config(), default=str)
+    write(GradCAM(model), "onnx")
+    np.testing.assert_array_equal(GradCAM(model)(images).map, before)
+    assert json.dumps(model.get_config(), default=str) == config

@@ -1,0 +1,360 @@
+"""Pictures: the colours, the blend worked out by hand, and a figure in which things line up."""
+
+import sys
+import types
+
+import cv2
+import matplotlib.figure
+import matplotlib.pyplot
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+
+from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, show
+
+COLD, HOT = (0, 0, 128), (128, 0, 0)  # the ends of jet, in RGB
+GREY = np.full((2, 3, 3), 100, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    return skimage.data.chelsea()
+
+
+@pytest.fixture(scope="module")
+def heatmap():
+    """A warm spot, on a grid as networks have it; its first row is cold."""
+    y, x = np.mgrid[-1:1:7j, -1:1:7j]
+    spot = np.exp(-4 * (y**2 + x**2)).astype(np.float32)
+    spot[0] = 0
+    return spot / spot.max()
+
+
+def explanation(heatmaps, target=(285, 967)):
+    """What `GradCAM` answers, as far as it is drawn."""
+    target = None if target is None else np.array(target)
+    return types.SimpleNamespace(heatmap=heatmaps, score=np.array([9.312, -1.5]), target=target)
+
+
+def panels(figure):
+    """The arrays that were drawn: for each row photograph, heatmap and overlay."""
+    return [axis.images[0].get_array() for axis in figure.axes if axis.images]
+
+
+def titles(figure):
+    return [axis.get_title() for axis in figure.axes if axis.get_title()]
+
+
+# colorize
+
+
+def test_jet_runs_from_dark_blue_to_dark_red_in_rgb():
+    colours = colorize(np.array([[0.0, 0.5, 1.0]]))
+    assert colours.dtype == np.uint8
+    assert tuple(colours[0, 0]) == COLD
+    assert tuple(colours[0, 2]) == HOT
+    assert colours[0, 1].argmax() == 1  # green in the middle
+
+
+@pytest.mark.parametrize("name", ["viridis", "Inferno", "TURBO"])
+def test_another_colormap_is_the_one_matplotlib_knows(name):
+    values = np.linspace(0, 1, 256)[None]
+    expected = matplotlib.colormaps[name.lower()](values)[..., :3] * 255
+    np.testing.assert_allclose(colorize(values, name), expected, atol=2)
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("jett", "jet"), ("virdis", "viridis"), ("RdBu", "")])
+def test_an_unknown_colormap_lists_the_known_ones_nearest_first(name, nearest):
+    with pytest.raises(ValueError, match=f"`colormap` must be one of {nearest}.*inferno.*colormap='{name}'"):
+        colorize(np.zeros((2, 2)), name)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.01, 1.01, 200])
+def test_a_heatmap_outside_0_to_1_is_refused(photograph, value):
+    heatmap = np.zeros((7, 7))
+    heatmap[3, 3] = value
+    for draw in (colorize, lambda heatmap: overlay(photograph, heatmap), lambda heatmap: show(GREY, heatmap)):
+        with pytest.raises(ValueError, match=r"`heatmap` must be in \[0, 1\].*signed map"):
+            draw(heatmap)
+
+
+def test_a_hair_beyond_0_or_1_is_cut_off():
+    np.testing.assert_array_equal(colorize(np.array([[-1e-7, 1 + 1e-7]])), [[COLD, HOT]])
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (2, 7, 7), (7, 7, 1), (0, 7)])
+def test_a_heatmap_of_another_rank_is_refused(shape):
+    for draw in (colorize, lambda heatmap: overlay(GREY, heatmap)):
+        with pytest.raises(ValueError, match=r"`heatmap` must have the shape \(H, W\). Received: shape \("):
+            draw(np.zeros(shape))
+
+
+def test_a_heatmap_or_colormap_of_another_type_is_a_type_error():
+    with pytest.raises(TypeError, match="`heatmap` must hold real numbers"):
+        colorize("heatmap")
+    with pytest.raises(TypeError, match="`colormap` must be a name"):
+        colorize(np.zeros((2, 2)), cv2.COLORMAP_JET)
+
+
+# overlay
+
+
+@pytest.mark.parametrize(
+    ("value", "alpha", "fade", "pixel"),
+    [
+        (0, 0.4, False, (60, 60, 111)),  # 0.6 * 100 + 0.4 * (0, 0, 128)
+        (1, 0.4, False, (111, 60, 60)),
+        (0, 0.4, True, (100, 100, 100)),
+        (1, 0.4, True, (111, 60, 60)),
+        (0, 1, False, COLD),
+        (1, 1, True, HOT),
+        (1, 0, False, (100, 100, 100)),
+        (1, 0.75, False, (121, 25, 25)),
+    ],
+)
+def test_the_blend_is_the_one_worked_out_by_hand(value, alpha, fade, pixel):
+    picture = overlay(GREY, np.full((2, 3), value), alpha=alpha, fade=fade)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture, np.broadcast_to(pixel, (2, 3, 3)))
+
+
+def test_a_faded_overlay_weighs_the_colour_by_the_heatmap():
+    heatmap = np.full((2, 3), 0.6)
+    colour = colorize(heatmap)[0, 0].astype(float)
+    expected = 0.7 * 100 + 0.3 * colour  # 0.5 * 0.6 = 0.3
+    np.testing.assert_allclose(overlay(GREY, heatmap, alpha=0.5, fade=True)[0, 0], expected, atol=0.5)
+
+
+def test_the_photograph_is_untouched_where_a_faded_heatmap_is_cold(photograph, heatmap):
+    picture = overlay(photograph, heatmap, alpha=1, fade=True)
+    cold = len(photograph) // 14  # the upper half of the grid's first row
+    np.testing.assert_array_equal(picture[:cold], photograph[:cold])
+    assert np.abs(picture[150] - photograph[150].astype(int)).max() > 50
+
+
+def test_brightness_is_never_rescaled():
+    dark = np.full((8, 8, 3), 10, np.uint8)
+    assert overlay(dark, np.ones((2, 2)), alpha=0.1).max() == 22  # 0.9 * 10 + 0.1 * 128 = 21.8
+    dark[0, 0] = 255
+    assert overlay(dark, np.ones((2, 2)), alpha=0.1)[4, 4].tolist() == [22, 9, 9]
+
+
+def test_alpha_0_is_the_photograph_and_alpha_1_the_colours(photograph):
+    heatmap = np.random.default_rng(0).random(photograph.shape[:2])
+    np.testing.assert_array_equal(overlay(photograph, heatmap, alpha=0), photograph)
+    np.testing.assert_array_equal(overlay(photograph, heatmap, alpha=1), colorize(heatmap))
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (7, 7), (1, 7, 7), (5, 9), (224, 224), (600, 31), (1000, 1500)])
+def test_the_photograph_keeps_its_size_whatever_the_grid(photograph, grid):
+    values = np.random.default_rng(0).random(grid)
+    assert overlay(photograph, values).shape == photograph.shape
+
+
+def test_averaging_that_ends_a_hair_beyond_1_is_still_1():
+    # For this grid and size OpenCV's area means of ones come to 1.0000018.
+    picture = overlay(np.zeros((1, 167), np.uint8), np.ones((126, 203)), alpha=1)
+    np.testing.assert_array_equal(picture, np.broadcast_to(HOT, (1, 167, 3)))
+
+
+def test_the_heatmap_is_interpolated_and_not_mirrored():
+    black = np.zeros((1, 4, 3), np.uint8)
+    picture = overlay(black, np.array([[0.0, 1.0]]), alpha=1)
+    np.testing.assert_array_equal(picture, colorize(np.array([[0, 0.25, 0.75, 1]])))
+
+
+def test_red_stays_red_from_a_path_bytes_a_pil_image_and_an_array(tmp_path):
+    red = PIL.Image.new("RGB", (8, 8), (250, 0, 0))
+    path = tmp_path / "red.png"
+    red.save(path)
+    for image in (path, str(path), path.read_bytes(), red, np.asarray(red)):
+        assert overlay(image, np.zeros((2, 2)), alpha=0.5)[4, 4].tolist() == [125, 0, 64]
+
+
+def test_an_explanation_of_one_image_is_a_heatmap(photograph, heatmap):
+    explained = types.SimpleNamespace(heatmap=heatmap[None])
+    np.testing.assert_array_equal(overlay(photograph, explained), overlay(photograph, heatmap))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, np.nan, "0.4", None, [0.4]])
+def test_alpha_outside_0_to_1_is_refused(alpha):
+    for draw in (overlay, show):
+        with pytest.raises(ValueError, match=r"`alpha` must be a number in \[0, 1\]. Received: alpha="):
+            draw(GREY, np.zeros((2, 2)), alpha=alpha)
+
+
+def test_a_preprocessed_image_is_refused(photograph, heatmap):
+    with pytest.raises(ValueError, match="the photograph"):
+        overlay(photograph / 127.5 - 1, heatmap)
+
+
+# overlay_concepts
+
+
+def test_each_pixel_has_the_colour_of_its_strongest_concept():
+    heatmaps = np.array([[[1, 0, 0.2]], [[0.5, 0, 0.8]]])
+    picture = overlay_concepts(GREY[:1], heatmaps, alpha=1.0, colormap="hsv")
+    # hsv begins in red, (255, 0, 0), and is cyan, (0, 255, 255), half way round; 0.8 of it over the grey of
+    # 100: 100 + 0.8 * (0 - 100) = 20 and 100 + 0.8 * (255 - 100) = 224
+    np.testing.assert_allclose(picture[0], [(255, 0, 0), (100, 100, 100), (20, 224, 224)], atol=6)
+
+
+def test_alpha_and_colormap_change_the_concepts_too():
+    heatmaps = np.ones((2, 2, 3))
+    default = overlay_concepts(GREY, heatmaps)
+    assert not np.array_equal(default, overlay_concepts(GREY, heatmaps, alpha=0.3))
+    assert not np.array_equal(default, overlay_concepts(GREY, heatmaps, colormap="twilight"))
+    np.testing.assert_array_equal(overlay_concepts(GREY, heatmaps, alpha=0), GREY)
+
+
+@pytest.mark.parametrize("heatmaps", [np.ones((2, 2, 2, 3)), np.ones((2, 3)), np.ones((0, 2, 3))])
+def test_concepts_must_be_those_of_one_image(heatmaps):
+    with pytest.raises(ValueError, match="`heatmaps` must be"):
+        overlay_concepts(GREY, heatmaps)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, "much"])
+def test_an_alpha_that_is_no_share_is_refused_for_concepts_too(alpha):
+    with pytest.raises(ValueError, match="`alpha` must be a number in"):
+        overlay_concepts(GREY, np.ones((2, 2, 3)), alpha=alpha)
+
+
+# show
+
+
+def test_one_row_shows_photograph_heatmap_and_overlay(photograph, heatmap):
+    figure = show(photograph, heatmap)
+    assert isinstance(figure, matplotlib.figure.Figure)
+    left, middle, right = panels(figure)
+    np.testing.assert_array_equal(left, photograph)
+    assert middle.shape == photograph.shape[:2]
+    np.testing.assert_array_equal(right, overlay(photograph, heatmap))
+    assert titles(figure) == []
+
+
+def test_heatmap_panel_and_colour_bar_have_the_overlays_colours(photograph, heatmap):
+    figure = show(photograph, heatmap, colormap="viridis")
+    drawn = figure.axes[1].images[0]
+    assert drawn.get_clim() == (0, 1)
+    colours = np.rint(drawn.cmap(np.linspace(0, 1, 256))[:, :3] * 255)
+    np.testing.assert_array_equal(colours, colorize(np.linspace(0, 1, 256)[None], "viridis")[0])
+    assert drawn.colorbar.mappable is drawn
+    assert [tick.get_text() for tick in drawn.colorbar.ax.get_xticklabels()] == ["0.0", "0.5", "1.0"]
+
+
+def test_rows_of_an_explanation_are_titled_with_class_and_score(photograph, heatmap):
+    images = [photograph, skimage.data.coffee()]
+    heatmaps = np.stack([heatmap, heatmap[:, ::-1]])
+    figure = show(images, explanation(heatmaps))
+    assert titles(figure) == ["class 285, score 9.31", "class 967, score -1.50"]
+    assert titles(show(images, explanation(heatmaps, target=None))) == ["score 9.31", "score -1.50"]
+    assert titles(show(images, explanation(heatmaps), titles=["cat", "cup"])) == ["cat", "cup"]
+    assert titles(show(photograph, heatmap, titles="cat")) == ["cat"]
+
+
+def test_a_contact_sheet_has_a_row_for_each_image_of_any_size(heatmap):
+    images = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.rocket()[:, 200:420]]
+    heatmaps = [heatmap, np.zeros((14, 14)), np.ones((1, 3, 5))]
+    figure = show(images, heatmaps)
+    for index, (image, values) in enumerate(zip(images, heatmaps, strict=True)):
+        left, _, right = panels(figure)[3 * index : 3 * index + 3]
+        np.testing.assert_array_equal(left, image)
+        np.testing.assert_array_equal(right, overlay(image, values))
+
+
+def test_batches_are_lists(heatmap):
+    batch = np.stack([skimage.data.chelsea()[:50, :60], skimage.data.coffee()[:50, :60]])
+    heatmaps = np.stack([heatmap, 1 - heatmap])
+    from_lists = panels(show(list(batch), list(heatmaps)))
+    for drawn, expected in zip(panels(show(batch, heatmaps)), from_lists, strict=True):
+        np.testing.assert_array_equal(drawn, expected)
+
+
+def test_the_panels_line_up(photograph, heatmap):
+    images = [photograph, skimage.data.astronaut(), skimage.data.rocket()[:, 200:420]]
+    figure = show(images, [heatmap] * 3, titles=["cat", "a title that is much wider than its panel " * 2, ""])
+    figure.draw_without_rendering()
+    boxes = np.array([axis.get_position().bounds for axis in figure.axes if axis.images]).reshape(3, 3, 4)
+    np.testing.assert_allclose(boxes[:, :, 1], boxes[:, :1, 1].repeat(3, 1), atol=1e-3)  # bottoms of a row
+    np.testing.assert_allclose(boxes[:, :, 3], boxes[:, :1, 3].repeat(3, 1), atol=1e-3)  # heights of a row
+    centres = boxes[:, :, 0] + boxes[:, :, 2] / 2
+    np.testing.assert_allclose(centres, centres[:1].repeat(3, 0), atol=1e-3)
+    bar = figure.axes[7].images[0].colorbar.ax.get_position()
+    np.testing.assert_allclose([bar.x0, bar.width], boxes[0, 1, [0, 2]], atol=5e-3)
+    np.testing.assert_allclose(
+        boxes[1, :, 2], boxes[0, :, 2], atol=5e-3
+    )  # a square is as wide as a landscape
+    assert boxes[0, :, 2].sum() > 0.9  # hardly any blank between them
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (1000, 1), (300, 20)])
+def test_thin_images_still_make_a_figure_of_sane_size(heatmap, shape):
+    figure = show(np.zeros(shape, np.uint8), heatmap, titles="thin")
+    figure.draw_without_rendering()
+    assert (figure.get_size_inches() > 1).all()
+    assert (figure.get_size_inches() < 12).all()
+
+
+def test_large_photographs_are_drawn_smaller(heatmap):
+    left, middle, right = panels(show(np.zeros((300, 2400, 3), np.uint8), heatmap))
+    assert left.shape == right.shape == (150, 1200, 3)
+    assert middle.shape == (150, 1200)
+
+
+def test_a_long_title_wraps_inside_the_figure(photograph, heatmap):
+    figure = show(photograph, heatmap, titles="a title that is wider than the figure " * 5)
+    figure.draw_without_rendering()
+    title, frame = figure.axes[1].title.get_window_extent(), figure.bbox
+    assert frame.x0 <= title.x0 < title.x1 <= frame.x1
+    assert frame.y0 <= title.y0 < title.y1 <= frame.y1
+
+
+def test_a_dollar_sign_in_a_title_is_no_mathematics(photograph, heatmap):
+    show(photograph, heatmap, titles=r"cat $\broken{ 5$.png").draw_without_rendering()
+
+
+@pytest.mark.parametrize("change", [{"alpha": 0.8}, {"colormap": "viridis"}, {"fade": True}])
+def test_every_option_changes_the_picture(photograph, heatmap, change):
+    assert (overlay(photograph, heatmap, **change) != overlay(photograph, heatmap)).any()
+    drawn = panels(show(photograph, heatmap, **change))[2]
+    np.testing.assert_array_equal(drawn, overlay(photograph, heatmap, **change))
+
+
+@pytest.mark.parametrize(
+    ("images", "heatmaps", "titles", "message"),
+    [
+        (2, 1, None, "`explanation` must have one heatmap for each image.*Received: 1 for 2"),
+        (1, 3, None, "`explanation` must have one heatmap for each image.*Received: 3 for 1"),
+        (0, 0, None, "`explanation` must have one heatmap.*at least one"),
+        (2, 2, "cat", "`titles` must have one title for each image.*Received: 1 for 2"),
+        (1, 1, ["a", "b"], "`titles` must have one title for each image.*Received: 2 for 1"),
+    ],
+)
+def test_numbers_that_do_not_match_are_refused_and_leave_no_figure(images, heatmaps, titles, message):
+    with pytest.raises(ValueError, match=message):
+        show([GREY] * images, [np.zeros((2, 2))] * heatmaps, titles=titles)
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+# Optional packages
+
+
+def test_without_opencv_the_error_says_what_to_install(monkeypatch, heatmap):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for draw in (lambda: colorize(heatmap), lambda: overlay(GREY, heatmap), lambda: show(GREY, heatmap)):
+        with pytest.raises(ImportError, match="pip install opencv-python"):
+            draw()
+
+
+def test_without_matplotlib_only_figures_fail_and_say_what_to_install(monkeypatch, heatmap):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    assert overlay(GREY, heatmap).shape == GREY.shape
+    with pytest.raises(ImportError, match="pip install matplotlib$"):
+        show(GREY, heatmap)

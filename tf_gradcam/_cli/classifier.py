@@ -1,0 +1,162 @@
+"""A classifier by its name or file, as the command line is given it: model, preprocessing, labels."""
+
+import contextlib
+import difflib
+import importlib
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+
+from tf_gradcam.pretrained import _efficientnet as pretrained
+
+EMBEDDED = "efficientnet_lite0"
+_MODEL_FILES = (".keras", ".h5", ".hdf5")
+_SAFE_KERAS = (3, 12)
+
+
+class Classifier(NamedTuple):
+    """A model, what its pixels must go through first, and the names of its classes, if known."""
+
+    model: keras.Model
+    preprocess: Callable
+    labels: tuple[str, ...] | None
+
+
+def load_classifier(model: str, preprocess: str | None = None, labels: str | None = None) -> Classifier:
+    """Return the classifier that the options `--model`, `--preprocess` and `--labels` mean.
+
+    Args:
+        model: `EMBEDDED`, a class of `keras.applications`, which gets its ImageNet weights, or the path of a
+            `.keras` or `.h5` file, which is loaded in Keras's safe mode: it can't run code of its own.
+        preprocess: `"unit"`, a module of `keras.applications`, or `"MODULE:FUNCTION"`; `None` for a named
+            model's own, and for nothing where the model is a file.
+        labels: path of a text file with a class per line, or `None` for the model's own, if they are known.
+
+    Raises:
+        ImportError, OSError, ValueError: naming the option, if there is no such model, function or file, or
+            if the model can't be had or isn't safe.
+    """
+    if model == EMBEDDED:
+        classifier = Classifier(pretrained.efficientnet_lite0(), pretrained.preprocess, pretrained.labels())
+    elif model.lower().endswith(_MODEL_FILES):
+        classifier = Classifier(_load_model(model), unchanged, None)
+    else:
+        classifier = _build_application(model)
+    if preprocess:
+        classifier = classifier._replace(preprocess=_preprocess(preprocess))
+    if labels:
+        lines = pathlib.Path(labels).read_text(encoding="utf-8").strip().splitlines()
+        classifier = classifier._replace(labels=tuple(line.strip() for line in lines))
+    return classifier
+
+
+def unchanged(images):
+    """Return what a model takes as it is: the preprocessing of a file that was given none."""
+    return images
+
+
+def _load_model(path):
+    version = tuple(map(int, keras.version().split(".")[:2]))
+    if version < _SAFE_KERAS:
+        raise ImportError(
+            f"`--model {path}` needs Keras 3.12 or newer, as older ones let a file run any code "
+            f"(CVE-2025-1550, CVE-2025-9905). Received: Keras {keras.version()}. Upgrade it, or name a model."
+        )
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"`--model` must be a name or a file. Received: {path}, which doesn't exist.")
+    try:
+        return keras.models.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # Keras raises just about anything at a file that is not one of its own.
+        reason = ". ".join(_one_line(error).split(". ")[:2])
+        raise ValueError(
+            "`--model` must be a Keras model with no code of its own. "
+            f"Received: {path}, which Keras refuses: {reason}. "
+            "If you trust it, load it in Python, and explain it with tf_gradcam.GradCAM."
+        ) from error
+
+
+def _build_application(name) -> Classifier:
+    names = [each for each, build in vars(keras.applications).items() if callable(build)]
+    if name not in names:
+        raise ValueError(
+            f"`--model` must be {EMBEDDED}, a class of keras.applications, or a .keras or .h5 file. "
+            f"Received: {name}. {_nearest(name, [EMBEDDED, *names])}"
+        )
+    build = getattr(keras.applications, name)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where a download's progress belongs
+            model = build(weights="imagenet")
+    except Exception as error:  # Keras raises a bare Exception when a download fails.
+        raise ValueError(
+            f"`--model {name}` needs its ImageNet weights, which couldn't be downloaded: {_one_line(error)}. "
+            f"Offline, --model {EMBEDDED} or a file works."
+        ) from error
+    # Keras publishes some of these functions one module away from the class they belong to.
+    return Classifier(model, sys.modules[build.__module__].preprocess_input, pretrained.labels())
+
+
+def _preprocess(name) -> Callable:
+    """Return the function that `--preprocess` names."""
+    if name == "unit":
+        return lambda images: images / 255
+    if ":" in name:
+        return _import_function(*name.split(":", 1))
+    modules = [
+        each for each, module in vars(keras.applications).items() if hasattr(module, "preprocess_input")
+    ]
+    if name not in modules:
+        raise ValueError(
+            "`--preprocess` must be unit, a module of keras.applications, or MODULE:FUNCTION. "
+            f"Received: {name}. {_nearest(name, modules)}"
+        )
+    return getattr(keras.applications, name).preprocess_input
+
+
+def _import_function(module, function) -> Callable:
+    if "" not in sys.path:
+        sys.path.append("")  # the current folder, after all that is installed
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"`--preprocess` must be MODULE:FUNCTION. Received: {module}:{function}, and {error}."
+        ) from error
+    if not callable(found):
+        raise ValueError(
+            f"`--preprocess` must name a function. Received: {module}:{function}, which is none."
+        )
+    return found
+
+
+def class_index(text: str, labels: tuple[str, ...] | None) -> int:
+    """Return the class that the option `--target` means: an index, or a label in any case.
+
+    Raises:
+        ValueError: if there is no such label, or several.
+    """
+    if text.isdecimal():
+        return int(text)
+    if not labels:
+        raise ValueError(
+            f"`--target` must be a class index, as the model's labels are unknown. Received: {text}. "
+            "Give their names: --labels FILE"
+        )
+    matches = [index for index, label in enumerate(labels) if label.casefold() == text.casefold()]
+    if len(matches) == 1:
+        return matches[0]
+    hint = f"It may be any of the classes {matches}." if matches else _nearest(text, labels)
+    raise ValueError(f"`--target` must be a class index or a label. Received: {text}. {hint}")
+
+
+def _nearest(name, names) -> str:
+    folded = {each.casefold(): each for each in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(folded[each] for each in near)}?" if near else ""
+
+
+def _one_line(error) -> str:
+    return " ".join(str(error).split())

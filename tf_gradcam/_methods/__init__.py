@@ -1,0 +1,1 @@
+"""What turns activations, gradients and scores into a map."""

@@ -1,0 +1,292 @@
+"""What a method may ask for beyond activations and gradients: other images, other activations, and the way
+between image, layer and score."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tf_gradcam._model import maps
+from tf_gradcam._model.forward import Forward, Read, ancestors, between, find_logits, forward
+from tf_gradcam._targets import rows as target_rows
+from tf_gradcam._targets import targets
+
+# What an error of the running graph is known by.
+ONE_MAP_PER_IMAGE = "one map for each image"
+PATCHES_COUNT = "patches that the score depends on"
+
+
+class Scene(NamedTuple):
+    """A batch of images as a method sees it: one layer's activations, one score, and how they change.
+
+    It belongs to the graph that it was made in, and so do its functions: in the body of a loop, look at the
+    scenes that `at` returns there.
+
+    Attributes:
+        image: `(N, *axes, C)` float: the input that the layer looks at, as the model takes it, but with its
+            channels last, and with one channel where it has none.
+        activations: `(N, *grid, K)` float: what the layer returns, on its grid.
+        score: `(N,)` float: the target's score.
+        index: `(N,)` int32, the class that is explained, or `None` where the target is no class.
+        logits: `(N, classes)` where the score is one of several logits; else `None`.
+        gradients: a tensor of this scene to its gradient by `activations`, `(N, *grid, K)`.
+        image_gradients: a tensor of this scene to its gradient by `image`, `(N, *axes, C)`.
+        at: other images `(R * N, *axes, C)`, R copies of the batch one after another, to their scene: with
+            the same target, and whatever this left to the model as it was chosen at first.
+        tail: other activations `(R * N, *grid, K)` to their score `(R * N,)`: the network run on from the
+            layer, with nothing computed that only the layer needed.
+        layer_output: the tensor that the layer returned, in the graph.
+        model_input: the tensor that the model was given, in the graph.
+    """
+
+    image: tf.Tensor
+    activations: tf.Tensor
+    score: tf.Tensor
+    index: tf.Tensor | None
+    logits: tf.Tensor | None
+    gradients: Callable[[tf.Tensor], tf.Tensor]
+    image_gradients: Callable[[tf.Tensor], tf.Tensor]
+    at: Callable[[tf.Tensor], "Scene"]
+    tail: Callable[[tf.Tensor], tf.Tensor]
+    layer_output: tf.Tensor
+    model_input: tf.Tensor
+
+
+class Source(NamedTuple):
+    """The input that a layer looks at.
+
+    Attributes:
+        position: among the model's inputs, flat.
+        image: the tensor.
+        channels_first: whether its channels come right after the batch.
+        has_channels: whether it has any.
+    """
+
+    position: int
+    image: tf.Tensor
+    channels_first: bool
+    has_channels: bool
+
+    def shown(self, values):
+        """Return values of the image's shape as float `(N, *axes, C)`."""
+        values = targets.wide(values)
+        if not self.has_channels:
+            return values[..., None]
+        if not self.channels_first:
+            return values
+        return tf.transpose(values, [0, *range(2, values.shape.rank), 1])
+
+    def taken(self, values):
+        """Return `(N, *axes, C)` as the model takes it: the inverse of `shown`."""
+        if not self.has_channels:
+            values = values[..., 0]
+        elif self.channels_first:
+            values = tf.transpose(values, [0, values.shape.rank - 1, *range(1, values.shape.rank - 1)])
+        if self.image.dtype.is_integer:
+            values = tf.round(values)
+        return tf.saturate_cast(values, self.image.dtype)
+
+
+class Stage(NamedTuple):
+    """What all scenes of one explanation share.
+
+    Attributes:
+        model: the model.
+        read: the layer.
+        grid: of its activations.
+        images: what the model is called on first, N of each, in the structure that it takes.
+        source: which of them the layer looks at.
+        target: as `targets.fixed` returns it, with N rows.
+        column: which of a target's several scores is explained, or `None` where it has one.
+    """
+
+    model: keras.Model
+    read: Read
+    grid: maps.Grid
+    images: Any
+    source: Source
+    target: Any
+    column: tf.Tensor | None = None
+
+
+def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
+    """Return the scene of `images`, whose forward pass was `passed`.
+
+    Args:
+        stage: what it shares with all scenes of its explanation.
+        images: in the structure that the model takes, R copies of the batch.
+        passed: with the activations of the stage's layer.
+        target: the stage's, with R copies of its rows.
+    """
+    source, layer_output = stage.source, passed.activations[0]
+    model_input = keras.tree.flatten(images)[source.position]
+    logits = find_logits(passed.outputs)
+    score, index = targets.score(target, passed.outputs, logits)
+    if stage.column is not None:
+        score, index = score[:, stage.column], None if index is None else index[:, stage.column]
+
+    activations = maps.to_grid(targets.wide(layer_output), stage.grid)
+    score = tf.cast(score, activations.dtype)  # one precision for all that a method computes
+
+    def gradients(of):
+        gradient = _differentiate(of, layer_output)
+        if gradient is None and layer_output.op not in ancestors([score]):
+            raise off_the_way(stage.read.layer.name)
+        if gradient is None:
+            return tf.zeros_like(activations)
+        return maps.to_grid(checked(gradient, score, stage.grid), stage.grid)
+
+    def image_gradients(of):
+        found = [_differentiate(of, each) for each in _real(model_input, score)]
+        found = [each for each in found if each is not None]
+        if not found:
+            raise ValueError(
+                "`method` needs the gradient by the image, and there is none. Received: a model that takes "
+                f"{model_input.dtype.name}, to which its score doesn't answer by degrees."
+            )
+        return source.shown(tf.add_n(found))
+
+    def at(image):
+        if _is_looked_up(model_input, score):
+            raise ValueError(
+                "`method` must not compute with what the model looks up, as words by their numbers. "
+                f"Received: a model that takes {model_input.dtype.name}. Choose a method that leaves the "
+                "input as it is."
+            )
+        copies = tf.shape(image)[0] // tf.shape(model_input)[0]
+        others, other_target = _copied(images, target, copies)
+        flat = keras.tree.flatten(others)
+        flat[source.position] = source.taken(image)
+        others = keras.tree.pack_sequence_as(others, flat)
+        return scene(stage, others, forward(stage.model, others, [stage.read]), other_target)
+
+    def tail(values):
+        copies = tf.shape(values)[0] // tf.shape(layer_output)[0]
+        others, other_target = _copied(images, target, copies)
+        own = _tile(layer_output, copies)
+        values = maps.from_grid(tf.cast(values, layer_output.dtype), stage.grid, own)
+        outputs = forward(stage.model, others, [stage.read], replace=[values]).outputs
+        value, _ = targets.score(other_target, outputs, find_logits(outputs))
+        return tf.cast(value if stage.column is None else value[:, stage.column], activations.dtype)
+
+    return Scene(
+        source.shown(model_input),
+        activations,
+        score,
+        index,
+        targets.class_logits(target, passed.outputs, logits),
+        gradients,
+        image_gradients,
+        at,
+        tail,
+        layer_output,
+        model_input,
+    )
+
+
+def is_formula(method: Any) -> bool:
+    """Whether `method` needs nothing but activations, or activations and gradients."""
+    return not hasattr(method, "explain")
+
+
+def takes_gradients(formula: Callable) -> bool:
+    """Whether `formula` takes gradients, and not activations alone."""
+    try:
+        parameters = inspect.signature(formula).parameters.values()
+    except ValueError:  # Some callables don't tell.
+        return True
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [each for each in parameters if each.kind in kinds and each.default is inspect.Parameter.empty]
+    return len(needed) != 1 or any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
+
+
+def is_classless(method: Any) -> bool:
+    """Whether the map of `method` is the same for every target."""
+    while callable(getattr(method, "method", None)) or hasattr(getattr(method, "method", None), "explain"):
+        method = method.method  # one made of another
+    return is_formula(method) and not takes_gradients(method)
+
+
+def signed_map(method: Any, scene: Scene) -> tf.Tensor:
+    """Return the map of `scene` by `method`, a formula or more."""
+    if not is_formula(method):
+        return method.explain(scene)
+    if not takes_gradients(method):
+        return method(scene.activations)
+    return method(scene.activations, scene.gradients(scene.score))
+
+
+def _real(image, score):
+    """Return the tensors to differentiate by: the image, or what whole numbers are cast to."""
+    if not image.dtype.is_integer:
+        return [image]
+    casts = [
+        each.outputs[0] for each in between(image, score) if each.type == "Cast" and each.inputs[0] is image
+    ]
+    return [each for each in casts if each.dtype.is_floating]
+
+
+def _is_looked_up(numbers, score):
+    """Whether whole numbers stand for something, as for words: on no way to the score do they become real."""
+    if not numbers.dtype.is_integer:
+        return False
+    whole = {numbers.ref()}
+    for operation in between(numbers, score):
+        if operation.type == "Shape" or not any(each.ref() in whole for each in operation.inputs):
+            continue
+        if operation.type == "Cast" and operation.outputs[0].dtype.is_floating:
+            return False
+        whole.update(each.ref() for each in operation.outputs if each.dtype.is_integer)
+    return True
+
+
+def _copied(images, target, copies):
+    """Return images and target, each as so many copies of the batch one after another."""
+    numbers = [_tile(each, copies) for each in target_rows.numbers(target)]
+    target = target_rows.with_numbers(target, numbers) if numbers else target
+    return keras.tree.map_structure(lambda image: _tile(image, copies), images), target
+
+
+def _tile(values, copies):
+    return tf.tile(values, [copies] + [1] * (len(values.shape) - 1))
+
+
+def _differentiate(of, by):
+    """Return the gradient in float32, or float64 where `by` is; `None` where `of` doesn't depend on it."""
+    (gradient,) = tf.gradients(of, [by])
+    if gradient is None:
+        return None
+    outputs = [output for operation in between(by, of) for output in operation.outputs]
+    if not any(output.dtype == tf.float16 for output in [by, *outputs]):
+        return targets.wide(tf.convert_to_tensor(gradient))
+    (scaled,) = tf.gradients(1024 * of, [by])
+    return unscaled(tf.convert_to_tensor(gradient), tf.convert_to_tensor(scaled))
+
+
+def unscaled(gradient: tf.Tensor, scaled: tf.Tensor) -> tf.Tensor:
+    """Return a gradient that went through float16, given the one of 1024 times the score.
+
+    Spread over many places a gradient vanishes in float16, and scaled up another overflows.
+    """
+    scaled = targets.wide(scaled) / 1024
+    return tf.where(tf.math.is_finite(scaled), scaled, targets.wide(gradient))
+
+
+def checked(gradient: tf.Tensor, score: tf.Tensor, grid: maps.Grid) -> tf.Tensor:
+    """Return `gradient`, with a complaint in the graph for what only its values can tell."""
+    rows, images = tf.shape(gradient)[0], tf.shape(score)[0]
+    complaints = [tf.debugging.assert_equal(rows, images, ONE_MAP_PER_IMAGE)]
+    if grid.extra:
+        counts = tf.reduce_any(maps.to_grid(gradient, grid) != 0)
+        complaints.append(tf.debugging.Assert(counts | tf.reduce_all(gradient == 0), [PATCHES_COUNT]))
+    with tf.control_dependencies([each for each in complaints if each is not None]):
+        return tf.identity(gradient)
+
+
+def off_the_way(layer: str) -> ValueError:
+    return ValueError(
+        f"`layer` must be on the way to the score. Received: layer={layer!r}, on which the target's score "
+        "doesn't depend. Choose a layer before the output that is explained."
+    )

@@ -1,0 +1,124 @@
+"""Methods that take more than one look at the score, but no other image."""
+
+import contextlib
+import dataclasses
+import math
+
+import tensorflow as tf
+
+from tf_gradcam._checks import check_counts, check_number
+from tf_gradcam._methods.formulas import gradcam
+from tf_gradcam._model.forward import not_affine, poolings
+
+
+@dataclasses.dataclass(frozen=True)
+class cam:
+    """CAM: `L = sum_k w_k A_k` with the class's own weights, where average pooling and a dense layer follow.
+
+    Its map is Z times that of Grad-CAM; its mean is the logit without its bias.
+
+    Source: Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, equation 2.
+
+    Raises:
+        ValueError: if anything but average pooling and linear steps is between the layer and the logits, or
+            the target is no class.
+    """
+
+    def explain(self, scene) -> tf.Tensor:
+        """Return the map `(N, *grid)`."""
+        if scene.logits is None:
+            raise _no_class("cam")
+        other = sorted({each.type for each in not_affine(scene.layer_output, scene.logits)})
+        if other or not _is_pooled(scene):
+            raise ValueError(
+                "`method` 'cam' needs average pooling and one dense layer after the layer that is explained, "
+                f"and nothing else. Received: a head with {other or 'no pooling'}. Choose the layer that is "
+                "pooled, or 'gradcam', which asks for neither."
+            )
+        gradients = scene.gradients(scene.score)
+        weights = tf.reduce_sum(gradients, axis=tuple(range(1, gradients.shape.rank - 1)), keepdims=True)
+        return tf.reduce_sum(weights * scene.activations, axis=-1)
+
+
+def _is_pooled(scene) -> bool:
+    """Whether all that the logits get of the layer is the mean over its places, channels last or first."""
+    places = scene.activations.shape.rank - 2
+    return any(
+        poolings(scene.layer_output, scene.logits, range(first, first + places))
+        for first in (1, 2)
+        if first + places <= scene.layer_output.shape.rank
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class shapleycam:
+    """ShapleyCAM: Grad-CAM with `alpha_k = mean_ij (g - H A / 2)_ijk`, H the Hessian of the score.
+
+    The product with the Hessian takes one more backward pass. Where the network is piecewise linear from the
+    layer to the score, as with ReLUs and a logit, H is 0 and this is Grad-CAM: explain
+    `targets.Probability` there.
+
+    Source: Cai, "CAMs as Shapley Value-based Explainers", 2025, the map of its section on ShapleyCAM.
+    """
+
+    def explain(self, scene) -> tf.Tensor:
+        """Return the map `(N, *grid)`."""
+        with tf.compat.v1.get_default_graph().gradient_override_map(_RESIZES):
+            gradients = scene.gradients(scene.score)
+        along = tf.reduce_sum(gradients * tf.stop_gradient(scene.activations))
+        return gradcam(scene.activations, gradients - scene.gradients(along) / 2)
+
+
+def _resize_again(operation, gradient):
+    """Return the gradient by what goes into that of a resize: it is linear in it."""
+    resize = getattr(tf.raw_ops, operation.type.removesuffix("Grad"))
+    options = {name: operation.get_attr(name) for name in ("align_corners", "half_pixel_centers")}
+    return resize(images=gradient, size=tf.shape(operation.inputs[0])[1:3], **options), None
+
+
+# The gradient of a resize -> the name of its gradient, which TensorFlow lacks, or silently takes for 0.
+_RESIZES = {f"Resize{kind}Grad": f"TFGradCAM{kind}" for kind in ("Bicubic", "Bilinear", "NearestNeighbor")}
+for _name in _RESIZES.values():
+    with contextlib.suppress(KeyError):  # After a reload of this module TensorFlow keeps the one it has.
+        tf.RegisterGradient(_name)(_resize_again)
+
+
+@dataclasses.dataclass(frozen=True)
+class finercam:
+    """Finer-CAM: Grad-CAM of `y_c - gamma * mean_d y_d`, d the classes whose logits are nearest to `y_c`.
+
+    It shows what tells a class from those that look like it. All of these weigh the same; they are chosen
+    anew for every image, also for the copies that `smooth` and `augment` look at.
+
+    Source: Zhang et al., "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation",
+    CVPR 2025.
+
+    Attributes:
+        gamma: how much of the others' logits is taken away; 0 is Grad-CAM.
+        classes: how many others; at most all.
+    """
+
+    gamma: float = 1.0
+    classes: int = 3
+
+    def __post_init__(self):
+        check_counts(self, "classes")
+        check_number(self, "gamma", above=-math.inf)
+
+    def explain(self, scene) -> tf.Tensor:
+        """Return the map `(N, *grid)`."""
+        if scene.logits is None:
+            raise _no_class("finercam")
+        distances = tf.abs(scene.logits - scene.score[:, None])
+        own = tf.one_hot(scene.index, tf.shape(scene.logits)[1], True, False, dtype=tf.bool)
+        distances = tf.where(own, tf.constant(float("inf"), distances.dtype), distances)
+        _, nearest = tf.math.top_k(-distances, tf.minimum(self.classes, tf.shape(scene.logits)[1] - 1))
+        others = tf.reduce_mean(tf.gather(scene.logits, nearest, batch_dims=1), axis=1)
+        return gradcam(scene.activations, scene.gradients(scene.score - self.gamma * others))
+
+
+def _no_class(method) -> ValueError:
+    return ValueError(
+        f"`method` {method!r} needs a class as its target, one of several logits (N, classes). "
+        "Received another target, or a model with a single unit. Choose 'gradcam'."
+    )

@@ -1,0 +1,158 @@
+"""Which layer is explained: the one that is asked for, or the last that still has a map."""
+
+import contextlib
+import math
+from typing import Any
+
+import keras
+
+from tf_gradcam._model import inputs, layers
+from tf_gradcam._model.forward import Read, ancestors, joined
+
+# What may stand between the last convolutions and the head. A pooled map is coarser than it need be, and one
+# that was permuted, reshaped or cropped doesn't lie on the image any more.
+_AFTER_THE_END = tuple(f"keras.src.layers.{kind}." for kind in ("pooling", "regularization", "reshaping"))
+_PRODUCTS = (  # operations with weights in them; a call may hide one
+    "BatchMatMulV2",
+    "Conv2D",
+    "Conv2DBackpropInput",
+    "Conv3D",
+    "Conv3DBackpropInputV2",
+    "DepthwiseConv2dNative",
+    "Einsum",
+    "MatMul",
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+)
+_MOST_TRIED = 32  # layers whose gradients are looked at, from the last
+
+
+def resolve(model: keras.Model, layer: Any, call: int | None = None, images: Any = None) -> list[Read]:
+    """Return what `layer` and `call` mean: a read for each layer, or that of the default one for `None`.
+
+    Raises:
+        TypeError: if `layer` is neither a string nor a layer nor a list of them nor `None`.
+        ValueError: if `model` has no such layer, or several.
+    """
+    layers.check_layer(layer, call)
+    if layer is None:
+        default = default_layer(model, images)
+        return [default] if call is None else _by_input(model, images, [default._replace(call=call)])
+    several = layer if isinstance(layer, list | tuple) else [layer]
+    reads = [Read(layers.find_layer(model, each), call) for each in several]
+    return reads if call is None else _by_input(model, images, reads)
+
+
+def _by_input(model, images, reads) -> list[Read]:
+    """Return `reads` with runs as they are executed, instead of in the order of the inputs they look at.
+
+    Keras may run what looks at the second image first.
+    """
+    specs = layers.specs_of(model, images)
+    if len(keras.tree.flatten(specs)) == 1:
+        return reads
+    trial = layers.run_trial(model, specs)
+    found = []
+    for layer, call in reads:
+        ways = [ancestors([run.output]) for run in trial.runs if run.layer is layer]
+        inputs_of = [[place for place, image in enumerate(trial.images) if image.op in way] for way in ways]
+        order = sorted(range(len(ways)), key=lambda run, seen=inputs_of: seen[run][:1])
+        found.append(Read(layer, order[call] if call < len(order) else call))
+    return found
+
+
+def default_layer(model: keras.Model, images: Any = None) -> Read:
+    """Return the last layer that still has a map: the end of the convolutions, before pooling and dropout.
+
+    Where a model has several outputs, or one joined from several levels, it is the last that all of them
+    depend on. Where an output is itself a map, as in segmentation and detection, it is the last on the
+    coarsest grid, before the layers that make the output: further on, a place's evidence is the place itself
+    (Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation
+    Mapping", 2020, explain the bottleneck). In a vision transformer it is the last whose patch tokens the
+    outputs depend on.
+
+    Args:
+        model: a `keras.Model`, built.
+        images: what it is called on, where its first call doesn't tell.
+
+    Raises:
+        ValueError: if no layer of `model` has one.
+    """
+    specs = layers.specs_of(model, images)
+    candidates = _upright(layers.maps_of_graph(model) or [], specs) if _has_one_vector(model) else []
+    if not candidates or candidates[-1].info.calls > 1:
+        candidates = _candidates(model, specs)
+    if not candidates:
+        raise ValueError(
+            f"`model` must have a layer with a map (N, h, w, K). Received: model={model.name!r}, "
+            "where no layer has one."
+        )
+    if candidates[-1].grid.extra:
+        candidates = layers.alive(model, specs, candidates[-_MOST_TRIED:]) or candidates
+    last = candidates[-1]
+    return Read(last.info.layer, last.run if last.info.calls > 1 else None)
+
+
+def _has_one_vector(model) -> bool:
+    """Whether the model's graph tells that it returns (N, classes), and nothing else."""
+    return inputs.graph(model) is not None and [len(each.shape) for each in model.outputs] == [2]
+
+
+def _upright(found, specs) -> list[layers.Map]:
+    """Return the maps that can be the end of the convolutions, leaving out those that only look like one.
+
+    What has an image's axes has about its proportions: the queries of a transformer, (tokens, heads), do not.
+    """
+    found = [each for each in found if not _is_after_the_end(each.info.layer)] or found
+    if not any(each.grid.extra is not None for each in found):
+        return found
+    images = [spec.shape for spec in keras.tree.flatten(specs) if len(spec.shape) == 4]
+    if not images or None in images[0][1:]:
+        return found
+    height, width = images[0][2:] if inputs.is_channels_first(images[0]) else images[0][1:3]
+    return [each for each in found if _fits(each.grid.shape, height / width)] or found
+
+
+def _is_after_the_end(layer) -> bool:
+    moved = type(layer).__name__ in ("Cast", "Moveaxis", "Reshape", "Swapaxes", "Transpose")  # operations
+    return moved or any(kind.__module__.startswith(_AFTER_THE_END) for kind in type(layer).__mro__)
+
+
+def _fits(grid, proportion) -> bool:
+    """Whether a grid has about the image's proportions, give or take a place or a half."""
+    if len(grid) != 2 or None in grid:
+        return True
+    height, width = grid
+    return (height - 1) / (width + 1) / 1.5 <= proportion <= 1.5 * (height + 1) / max(width - 1, 0.5)
+
+
+def _candidates(model, specs) -> list[layers.Map]:
+    """Return the maps on the way to every output, in order of execution, the best one last."""
+    trial = layers.run_trial(model, specs)
+    is_dense = any(len(output.shape) > 2 for output in trial.outputs)
+    if is_dense and any(None in spec.shape[1:] for spec in keras.tree.flatten(specs)):
+        with contextlib.suppress(Exception):  # It may not take the size of the trial; then no grid is known.
+            specs = keras.tree.map_structure(layers.closed, specs)
+            trial = layers.run_trial(model, specs)
+    found = _upright(layers.maps_of_trial(model, trial), specs)
+    pieces = [piece for output in trial.outputs for piece in joined(output)]
+    ways = [ancestors([piece]) for piece in pieces]
+    found = [each for each in found if all(each.output.op in way for way in ways)] or found
+    found = [each if _ends_a_chain(each, trial.runs) else each._replace(run=None) for each in found]
+    if not is_dense:
+        return found
+    makes_output = ancestors(pieces, lambda operation: operation.type in _PRODUCTS)
+    found = [each for each in found if each.output.op not in makes_output] or found
+    most_axes = max((len(each.grid.shape) for each in found), default=0)  # An image's, not a text's.
+    found = [each for each in found if len(each.grid.shape) == most_axes]
+    coarsest = min((math.prod(each.grid.shape) for each in found if None not in each.grid.shape), default=0)
+    return [each for each in found if None in each.grid.shape or math.prod(each.grid.shape) == coarsest]
+
+
+def _ends_a_chain(found, runs) -> bool:
+    """Whether the run that gave a map depends on all runs of its layer before it, as with a shared ReLU."""
+    if found.info.calls == 1:
+        return True
+    way = ancestors([found.output])
+    earlier = [run for run in runs if run.layer is found.info.layer][: found.run]
+    return all(run.output.op in way for run in earlier)

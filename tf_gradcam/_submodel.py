@@ -1,0 +1,101 @@
+"""The textbook's sub-model, for any Keras model: images in, activations and logits out."""
+
+import keras
+import tensorflow as tf
+
+from tf_gradcam._model import default_layer as choice
+from tf_gradcam._model import layers
+from tf_gradcam._model.forward import Read, find_logits, forward, needs_graph
+
+
+@keras.saving.register_keras_serializable("tf_gradcam")
+class Probe(keras.layers.Layer):
+    """Call a model in inference mode and return `(activations, logits)` of one of its layers.
+
+    Args:
+        model: the model to call; its weights become weights of this layer.
+        layer: position in `layers.walk(model)` of the layer to read; a path may belong to two layers.
+        run: which of the layer's runs to read, or `None` where it runs once.
+    """
+
+    def __init__(self, model: keras.Model, layer: int, run: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.model = model
+        self.position = layer
+        self.run = run
+        self._needs_graph = False
+
+    def call(self, images):
+        _, layer = list(layers.walk(self.model))[self.position]
+        read = forward(self.model, images, [Read(layer, self.run)])
+        if not tf.executing_eagerly():
+            self._needs_graph = needs_graph(read.outputs)
+        elif self._needs_graph:
+            raise ValueError(
+                "The logits of this model are found in its graph only. Call the sub-model inside a "
+                "tf.function, or by its predict()."
+            )
+        logits = find_logits(read.outputs)
+        if None in keras.tree.flatten(logits):
+            raise ValueError(
+                f"`model` must show its logits. Received: model={self.model.name!r}, an output of which "
+                "comes out of a tf.function of its own. Take the decorator off."
+            )
+        return read.activations[0], logits
+
+    def get_config(self):
+        model = keras.saving.serialize_keras_object(self.model)
+        return {**super().get_config(), "model": model, "layer": self.position, "run": self.run}
+
+    @classmethod
+    def from_config(cls, config):
+        model = keras.saving.deserialize_keras_object(config.pop("model"))
+        return cls(model, **config)
+
+
+def build_submodel(
+    model: keras.Model, layer: str | keras.Operation | None = None, *, call: int | None = None
+) -> keras.Model:
+    """Build a functional model that answers both a layer's activations and the logits.
+
+    It works where `keras.Model(model.inputs, [layer.output, model.output])` raises "Graph disconnected":
+    on nested and subclassed models too. It shares the weights of `model`, which is left as it is.
+
+    Args:
+        model: a `keras.Model`, built.
+        layer: name, path (`"inner/conv"`), layer, or `None` for the last layer that has a map.
+        call: which run of a layer that runs several times, from 0.
+
+    Returns:
+        A functional `keras.Model`: what `model` takes in, `(activations, logits)` out, with the activations
+        as the layer returns them, `(N, h, w, K)`, and logits in the structure of the model's outputs: what a
+        final softmax or sigmoid was given, or the outputs themselves where the model ends in neither.
+
+    Raises:
+        TypeError: if `model` is not a `keras.Model`.
+        ValueError: if `model` isn't built, or has no such layer or run.
+
+    Example:
+
+    ```python
+    submodel = tf_gradcam.build_submodel(model, "top_conv")
+
+    @tf.function  # Eagerly, TensorFlow would compute the gradients of kernels as well.
+    def explain(images):
+        with tf.GradientTape() as tape:
+            activations, logits = submodel(images)
+            score = logits[:, 285]
+        return activations, tape.gradient(score, activations)
+    ```
+    """
+    layers.check_model(model)
+    specs = layers.specs_of(model)
+    if isinstance(layer, list | tuple):
+        raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Build a sub-model for each.")
+    (read,) = choice.resolve(model, layer, call)
+    position = next(place for place, (_, each) in enumerate(layers.walk(model)) if each is read.layer)
+    images = keras.tree.map_structure(
+        lambda spec: keras.Input(spec.shape.as_list()[1:], dtype=spec.dtype.name, name=spec.name), specs
+    )
+    probe = Probe(model, position, read.call, name="probe")
+    return keras.Model(images, probe(images), name=f"{model.name}_gradcam")

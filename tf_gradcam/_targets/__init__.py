@@ -1,0 +1,1 @@
+"""What is explained, and its way into the compiled function."""
