@@ -13,8 +13,8 @@ from tf_gradcam._checks import is_whole
 from tf_gradcam._explain import signed_maps as gradients
 from tf_gradcam._model import default_layer as choice
 from tf_gradcam._model import inputs, layers, maps
-from tf_gradcam._model.forward import Read, build, find_logits, forward
-from tf_gradcam._targets.targets import wide
+from tf_gradcam._model.forward import LayerCall, build_model, find_logits, forward
+from tf_gradcam._targets.targets import at_least_float32
 
 
 class Factorization(NamedTuple):
@@ -83,24 +83,24 @@ def deep_feature_factorization(
     layers.check_model(model)
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Factorize each by itself.")
-    size = maps.checked_size(size)
-    raw = inputs.batch("images", images, inputs.known_specs(model), inputs.arguments(model) > 1)
-    images = gradients.preprocessed(preprocess, raw)
-    specs = inputs.specs_for(model, images)
-    inputs.check("images", images, specs)
-    images = gradients.cast(images, specs)
+    size = maps.parse_size(size)
+    raw = inputs.as_batch("images", images, inputs.declared_specs(model), inputs.count_call_arguments(model) > 1)
+    images = gradients.apply_preprocess(preprocess, raw)
+    specs = inputs.specs_to_trace(model, images)
+    inputs.check_images("images", images, specs)
+    images = gradients.cast_to_specs(images, specs)
     if not layers.is_built(model):
-        build(model, images)
-    (read,) = choice.resolve(model, layer, call, images)
+        build_model(model, images)
+    (read,) = choice.resolve_layers(model, layer, call, images)
     (first,) = layers.are_channels_first(model, [read.layer])
     grid, source, activations = _look(model, read, images, first)
     shares, features, error = _factorize(decomposition, activations, concepts)
     signed_maps = shares.T.reshape(concepts, *activations.shape[:-1]).swapaxes(0, 1)
-    sides = gradients.lengths_of(raw, source, len(grid.shape), first) if isinstance(size, str) else size
+    sides = gradients.source_lengths(raw, source, len(grid.shape), first) if isinstance(size, str) else size
     heatmaps = signed_maps
     if sides is not None:
         flat = tf.constant(signed_maps.reshape(-1, *signed_maps.shape[2:]))
-        resized = maps.resize(flat, sides, "bilinear").numpy()
+        resized = maps.resize_map(flat, sides, "bilinear").numpy()
         heatmaps = resized.reshape(*signed_maps.shape[:2], *resized.shape[1:])
     heatmaps = np.clip(heatmaps, 0, 1).astype("float32")
     scores = _scores(model, read, images, grid, features, activations.shape[1:-1])
@@ -122,10 +122,10 @@ def _look(model, read, images, channels_first):
 
     def look(images):
         (activations,), _ = forward(model, images, [read])
-        grid = gradients.grid_of(model, read.layer, activations, images, channels_first)
-        source = gradients.source_of(images, [activations], [grid], [read.layer.name], [channels_first])
+        grid = gradients.require_grid(model, read.layer, activations, images, channels_first)
+        source = gradients.find_source(images, [activations], [grid], [read.layer.name], [channels_first])
         found.extend([grid, source])
-        return maps.to_grid(wide(activations), grid)
+        return maps.to_grid(at_least_float32(activations), grid)
 
     activations = _run(look, images).numpy()
     return *found, activations
@@ -156,7 +156,7 @@ def _factorize(decomposition, activations, concepts):
     return shares, features, float(error)
 
 
-def _scores(model, read: Read, images, grid, features, lengths):
+def _scores(model, read: LayerCall, images, grid, features, lengths):
     """Return the logits `(P, classes)` of maps full of one concept each."""
 
     def tail(images, filled):
@@ -171,7 +171,7 @@ def _scores(model, read: Read, images, grid, features, lengths):
     )
     logits = keras.tree.flatten(_run(tail, copies, tf.constant(filled)))
     shown = len(logits) == 1 and logits[0] is not None and logits[0].shape.rank == 2
-    return wide(logits[0]).numpy() if shown else None
+    return at_least_float32(logits[0]).numpy() if shown else None
 
 
 def _run(function, *tensors):

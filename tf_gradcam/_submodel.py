@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tf_gradcam._model import default_layer as choice
 from tf_gradcam._model import layers
-from tf_gradcam._model.forward import Read, find_logits, forward, needs_graph
+from tf_gradcam._model.forward import LayerCall, find_logits, forward, logits_need_graph
 
 
 @keras.saving.register_keras_serializable("tf_gradcam")
@@ -26,10 +26,10 @@ class Probe(keras.layers.Layer):
         self._needs_graph = False
 
     def call(self, images):
-        _, layer = list(layers.walk(self.model))[self.position]
-        read = forward(self.model, images, [Read(layer, self.run)])
+        _, layer = list(layers.walk_layers(self.model))[self.position]
+        read = forward(self.model, images, [LayerCall(layer, self.run)])
         if not tf.executing_eagerly():
-            self._needs_graph = needs_graph(read.outputs)
+            self._needs_graph = logits_need_graph(read.outputs)
         elif self._needs_graph:
             raise ValueError(
                 "The logits of this model are found in its graph only. Call the sub-model inside a "
@@ -89,11 +89,11 @@ def build_submodel(
     ```
     """
     layers.check_model(model)
-    specs = layers.specs_of(model)
+    specs = layers.require_specs(model)
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Build a sub-model for each.")
-    (read,) = choice.resolve(model, layer, call)
-    position = next(place for place, (_, each) in enumerate(layers.walk(model)) if each is read.layer)
+    (read,) = choice.resolve_layers(model, layer, call)
+    position = next(place for place, (_, each) in enumerate(layers.walk_layers(model)) if each is read.layer)
     images = keras.tree.map_structure(
         lambda spec: keras.Input(spec.shape.as_list()[1:], dtype=spec.dtype.name, name=spec.name), specs
     )

@@ -83,7 +83,7 @@ def test_at_the_end_of_the_real_model_gradcam_is_cam(lite0, cat):
     """Global average pooling and one dense layer: alpha is W[:, c] / 49 (Zhou 2016)."""
     kernel, bias = lite0.get_layer("predictions").get_weights()
     layer = lite0.get_layer("top_activation")
-    (activations,), _ = forward.forward(lite0, tf.constant(cat), [forward.Read(layer)])
+    (activations,), _ = forward.forward(lite0, tf.constant(cat), [forward.LayerCall(layer)])
     activations = activations[0].numpy().astype("float64")
     maps = {name: GradCAM(lite0, method=name)(cat, 285) for name in ("gradcam", "hirescam", "layercam")}
     expected = activations @ kernel[:, 285].astype("float64") / 49
@@ -779,7 +779,7 @@ def test_500_calls_leave_memory_flat(functional, images):
 
 
 def snapshot(model):
-    every = [layer for _, layer in layers.walk(model)]
+    every = [layer for _, layer in layers.walk_layers(model)]
     return (
         [w.tobytes() for w in model.get_weights()],
         [getattr(layer, "activation", None) for layer in every],

@@ -6,7 +6,7 @@ import tensorflow as tf
 from conftest import build
 
 from tf_gradcam import GradCAM
-from tf_gradcam._explain.frozen import constant
+from tf_gradcam._explain.frozen import fold_variables
 from tf_gradcam._export import plain_graph as plain
 
 SHAPE = 12, 13, 4
@@ -15,7 +15,7 @@ SHAPE = 12, 13, 4
 def graph_of(function, shape=SHAPE):
     """Return `function` of `(N, *shape)` in TensorFlow's own operations, constant, and in plain ones."""
     spec = tf.TensorSpec([None, *shape])
-    concrete = constant(tf.function(function, autograph=False).get_concrete_function(spec))
+    concrete = fold_variables(tf.function(function, autograph=False).get_concrete_function(spec))
     return concrete, plain.rewrite(concrete, ["x"], ["y"])
 
 

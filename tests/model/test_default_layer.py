@@ -46,7 +46,7 @@ def test_a_model_without_a_map_has_no_default_layer():
 @pytest.mark.parametrize("layer", [3, b"conv2", ["conv2", 3], ["conv2", None]])
 def test_what_names_no_layer_is_refused(model, layer):
     with pytest.raises(TypeError, match="`layer` must be a name, a keras.Layer, a list of them, or None"):
-        choice.resolve(model, layer)
+        choice.resolve_layers(model, layer)
 
 
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])

@@ -11,7 +11,7 @@ from oracle import Oracle
 
 from tf_gradcam import build_submodel
 from tf_gradcam._model import forward, layers
-from tf_gradcam._model.forward import Read
+from tf_gradcam._model.forward import LayerCall
 
 
 def conv2(model):
@@ -66,7 +66,7 @@ def test_forward_reads_activations_and_logits(model, images, layer):
 
     @tf.function
     def read(x):
-        (activations,), outputs = forward.forward(model, x, [Read(layers.find_layer(model, layer))])
+        (activations,), outputs = forward.forward(model, x, [LayerCall(layers.find_layer(model, layer))])
         return activations, outputs, forward.find_logits(outputs)
 
     activations, outputs, logits = read(images)
@@ -140,7 +140,7 @@ def test_each_run_of_a_layer_can_be_read(images):
     model = Twice()
     model(images)
     first = model.conv(images)
-    reads = [Read(model.conv, 1), Read(model.conv, 0)]
+    reads = [LayerCall(model.conv, 1), LayerCall(model.conv, 0)]
     activations, outputs = forward.forward(model, images, reads)
     np.testing.assert_allclose(activations[1], first, atol=1e-6)
     np.testing.assert_allclose(activations[0], model.conv(first), atol=1e-6)
@@ -152,7 +152,7 @@ def test_reading_two_runs_differentiates_each(images):
     model(images)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         activations, outputs = forward.forward(
-            model, images, [Read(model.conv, 0), Read(model.conv, 1)], tape.watch
+            model, images, [LayerCall(model.conv, 0), LayerCall(model.conv, 1)], tape.watch
         )
         score = outputs[:, 1]
     early, late = tape.gradient(score, activations)
@@ -177,14 +177,14 @@ def test_a_run_that_is_not_said_or_not_there_is_refused(images, call, message):
     model = Twice()
     model(images)
     with pytest.raises(ValueError, match=message):
-        forward.forward(model, images, [Read(model.conv, call)])
+        forward.forward(model, images, [LayerCall(model.conv, call)])
 
 
 def test_a_layer_that_never_runs_is_refused(images):
     model = Twice()
     model.idle = keras.layers.ReLU(name="idle")
     with pytest.raises(ValueError, match="`layer` must run when the model is called.*'idle'"):
-        forward.forward(model, images, [Read(model.idle)])
+        forward.forward(model, images, [LayerCall(model.idle)])
 
 
 def test_a_layer_that_returns_several_tensors_is_refused(images):
@@ -192,7 +192,7 @@ def test_a_layer_that_returns_several_tensors_is_refused(images):
     lstm = keras.layers.ConvLSTM2D(2, 3, return_state=True, name="lstm")
     outputs = lstm(keras.layers.Reshape((1, SIDE, SIDE, 3))(x))
     with pytest.raises(ValueError, match="`layer` must return one tensor.*'lstm', which returns"):
-        forward.forward(keras.Model(x, outputs[0]), images, [Read(lstm)])
+        forward.forward(keras.Model(x, outputs[0]), images, [LayerCall(lstm)])
 
 
 # Going back through a graph
@@ -239,9 +239,9 @@ def test_an_output_is_taken_apart_into_the_levels_it_was_joined_from():
         levels = [tf.compat.v1.placeholder(tf.float32, (2, count, 6)) for count in (16, 4, 1)]
         inner = tf.concat(levels[1:], axis=1)
         output = tf.identity(tf.sigmoid(tf.concat([levels[0], tf.reshape(inner, (2, 5, 6))], axis=1)))
-        assert [each.op for each in forward.joined(output)] == [each.op for each in levels]
+        assert [each.op for each in forward.concatenated_parts(output)] == [each.op for each in levels]
         alone = tf.exp(levels[0])
-        assert forward.joined(alone) == [alone]
+        assert forward.concatenated_parts(alone) == [alone]
 
 
 @pytest.mark.parametrize(
@@ -257,14 +257,14 @@ def test_an_output_is_taken_apart_into_the_levels_it_was_joined_from():
 def test_places_are_found_among_the_tokens_they_were_joined_with(pieces, start):
     with tf.Graph().as_default():
         tokens = tf.concat([tf.compat.v1.placeholder(tf.float32, (None, n, 8)) for n in pieces], axis=1)
-        assert forward.token_start(forward.ancestors([tf.exp(tokens)]), sum(pieces), 15) == start
+        assert forward.find_token_start(forward.ancestors([tf.exp(tokens)]), sum(pieces), 15) == start
 
 
 def test_places_are_found_where_tokens_were_joined_twice():
     with tf.Graph().as_default():
         one, places, two = (tf.compat.v1.placeholder(tf.float32, (None, n, 8)) for n in (1, 15, 2))
         tokens = tf.concat([two, tf.exp(tf.concat([one, places], axis=1))], axis=1)
-        assert forward.token_start(forward.ancestors([tokens]), 18, 15) == 3
+        assert forward.find_token_start(forward.ancestors([tokens]), 18, 15) == 3
 
 
 # The way between two tensors
@@ -290,30 +290,30 @@ def names(operations):
 
 def test_what_is_between_two_tensors_is_what_one_reaches_the_other_through(graph):
     x, end = graph.get_tensor_by_name("x:0"), graph.get_tensor_by_name("product:0")
-    assert names(forward.between(x, end)) == ["doubled", "sum", "pooled", "product"]
+    assert names(forward.operations_between(x, end)) == ["doubled", "sum", "pooled", "product"]
     doubled = graph.get_tensor_by_name("doubled:0")
-    assert names(forward.between(doubled, end)) == ["sum", "pooled", "product"]
-    assert names(forward.between(graph.get_tensor_by_name("other:0"), end)) == ["sum", "pooled", "product"]
+    assert names(forward.operations_between(doubled, end)) == ["sum", "pooled", "product"]
+    assert names(forward.operations_between(graph.get_tensor_by_name("other:0"), end)) == ["sum", "pooled", "product"]
 
 
 def test_nothing_is_between_tensors_that_do_not_depend_on_each_other(graph):
     end, elsewhere = graph.get_tensor_by_name("product:0"), graph.get_tensor_by_name("elsewhere:0")
-    assert forward.between(graph.get_tensor_by_name("x:0"), elsewhere) == []
-    assert forward.between(end, graph.get_tensor_by_name("x:0")) == []
-    assert forward.between(end, end) == []
+    assert forward.operations_between(graph.get_tensor_by_name("x:0"), elsewhere) == []
+    assert forward.operations_between(end, graph.get_tensor_by_name("x:0")) == []
+    assert forward.operations_between(end, end) == []
 
 
 def test_of_an_operation_with_several_outputs_only_what_comes_of_the_given_one_counts():
     with tf.Graph().as_default():
         left, right = tf.split(tf.compat.v1.placeholder(tf.float32, (2, 6)), 2, axis=1)
         end = tf.add(tf.exp(left, name="of_left"), tf.sin(right, name="of_right"), name="end")
-        assert names(forward.between(left, end)) == ["of_left", "end"]
+        assert names(forward.operations_between(left, end)) == ["of_left", "end"]
 
 
 def test_a_pooled_dense_head_is_affine_and_what_is_not_is_told(graph):
     x = graph.get_tensor_by_name("x:0")
-    assert forward.not_affine(x, graph.get_tensor_by_name("product:0")) == []
-    assert names(forward.not_affine(x, graph.get_tensor_by_name("aside:0"))) == ["aside"]
+    assert forward.non_affine_operations(x, graph.get_tensor_by_name("product:0")) == []
+    assert names(forward.non_affine_operations(x, graph.get_tensor_by_name("aside:0"))) == ["aside"]
 
 
 @pytest.mark.parametrize(
@@ -338,14 +338,14 @@ def test_a_pooled_dense_head_is_affine_and_what_is_not_is_told(graph):
 def test_a_product_is_affine_in_one_of_its_factors(step, is_affine):
     with tf.Graph().as_default():
         x = tf.compat.v1.placeholder(tf.float32, (2, 3))
-        assert (forward.not_affine(x, step(x)) == []) == is_affine
+        assert (forward.non_affine_operations(x, step(x)) == []) == is_affine
 
 
 # Going on with other activations
 
 
 def test_the_model_goes_on_with_what_replaces_a_layers_activations(model, images):
-    read = Read(layers.find_layer(model, "relu2"))
+    read = LayerCall(layers.find_layer(model, "relu2"))
     (activations,), plain = forward.forward(model, images, [read])
     seen, outputs = forward.forward(model, images, [read], replace=[activations])
     np.testing.assert_array_equal(outputs, plain)
@@ -361,9 +361,9 @@ def test_only_the_run_that_is_read_is_replaced(images):
     model = Twice()
     model(images)
     other = tf.random.stateless_normal((3, SIDE, SIDE, 3), (0, 0))
-    _, outputs = forward.forward(model, images, [Read(model.conv, 0)], replace=[other])
+    _, outputs = forward.forward(model, images, [LayerCall(model.conv, 0)], replace=[other])
     np.testing.assert_allclose(outputs, tf.reduce_mean(model.conv(other), axis=(1, 2)), atol=1e-6)
-    _, outputs = forward.forward(model, images, [Read(model.conv, 1)], replace=[other])
+    _, outputs = forward.forward(model, images, [LayerCall(model.conv, 1)], replace=[other])
     np.testing.assert_allclose(outputs, tf.reduce_mean(other, axis=(1, 2)), atol=1e-6)
 
 
@@ -371,7 +371,7 @@ def test_what_is_replaced_is_no_part_of_the_way_to_the_outputs(functional, image
     @tf.function(autograph=False)
     def run(x):
         relu2 = layers.find_layer(functional, "relu2")
-        _, outputs = forward.forward(functional, x, [Read(relu2)], replace=[tf.ones((3, 8, 8, 6))])
+        _, outputs = forward.forward(functional, x, [LayerCall(relu2)], replace=[tf.ones((3, 8, 8, 6))])
         assert not any(operation.type == "Conv2D" for operation in forward.ancestors([outputs]))
         return outputs
 

@@ -49,7 +49,7 @@ def test_a_model_in_a_subclassed_model_is_listed_in_order_of_execution(images):
 def test_a_layer_that_refers_to_what_holds_it_is_walked_once():
     model = Subclassed()
     model.conv2.holder = model
-    assert [path for path, _ in layers.walk(model)] == ["conv1", "conv2", "relu2", "pool", "scores"]
+    assert [path for path, _ in layers.walk_layers(model)] == ["conv1", "conv2", "relu2", "pool", "scores"]
 
 
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])

@@ -118,7 +118,7 @@ def test_values_of_a_grid_go_back_to_where_they_came_from(shape, grid):
     ],
 )
 def test_the_places_of_an_image_are_all_but_the_batch_and_the_channels(image, rank, channels_first, expected):
-    places = maps.places(tf.zeros(image), rank, channels_first)
+    places = maps.spatial_lengths(tf.zeros(image), rank, channels_first)
     assert (places if expected is None else places.numpy().tolist()) == expected
 
 
@@ -130,29 +130,29 @@ def test_the_places_of_an_image_are_all_but_the_batch_and_the_channels(image, ra
 )
 def test_what_is_no_size_is_refused(size):
     with pytest.raises(ValueError, match="`size` must be"):
-        maps.checked_size(size)
+        maps.parse_size(size)
 
 
 def test_sizes_become_numbers():
-    assert maps.checked_size(None) is None
-    assert maps.checked_size("input") == "input"
+    assert maps.parse_size(None) is None
+    assert maps.parse_size("input") == "input"
     for size, expected in [(7, [7]), ((3, 4), [3, 4]), ([2, 3, 4], [2, 3, 4]), (np.array([5, 6]), [5, 6])]:
-        assert maps.checked_size(size).tolist() == expected
-        assert maps.checked_size(size).dtype == np.int32
+        assert maps.parse_size(size).tolist() == expected
+        assert maps.parse_size(size).dtype == np.int32
 
 
 def test_heatmaps_are_relu_then_resized_then_divided_by_their_maximum():
     signed_map = tf.constant([[[-1.0, 1.0], [2.0, -3.0]]])
     expected = tf.image.resize([[[0.0], [1.0]], [[2.0], [0.0]]], (5, 7))[..., 0].numpy()
     np.testing.assert_allclose(
-        maps.heatmap(signed_map, tf.constant([5, 7]), "bilinear")[0], expected / expected.max()
+        maps.to_heatmap(signed_map, tf.constant([5, 7]), "bilinear")[0], expected / expected.max()
     )
-    np.testing.assert_array_equal(maps.heatmap(signed_map, None, "bilinear")[0], [[0, 0.5], [1, 0]])
+    np.testing.assert_array_equal(maps.to_heatmap(signed_map, None, "bilinear")[0], [[0, 0.5], [1, 0]])
 
 
 def test_no_evidence_is_zeros():
     np.testing.assert_array_equal(
-        maps.heatmap(-tf.ones((1, 2, 3)), tf.constant([4, 5]), "bicubic"), np.zeros((1, 4, 5))
+        maps.to_heatmap(-tf.ones((1, 2, 3)), tf.constant([4, 5]), "bicubic"), np.zeros((1, 4, 5))
     )
 
 
@@ -165,13 +165,13 @@ def linear(values, size):
 def test_signals_and_volumes_are_interpolated_along_every_axis():
     random = np.random.default_rng(0)
     signal = random.uniform(size=(2, 5)).astype("float32")
-    resized = maps.resize(tf.constant(signal), tf.constant([12]), "bilinear")
+    resized = maps.resize_map(tf.constant(signal), tf.constant([12]), "bilinear")
     np.testing.assert_allclose(resized, [linear(each, 12) for each in signal], rtol=1e-5)
     volume = random.uniform(size=(2, 3, 4, 5)).astype("float32")
     expected = volume
     for axis, size in enumerate((7, 9, 6), start=1):
         expected = np.apply_along_axis(linear, axis, expected, size)
-    resized = maps.resize(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
+    resized = maps.resize_map(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
     np.testing.assert_allclose(resized, expected, rtol=1e-5)
 
 
@@ -179,7 +179,7 @@ def test_signals_and_volumes_are_interpolated_along_every_axis():
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
     grid, size = (3, 4, 5, 2)[:rank], (6, 7, 4, 3)[:rank]
-    resized = maps.resize(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
+    resized = maps.resize_map(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
     np.testing.assert_allclose(resized, np.full((2, *size), 0.5), atol=1e-5)
 
 
@@ -189,7 +189,7 @@ def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
 def test_heatmaps_are_fused_by_mean_maximum_product_or_as_layercam():
     shallow = tf.constant([[[0.5, 1.0], [0.0, 0.25]]])
     deep = tf.constant([[[1.0, 0.0], [0.5, 0.5]]])
-    fused = {fusion: maps.fuse([shallow, deep], [16, 4], fusion)[0] for fusion in maps.FUSIONS}
+    fused = {fusion: maps.fuse_heatmaps([shallow, deep], [16, 4], fusion)[0] for fusion in maps.FUSIONS}
     np.testing.assert_allclose(fused["mean"], np.array([[0.75, 0.5], [0.25, 0.375]]) / 0.75)
     np.testing.assert_allclose(fused["max"], [[1, 1], [0.5, 0.5]])
     tanh = np.tanh(2 * shallow.numpy()[0])  # 0.76, 0.96, 0, 0.46
@@ -201,4 +201,4 @@ def test_heatmaps_are_fused_by_mean_maximum_product_or_as_layercam():
 def test_layers_without_evidence_leave_the_others_as_they_are():
     heatmap = tf.constant([[[0.5, 1.0]]])
     for fusion in ("mean", "max"):
-        np.testing.assert_allclose(maps.fuse([heatmap, 0 * heatmap], [2, 2], fusion), heatmap)
+        np.testing.assert_allclose(maps.fuse_heatmaps([heatmap, 0 * heatmap], [2, 2], fusion), heatmap)

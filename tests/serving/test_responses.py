@@ -375,7 +375,7 @@ def test_grids_of_any_size_are_resized_as_tensorflow_does_it():
     for _ in range(60):
         grid, size = random.integers(1, 50, 2), random.integers(1, 300, 2)
         signed_map = random.normal(size=(1, *grid)).astype("float32")
-        expected = maps.heatmap(tf.constant(signed_map), tf.constant(size, tf.int32), "bilinear")[0]
+        expected = maps.to_heatmap(tf.constant(signed_map), tf.constant(size, tf.int32), "bilinear")[0]
         np.testing.assert_allclose(serving.heatmap({"map": signed_map}, size), expected, atol=1e-5)
 
 

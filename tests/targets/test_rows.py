@@ -53,10 +53,10 @@ def image(structure, i):
 
 @every_target
 def test_every_target_of_a_batch_is_that_of_each_image_alone(target, outputs, logits):
-    target = target_rows.per_image(target, 2)
+    target = target_rows.to_rows(target, 2)
     value, index = targets.score(target, outputs, logits)
     for i in range(2):
-        one = target_rows.with_numbers(target, [each[i : i + 1] for each in target_rows.numbers(target)])
+        one = target_rows.with_arrays(target, [each[i : i + 1] for each in target_rows.target_arrays(target)])
         # `logits is outputs` says that there is no sigmoid.
         outputs_i = logits_i = image(outputs, i)
         if logits is not outputs:
@@ -68,8 +68,8 @@ def test_every_target_of_a_batch_is_that_of_each_image_alone(target, outputs, lo
 
 @every_target
 def test_every_target_is_traced_once_for_all_its_numbers(target, outputs, logits):
-    target = target_rows.per_image(target, 2)
-    given = target_rows.numbers(target)
+    target = target_rows.to_rows(target, 2)
+    given = target_rows.target_arrays(target)
     signature = [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in given]
     no_sigmoid = logits is outputs
     traces = []
@@ -78,8 +78,8 @@ def test_every_target_is_traced_once_for_all_its_numbers(target, outputs, logits
     def explain(outputs, logits, numbers):
         traces.append(numbers)
         count = tf.shape(keras.tree.flatten(outputs)[0])[0]
-        goal = target_rows.per_image(target_rows.with_numbers(target, numbers), count)
-        assert target_rows.kind(goal) == target_rows.kind(target)
+        goal = target_rows.to_rows(target_rows.with_arrays(target, numbers), count)
+        assert target_rows.trace_key(goal) == target_rows.trace_key(target)
         return targets.score(goal, outputs, outputs if no_sigmoid else logits)
 
     open_batch = [
@@ -103,7 +103,7 @@ def test_every_target_is_traced_once_for_all_its_numbers(target, outputs, logits
 
 @every_target
 def test_every_target_has_a_gradient_without_nan(target, outputs, logits):
-    target = target_rows.per_image(target, 2)
+    target = target_rows.to_rows(target, 2)
     with tf.GradientTape() as tape:
         tape.watch(keras.tree.flatten([outputs, logits]))
         value, _ = targets.score(target, outputs, logits)
@@ -154,7 +154,7 @@ def test_every_class_that_the_model_does_not_have_is_refused(target, outputs, la
 )
 def test_every_negative_number_is_refused(target):
     with pytest.raises(ValueError, match="`target` must not be negative. Received: .*=-1"):
-        target_rows.per_image(target, 2)
+        target_rows.to_rows(target, 2)
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_every_field_of_the_wrong_type_is_refused_by_name(target, name):
     with pytest.raises(
         TypeError, match=f"`target` must have (whole|real) numbers as its {name}. Received: {name}="
     ):
-        target_rows.per_image(target, 2)
+        target_rows.to_rows(target, 2)
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.int64])
 def test_symbolic_numbers_are_taken_as_they_come(dtype):
     @tf.function(autograph=False)
     def explain(index):
-        target = target_rows.per_image(targets.Contrast(index), 2)
+        target = target_rows.to_rows(targets.Contrast(index), 2)
         value, best = targets.score(target, OUTPUTS, LOGITS)
         target_rows.check_range(target, best, OUTPUTS)  # can't know
         return value
@@ -194,7 +194,7 @@ def test_symbolic_numbers_are_taken_as_they_come(dtype):
 
 def test_no_target_and_a_class_share_a_kind():
     kinds = {
-        target_rows.kind(target_rows.per_image(each, 2))
+        target_rows.trace_key(target_rows.to_rows(each, 2))
         for each in (None, 5, [0, 1], targets.Class(np.int8(3)))
     }
     assert len(kinds) == 1
@@ -202,7 +202,7 @@ def test_no_target_and_a_class_share_a_kind():
 
 def test_the_kind_is_all_but_the_numbers():
     def kind(target):
-        return target_rows.kind(target_rows.per_image(target, 2))
+        return target_rows.trace_key(target_rows.to_rows(target, 2))
 
     assert kind(targets.Similarity([1.0, 2.0])) == kind(targets.Similarity(tf.constant([[3, 4], [5, 6]])))
     different = [
@@ -233,21 +233,21 @@ class Goal:
 @pytest.mark.parametrize("method", [True, False])
 def test_a_callable_is_part_of_the_kind_and_not_kept_alive(wrap, method):
     goal = Goal()
-    target = target_rows.per_image(wrap(goal.column if method else goal), 2)
-    kind = target_rows.kind(target)
+    target = target_rows.to_rows(wrap(goal.column if method else goal), 2)
+    kind = target_rows.trace_key(target)
     assert target_rows.holds_callable(target)
-    assert kind == target_rows.kind(target_rows.per_image(wrap(goal.column if method else goal), 2))
-    assert kind != target_rows.kind(target_rows.per_image(wrap(Goal()), 2))
-    assert not target_rows.is_gone(kind)
+    assert kind == target_rows.trace_key(target_rows.to_rows(wrap(goal.column if method else goal), 2))
+    assert kind != target_rows.trace_key(target_rows.to_rows(wrap(Goal()), 2))
+    assert not target_rows.refers_to_dead_callable(kind)
     del goal, target
     gc.collect()
-    assert target_rows.is_gone(kind)
+    assert target_rows.refers_to_dead_callable(kind)
 
 
 def test_a_target_of_numbers_holds_no_callable():
-    target = target_rows.per_image(targets.Output("a", targets.Against(targets.Box((0, 0, 1, 1)))), 2)
+    target = target_rows.to_rows(targets.Output("a", targets.Against(targets.Box((0, 0, 1, 1)))), 2)
     assert not target_rows.holds_callable(target)
-    assert not target_rows.is_gone(target_rows.kind(target))
+    assert not target_rows.refers_to_dead_callable(target_rows.trace_key(target))
 
 
 @pytest.mark.parametrize("wrap", [lambda goal: goal, targets.Against])
@@ -257,17 +257,17 @@ def test_a_callable_must_be_hashable(wrap):
 
     for goal in (Unhashable(), Unhashable().column):
         with pytest.raises(TypeError, match="`target` must be hashable if it is a callable.*frozen"):
-            target_rows.kind(wrap(goal))
+            target_rows.trace_key(wrap(goal))
 
 
 @pytest.mark.parametrize("target", [None, 5, targets.Similarity([1.0, 2.0]), targets.Pixel((0, 0))])
 def test_numbers_on_the_host_stay_there_with_a_row_for_each_image(target):
-    for each in target_rows.numbers(target_rows.per_image(target, 3)):
+    for each in target_rows.target_arrays(target_rows.to_rows(target, 3)):
         assert isinstance(each, np.ndarray)
         assert len(each) == 3
 
 
 def test_a_callable_has_no_numbers():
-    assert target_rows.numbers(len) == []
-    assert target_rows.with_numbers(len, []) is len
-    assert target_rows.per_image(len, 2) is len
+    assert target_rows.target_arrays(len) == []
+    assert target_rows.with_arrays(len, []) is len
+    assert target_rows.to_rows(len, 2) is len

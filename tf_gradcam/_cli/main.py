@@ -720,7 +720,7 @@ def _ways(model, chosen, arguments) -> list[_Way]:
     for name, method in chosen.items():
         cam = GradCAM(model, method=method, **({} if _is_at_image(method) and not only_at_image else asked))
         explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
-        path = "image" if cam.layer is None else ", ".join(layers.path_of(model, each) for each in explained)
+        path = "image" if cam.layer is None else ", ".join(layers.layer_path(model, each) for each in explained)
         ways.append(_Way(name, cam, path, scene.is_classless(method), _is_slow(method)))
     return ways
 
@@ -821,7 +821,7 @@ def _output(model, outputs, name):
 
     goal = targets.Output(0 if name is None else name)
     return targets.find_output(
-        target_rows.per_image(goal, 1, getattr(model, "output_names", None)).name, outputs
+        target_rows.to_rows(goal, 1, getattr(model, "output_names", None)).name, outputs
     )
 
 
@@ -905,7 +905,7 @@ def _model_input(image, model):
     """Return a photograph as `model` takes it, but for preprocessing: float32 `(1, h, w, C)` in 0..255."""
     from tf_gradcam._model import layers
 
-    return _fitted(image, layers.specs_of(model))
+    return _fitted(image, layers.require_specs(model))
 
 
 def _fitted(image, spec):

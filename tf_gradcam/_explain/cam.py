@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._explain import signed_maps as gradients
-from tf_gradcam._explain.frozen import Weights, fold
+from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
 from tf_gradcam._methods import registry as methods
 from tf_gradcam._methods import scene
 from tf_gradcam._methods.registry import Method
 from tf_gradcam._model import default_layer as choice
 from tf_gradcam._model import inputs, layers, maps
-from tf_gradcam._model.forward import build
+from tf_gradcam._model.forward import build_model
 from tf_gradcam._targets import rows as target_rows
 from tf_gradcam._targets import targets
 
@@ -213,7 +213,7 @@ class _Question(NamedTuple):
     interpolation: str
 
     def numbers(self) -> list:
-        return [] if self.target is None else target_rows.numbers(self.target)
+        return [] if self.target is None else target_rows.target_arrays(self.target)
 
     def lengths(self) -> list[np.ndarray]:
         return [] if self.size is None or isinstance(self.size, str) else [self.size]
@@ -227,7 +227,7 @@ class _Question(NamedTuple):
         shapes = self.specs if one else repr(self.specs)
         images = tensors[:1] if one else tensors[: len(keras.tree.flatten(self.specs))]
         dtypes = tuple(each.dtype for each in images)
-        kind = None if self.target is None else target_rows.kind(self.target)
+        kind = None if self.target is None else target_rows.trace_key(self.target)
         size = self.size if isinstance(self.size, str) else np.shape(self.size)
         return shapes, dtypes, kind, size, self.interpolation
 
@@ -253,10 +253,10 @@ class _Explainer:
             )
         self._fuse = _checked_fuse(fuse, layer)
         self._preprocess = preprocess
-        self._takes_several = inputs.arguments(model) > 1
+        self._takes_several = inputs.count_call_arguments(model) > 1
         self._parts = None
         self._weights = None  # those that are frozen into its traces
-        if layers.is_built(model) and inputs.known_specs(model) is not None:
+        if layers.is_built(model) and inputs.declared_specs(model) is not None:
             self._compile()
 
     @property
@@ -276,24 +276,24 @@ class _Explainer:
             raise ValueError("`model` must be built to be frozen. Explain an image first, or call it on one.")
         frozen = copy.copy(self)
         frozen._traces = {}
-        frozen._weights = Weights(self._model())
+        frozen._weights = WeightSnapshot(self._model())
         return frozen
 
     def _compile(self, images=None):
         model = self._model()
         asked = [_strong(each) for each in self._requested] if self._several else _strong(self._requested)
-        reads = choice.resolve(model, asked, self._call, images)
+        reads = choice.resolve_layers(model, asked, self._call, images)
         if self._at_image:  # Any run of the layer tells which image is meant.
             reads = [read._replace(call=read.call or 0) for read in reads]
         self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
-        self._explain_map = gradients.explain_map(model, self._reads, self.method, self._preprocess)
+        self._explain_map = gradients.signed_maps_function(model, self._reads, self.method, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
         # Made once, as it takes its time.
-        self._specs = inputs.known_specs(model)
-        self._has_graph = inputs.graph(model) is not None
-        self._names = getattr(inputs.graph(model), "output_names", None)
+        self._specs = inputs.declared_specs(model)
+        self._has_graph = inputs.functional_graph(model) is not None
+        self._names = getattr(inputs.functional_graph(model), "output_names", None)
         self._traces = {}
-        self._parts = layers.parts(model)  # last, as it tells other threads that all the rest is there
+        self._parts = layers.structure_key(model)  # last, as it tells other threads that all the rest is there
 
     def explain(self, name, images, target, size, interpolation, first_eagerly: bool = False) -> Explanation:
         if not _is_no_class(target) and scene.is_classless(self.method):
@@ -306,15 +306,15 @@ class _Explainer:
                 f"`interpolation` must be one of {maps.INTERPOLATIONS}. "
                 f"Received: interpolation={interpolation!r}"
             )
-        size = maps.checked_size(size)
+        size = maps.parse_size(size)
         if self._weights is not None:
             self._weights.check()
         images = self._batch(name, images)
         flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
         if target is not None:
-            target = target_rows.per_image(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
+            target = target_rows.to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
         question = _Question(self._specs_to_trace(images), target, size, interpolation)
-        inputs.check(name, images, question.specs)
+        inputs.check_images(name, images, question.specs)
         tensors = [*flat, *question.numbers(), *question.lengths()]
         if first_eagerly and not self._traces:
             self._keep(question.key(tensors), None)  # The next one is compiled.
@@ -325,22 +325,22 @@ class _Explainer:
 
     def _batch(self, name, images):
         """Return `images` as tensors; the first ones build the model, and a Sequential one may have grown."""
-        known = self._specs if self._parts is not None else inputs.known_specs(self._model())
-        images = inputs.batch(name, images, known, self._takes_several)
-        if self._parts is None or self._parts != layers.parts(self._model()):
+        known = self._specs if self._parts is not None else inputs.declared_specs(self._model())
+        images = inputs.as_batch(name, images, known, self._takes_several)
+        if self._parts is None or self._parts != layers.structure_key(self._model()):
             if self._weights is not None:
                 raise self._weights.changed()
-            prepared = gradients.preprocessed(self._preprocess, images)
+            prepared = gradients.apply_preprocess(self._preprocess, images)
             if not layers.is_built(self._model()):
-                build(self._model(), gradients.cast(prepared, inputs.specs_for(self._model(), prepared)))
+                build_model(self._model(), gradients.cast_to_specs(prepared, inputs.specs_to_trace(self._model(), prepared)))
             self._compile(None if known is not None and self._parts is not None else prepared)
         return images
 
     def _specs_to_trace(self, images):
         """Return the shapes and dtypes to trace for: the model's own, or as open as `preprocess` needs."""
         if self._preprocess is not None:
-            return inputs.open_specs(images)
-        return self._specs if self._has_graph else inputs.specs_for(self._model(), images)
+            return inputs.raw_image_specs(images)
+        return self._specs if self._has_graph else inputs.specs_to_trace(self._model(), images)
 
     def _compiled(self, question, tensors, images) -> Explanation:
         key = question.key(tensors)
@@ -361,7 +361,7 @@ class _Explainer:
 
     def _keep(self, key, compiled):
         """Keep a trace, or `None` for what ran once without, and drop those whose callable is no more."""
-        traces = {key: each for key, each in self._traces.items() if not target_rows.is_gone(key[2])}
+        traces = {key: each for key, each in self._traces.items() if not target_rows.refers_to_dead_callable(key[2])}
         self._traces = {**traces, key: compiled}
 
     def _trace(self, question, tensors):
@@ -379,7 +379,7 @@ class _Explainer:
             return concrete
         self._weights.note(concrete.variables)  # A layer may have some that Keras doesn't know.
         self._weights.check_all()  # All traces are of one moment.
-        return fold(concrete)
+        return frozen_function(concrete)
 
     def _answer(self, explain_map, question) -> Callable[..., Explanation]:
         """Return the function of tensors that answers a question.
@@ -393,10 +393,10 @@ class _Explainer:
         def answer(*tensors):
             images = keras.tree.pack_sequence_as(specs, tensors[:count])
             if target is None:  # The predicted classes have rows, too.
-                goal = target_rows.per_image(None, tf.shape(tensors[0])[0])
+                goal = target_rows.to_rows(None, tf.shape(tensors[0])[0])
             else:
-                goal = target_rows.with_numbers(target, tensors[count : count + numbers])
-            signed_maps, score, index, outputs, places = explain_map(gradients.cast(images, specs), goal)
+                goal = target_rows.with_arrays(target, tensors[count : count + numbers])
+            signed_maps, score, index, outputs, places = explain_map(gradients.cast_to_specs(images, specs), goal)
             lengths = places if isinstance(size, str) else None if size is None else tensors[-1]
             _check_lengths(lengths, signed_maps[0], score, size)
             heatmap, heatmaps = self._heatmaps(signed_maps, score, lengths, interpolation)
@@ -410,7 +410,7 @@ class _Explainer:
 
         `None` where only a graph tells the logits, or what is wrong.
         """
-        last = layers.last_activation(self._model()) if scene.is_formula(self.method) else None
+        last = layers.final_activation(self._model()) if scene.is_formula(self.method) else None
         if last is None or question.holds_callable():
             return None
         # Eagerly, a convolution's gradient by its filters is computed, too: in vain, and with a 1x1 kernel of
@@ -437,8 +437,8 @@ class _Explainer:
         heatmaps = []
         for signed_map, grid in zip(signed_maps, grids, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
-            heatmaps.append(maps.heatmap(flat, lengths, interpolation))
-        fused = maps.fuse(heatmaps, places, self._fuse) if self._several else heatmaps[0]
+            heatmaps.append(maps.to_heatmap(flat, lengths, interpolation))
+        fused = maps.fuse_heatmaps(heatmaps, places, self._fuse) if self._several else heatmaps[0]
 
         def unflat(heatmap):
             return tf.reshape(heatmap, tf.concat([tf.shape(score), tf.shape(heatmap)[1:]], 0))
@@ -459,7 +459,7 @@ class _Explainer:
             )
         if scene.PATCHES_COUNT in error:
             default = choice.default_layer(self._model(), None if self._has_graph else images).layer
-            path = layers.path_of(self._model(), default)
+            path = layers.layer_path(self._model(), default)
             return (
                 f"`layer` must have {scene.PATCHES_COUNT}. Received: layer={names}, of which only the "
                 "class token counts, as nothing mixes the tokens after it. "
@@ -532,7 +532,7 @@ def _shared(model, layer, call, method, fuse) -> _Explainer:
         hash(known)
     except TypeError as error:
         raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}") from error
-    about = call, known, fuse, layers.parts(model)
+    about = call, known, fuse, layers.structure_key(model)
     explainers = _SHARED.setdefault(model, {})
     asked = tuple(map(_weak, layer)) if isinstance(layer, list | tuple) else _weak(layer)
     explainer = explainers.get((asked, *about))
@@ -540,7 +540,7 @@ def _shared(model, layer, call, method, fuse) -> _Explainer:
         explainer = _Explainer(model, layer, call, known, fuse)
         if isinstance(explainer.layer, keras.Operation):  # However it was named, one serves it.
             ((_, run),) = explainer._reads
-            about_layer = _weak(explainer.layer), run, known, fuse, layers.parts(model)
+            about_layer = _weak(explainer.layer), run, known, fuse, layers.structure_key(model)
             explainer = explainers.setdefault(about_layer, explainer)
         explainers[asked, *about] = explainer
         while len(explainers) > _MOST_SHARED:

@@ -15,7 +15,7 @@ MOST_BYTES = 2**31  # of weights: a graph can't hold more
 _SAMPLED = 1024  # numbers of a weight that are compared at a call
 
 
-def constant(
+def fold_variables(
     concrete: tf.types.experimental.ConcreteFunction, inline: bool = False
 ) -> tf.types.experimental.ConcreteFunction:
     """Return `concrete` with its variables turned into constants.
@@ -42,7 +42,7 @@ def constant(
         ) from error
 
 
-def fold(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
+def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
     """Return `concrete` with its variables turned into constants, which TensorFlow then computes with once.
 
     Batch normalization is folded into convolutions, and these are fused with what follows.
@@ -53,7 +53,7 @@ def fold(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
     structure = concrete.structured_outputs
     # What is `None` in an answer is no output of the graph.
     is_tensor = [leaf is not None for leaf in tf.nest.flatten(structure)]
-    folded = constant(concrete)
+    folded = fold_variables(concrete)
 
     def call(*tensors):
         # Not `folded(...)`: it has lost the arguments' names, and finds that out anew at every call.
@@ -65,16 +65,16 @@ def fold(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
     return call
 
 
-def bytes_of(model: keras.Model) -> int:
+def weight_bytes(model: keras.Model) -> int:
     """Return how many bytes the weights of `model` take."""
     return sum(weight.value.dtype.size * weight.value.shape.num_elements() for weight in model.weights)
 
 
-class Weights:
+class WeightSnapshot:
     """The weights of a model at one moment, to tell whether they still are what they were."""
 
     def __init__(self, model: keras.Model):
-        held = bytes_of(model)
+        held = weight_bytes(model)
         if held >= MOST_BYTES:
             raise ValueError(
                 f"`model` must have less than 2 GiB of weights to be frozen. Received: {held / 2**30:.1f} GiB"

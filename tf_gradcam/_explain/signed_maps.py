@@ -7,71 +7,71 @@ import tensorflow as tf
 
 from tf_gradcam._methods import formulas
 from tf_gradcam._methods.scene import (
-    Source,
-    Stage,
-    checked,
+    SourceImage,
+    SceneContext,
+    check_gradient,
     is_formula,
-    off_the_way,
-    scene,
+    not_on_path_error,
+    make_scene,
     takes_gradients,
-    unscaled,
+    undo_scaling,
 )
 from tf_gradcam._model import inputs, layers, maps
-from tf_gradcam._model.forward import Forward, Read, ancestors, find_logits, forward, is_dense, poolings
+from tf_gradcam._model.forward import ForwardPass, LayerCall, ancestors, find_logits, forward, is_dense_head, mean_poolings
 from tf_gradcam._targets import targets
 
 
-def explain_map(model, reads, method, preprocess):
+def signed_maps_function(model, reads, method, preprocess):
     """Return the function (images, target) -> (maps, score, class index, outputs, the images' lengths)."""
     weak_model = weakref.ref(model)
     first = layers.are_channels_first(model, [layer() for layer, _ in reads])
 
     def explain(images, target):
         model = weak_model()
-        prepared = preprocessed(preprocess, images)
-        prepared = _as_the_model_takes(prepared, inputs.specs_for(model, prepared))
-        asked = [Read(layer(), call) for layer, call in reads]
+        prepared = apply_preprocess(preprocess, images)
+        prepared = _as_the_model_takes(prepared, inputs.specs_to_trace(model, prepared))
+        asked = [LayerCall(layer(), call) for layer, call in reads]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             read = forward(model, prepared, asked, tape.watch)
             logits = find_logits(read.outputs)
-            score, index = targets.score(target, read.outputs, logits)
+            score, index = targets.score_target(target, read.outputs, logits)
         grids = [
-            grid_of(model, each.layer, activations, prepared, channels_first)
+            require_grid(model, each.layer, activations, prepared, channels_first)
             for each, activations, channels_first in zip(asked, read.activations, first, strict=True)
         ]
         names = [each.layer.name for each in asked]
-        source = source_of(prepared, read.activations, grids, names, first)
+        source = find_source(prepared, read.activations, grids, names, first)
         classes = targets.class_logits(target, read.outputs, logits) if score.shape.rank == 2 else None
         pooled = None if classes is None else _pooled(method, read.activations, grids, classes)
         if pooled is not None:
-            every_class = _cam(checked(read.activations[0], score, grids[0]), grids[0], pooled, classes)
+            every_class = _cam(check_gradient(read.activations[0], score, grids[0]), grids[0], pooled, classes)
             signed_maps = [tf.gather(every_class, index, axis=1, batch_dims=1)]
         elif is_formula(method):
             signed_maps = _signed_maps(tape, score, read.activations, grids, names, method)
         else:
-            target = targets.fixed(target, read.outputs, logits)
+            target = targets.pin_choices(target, read.outputs, logits)
             stages = [
-                Stage(model, *each, prepared, source, target) for each in zip(asked, grids, strict=True)
+                SceneContext(model, *each, prepared, source, target) for each in zip(asked, grids, strict=True)
             ]
             signed_maps = [
-                _explained(method, stage, Forward([activations], read.outputs), score)
+                _explained(method, stage, ForwardPass([activations], read.outputs), score)
                 for stage, activations in zip(stages, read.activations, strict=True)
             ]
         shown = all(each is None or tf.is_tensor(each) for each in keras.tree.flatten(read.outputs))
         outputs = read.outputs if shown else None
         axes = signed_maps[0].shape.rank - score.shape.rank  # more than the grid's for a map on a video
-        return signed_maps, score, index, outputs, lengths_of(images, source, axes, first[0])
+        return signed_maps, score, index, outputs, source_lengths(images, source, axes, first[0])
 
     return explain
 
 
-def preprocessed(preprocess, images):
+def apply_preprocess(preprocess, images):
     if preprocess is None:
         return images
     return preprocess(keras.tree.map_structure(lambda image: tf.cast(image, tf.float32), images))
 
 
-def cast(images, specs):
+def cast_to_specs(images, specs):
     return keras.tree.map_structure(lambda spec, image: tf.cast(image, spec.dtype), specs, images)
 
 
@@ -88,12 +88,12 @@ def _as_the_model_takes(images, specs):
     return keras.tree.map_structure(checked, specs, images)
 
 
-def grid_of(model, layer, activations, images, channels_first) -> maps.Grid:
-    grid = layers.grid_of(activations, keras.tree.flatten(images), channels_first)
+def require_grid(model, layer, activations, images, channels_first) -> maps.Grid:
+    grid = layers.activation_grid(activations, keras.tree.flatten(images), channels_first)
     if grid is None and activations.shape.rank == 3:
         # The number of tokens may be lost with the batch's; a trial run, which has a batch, tells it.
-        trial = layers.run_trial(model, inputs.specs_for(model, images))
-        grids = {id(each.info.layer): each.grid for each in layers.maps_of_trial(model, trial)}
+        trial = layers.trace_trial(model, inputs.specs_to_trace(model, images))
+        grids = {id(each.info.layer): each.grid for each in layers.maps_from_trial(model, trial)}
         grid = grids.get(id(layer))
     if grid is None:
         raise ValueError(
@@ -104,7 +104,7 @@ def grid_of(model, layer, activations, images, channels_first) -> maps.Grid:
     return grid
 
 
-def source_of(images, activations, grids, names, channels_first) -> Source | None:
+def find_source(images, activations, grids, names, channels_first) -> SourceImage | None:
     """Return the image that the layers look at, or `None` where there is none.
 
     Of several inputs it is the first on the way to a layer that has as many axes as the layer's grid.
@@ -116,7 +116,7 @@ def source_of(images, activations, grids, names, channels_first) -> Source | Non
         # Eagerly nothing tells the way, and there is one image.
         way = None if tf.executing_eagerly() else ancestors([each])
         lengths = [
-            maps.places(image, axes, first) if way is None or image.op in way else None for image in images
+            maps.spatial_lengths(image, axes, first) if way is None or image.op in way else None for image in images
         ]
         sources.append(next((place for place, found in enumerate(lengths) if found is not None), None))
     alike = all(len(grid.shape) == len(grids[0].shape) for grid in grids)
@@ -129,14 +129,14 @@ def source_of(images, activations, grids, names, channels_first) -> Source | Non
         return None
     image, axes = images[sources[0]], len(grids[0].shape)
     first = inputs.is_channels_first(image.shape, unknown=channels_first[0])
-    return Source(sources[0], image, first, image.shape.rank > axes + 1)
+    return SourceImage(sources[0], image, first, image.shape.rank > axes + 1)
 
 
-def lengths_of(images, source, axes, channels_first) -> tf.Tensor | None:
+def source_lengths(images, source, axes, channels_first) -> tf.Tensor | None:
     """Return the last lengths of the image that a layer looks at, also before it was preprocessed."""
     if source is None:
         return None
-    return maps.places(keras.tree.flatten(images)[source.position], axes, channels_first)
+    return maps.spatial_lengths(keras.tree.flatten(images)[source.position], axes, channels_first)
 
 
 def _pooled(method, activations, grids, logits) -> tf.Tensor | None:
@@ -145,8 +145,8 @@ def _pooled(method, activations, grids, logits) -> tf.Tensor | None:
         return None
     (activations,), (grid,) = activations, grids
     first = 2 if grid.channels_first else 1
-    means = poolings(activations, logits, range(first, first + len(grid.shape)))
-    return means[0] if len(means) == 1 and is_dense(means[0], logits) else None
+    means = mean_poolings(activations, logits, range(first, first + len(grid.shape)))
+    return means[0] if len(means) == 1 and is_dense_head(means[0], logits) else None
 
 
 def _cam(activations, grid, pooled, logits) -> tf.Tensor:
@@ -180,7 +180,7 @@ def _explained(method, stage, passed, score) -> tf.Tensor:
         )
 
     def one(stage, passed):
-        seen = scene(stage, stage.images, passed, stage.target)
+        seen = make_scene(stage, stage.images, passed, stage.target)
         signed_map = method.explain(seen)
         _check_map(signed_map, [seen.activations, seen.image])
         return signed_map
@@ -191,7 +191,7 @@ def _explained(method, stage, passed, score) -> tf.Tensor:
         passed = forward(stage.model, images, [stage.read])
         return tf.cast(one(stage._replace(images=images, column=number), passed), dtype)
 
-    dtype = targets.wide(passed.activations[0]).dtype
+    dtype = targets.at_least_float32(passed.activations[0]).dtype
     if score.shape.rank == 1:
         return one(stage, passed)
     columns = tf.range(tf.shape(score)[1])
@@ -201,7 +201,7 @@ def _explained(method, stage, passed, score) -> tf.Tensor:
 
 def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Tensor]:
     """Return the map of each layer, `(N, *grid)`, or `(N, M, *grid)` for a score `(N, M)`."""
-    on_grid = [maps.to_grid(targets.wide(each), grid) for each, grid in zip(activations, grids, strict=True)]
+    on_grid = [maps.to_grid(targets.at_least_float32(each), grid) for each, grid in zip(activations, grids, strict=True)]
 
     def one(seed):
         if not takes_gradients(formula):
@@ -209,7 +209,7 @@ def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Ten
         else:
             gradients = _gradients(tape, score, activations, seed, names)
             gradients = [
-                maps.to_grid(checked(gradient, score, grid), grid)
+                maps.to_grid(check_gradient(gradient, score, grid), grid)
                 for gradient, grid in zip(gradients, grids, strict=True)
             ]
             found = [formula(*pair) for pair in zip(on_grid, gradients, strict=True)]
@@ -233,11 +233,11 @@ def _gradients(tape, score, activations, seed, names) -> list[tf.Tensor]:
     """Return the gradients of `score`, weighed by `seed`, in float32, or float64 where the layer is."""
     gradients = tape.gradient(score, activations, seed)
     if None in gradients:
-        raise off_the_way(names[gradients.index(None)])
+        raise not_on_path_error(names[gradients.index(None)])
     if not any(each.dtype == tf.float16 for each in activations):
-        return [targets.wide(each) for each in gradients]
+        return [targets.at_least_float32(each) for each in gradients]
     scaled = tape.gradient(score, activations, 1024 * seed)
-    return [unscaled(*pair) for pair in zip(gradients, scaled, strict=True)]
+    return [undo_scaling(*pair) for pair in zip(gradients, scaled, strict=True)]
 
 
 def _check_map(signed_map, sources):

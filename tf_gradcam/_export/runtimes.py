@@ -79,7 +79,7 @@ def convert(
     takes, concrete = _trace(cam, target, size, interpolation)
     answers = sorted(concrete.structured_outputs)
     try:
-        definition = plain.rewrite(frozen.constant(concrete, inline=True), takes, answers)
+        definition = plain.rewrite(frozen.fold_variables(concrete, inline=True), takes, answers)
         graph = Graph(definition, takes, answers)
     except plain.Refused as error:
         raise _lacking(cam, format, error.operation.type, error.operation.name) from None
@@ -101,7 +101,7 @@ def convert(
     return path
 
 
-def answered(explanation: Explanation) -> dict[str, tf.Tensor]:
+def named_outputs(explanation: Explanation) -> dict[str, tf.Tensor]:
     """Return what a file or server answers: `scores`, `heatmap` and, where the target is one, `class`.
 
     Raises:
@@ -253,7 +253,7 @@ _RUN = {"litert": _run_litert, "onnx": _run_onnx, "openvino": _run_openvino}
 
 def _trace(cam, target, size, interpolation):
     """Return the names of what the file takes, and the function of that."""
-    specs = layers.specs_of(cam.model)
+    specs = layers.require_specs(cam.model)
     flat = keras.tree.flatten(specs)
     if len(flat) == 1:
         flat = [tf.TensorSpec(flat[0].shape, flat[0].dtype, "images")]
@@ -269,7 +269,7 @@ def _trace(cam, target, size, interpolation):
 
     def explain(*tensors):
         images = keras.tree.pack_sequence_as(specs, tensors)
-        return answered(cam(images, target, size=size, interpolation=interpolation))
+        return named_outputs(cam(images, target, size=size, interpolation=interpolation))
 
     return names, tf.function(explain, autograph=False).get_concrete_function(*flat)
 
@@ -359,4 +359,4 @@ def _advice(cam, kind, name) -> str:
     last = choice.default_layer(cam.model).layer
     if cam.layer is last:
         return "Choose a layer after it, a method without gradients, or format='tensorflow'."
-    return f"Choose a layer after it: layer={layers.path_of(cam.model, last)!r} is the last with a map."
+    return f"Choose a layer after it: layer={layers.layer_path(cam.model, last)!r} is the last with a map."

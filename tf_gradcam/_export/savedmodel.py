@@ -19,13 +19,13 @@ import tensorflow as tf
 from tf_gradcam import __version__
 from tf_gradcam._checks import is_whole
 from tf_gradcam._explain.cam import GradCAM, Layers
-from tf_gradcam._explain.frozen import MOST_BYTES, bytes_of
+from tf_gradcam._explain.frozen import MOST_BYTES, weight_bytes
 from tf_gradcam._export import photographs as encoded
-from tf_gradcam._export.runtimes import SUFFIXES, answered, convert
+from tf_gradcam._export.runtimes import SUFFIXES, named_outputs, convert
 from tf_gradcam._methods import scene
 from tf_gradcam._methods.registry import Method
 from tf_gradcam._model import layers
-from tf_gradcam._model.inputs import is_channels_first, opened
+from tf_gradcam._model.inputs import is_channels_first, with_open_sides
 from tf_gradcam._targets import targets
 
 _TRACED = "`preprocess`, `target` and `method` must be TensorFlow's operations: a server can't call Python."
@@ -132,7 +132,7 @@ def export_gradcam(
         raise ValueError(f"{_TRACED} Received one that calls NumPy: {error!s:.200}") from error
     if explainer.is_frozen:
         _check_bytes(cam.model, len(endpoints))
-    serve = _padded(lambda *images: cam.model(*images)), [layers.specs_of(cam.model)]
+    serve = _padded(lambda *images: cam.model(*images)), [layers.require_specs(cam.model)]
     endpoints = {"serve": serve, "serving_default": serve, **endpoints}
     # Keras's own archive: a tf.Module around a Keras 3 model loads in Python, but nowhere else.
     archive = keras.export.ExportArchive()
@@ -174,7 +174,7 @@ def _check_progress(method) -> None:
 
 def _try(cam, target, look) -> None:
     """Explain black images: what is wrong with a target shows before the server."""
-    specs = layers.specs_of(cam.model)
+    specs = layers.require_specs(cam.model)
 
     def zeros(spec, count):
         sides = [length or _TRIED for length in spec.shape[1:]]
@@ -199,14 +199,14 @@ def _check_savedmodel_only(format, **options) -> None:
 
 def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, list]]:
     """Return the signatures that explain, by name: each a function, and the specs of what it takes."""
-    specs = layers.specs_of(cam.model)
+    specs = layers.require_specs(cam.model)
     if cam.preprocess is not None:
         specs = keras.tree.map_structure(_raw, specs)
     if isinstance(specs, tf.TensorSpec):
         specs = tf.TensorSpec(specs.shape, specs.dtype, "images")
 
     def explain(images, target):
-        answer = answered(cam(images, target, **look))
+        answer = named_outputs(cam(images, target, **look))
         if labels is None or "class" not in answer:
             return answer
         return {**answer, "label": tf.gather(labels, answer["class"])}
@@ -228,7 +228,7 @@ def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, li
     if top_k is not None:
         best = targets.TopClasses(top_k)
         endpoints["gradcam_top_k"] = _padded(lambda images: explain(images, best)), [specs]
-    photograph = _photograph(layers.specs_of(cam.model))
+    photograph = _photograph(layers.require_specs(cam.model))
     if photograph is not None and answer["heatmap"].shape.rank == 3:
         data = tf.TensorSpec([None], tf.string, "image_bytes")
         endpoints["gradcam_bytes"] = _of_bytes(explain_target, *photograph), [data]
@@ -237,7 +237,7 @@ def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, li
 
 def _raw(spec) -> tf.TensorSpec:
     """Return the spec of a raw photograph, or of a table as it is."""
-    return spec if spec.shape.rank < 4 else tf.TensorSpec(opened(spec.shape), tf.uint8, spec.name)
+    return spec if spec.shape.rank < 4 else tf.TensorSpec(with_open_sides(spec.shape), tf.uint8, spec.name)
 
 
 def _padded(function) -> Callable:
@@ -365,7 +365,7 @@ def _check_operations(traced) -> None:
 
 
 def _check_bytes(model, signatures) -> None:
-    held = bytes_of(model)
+    held = weight_bytes(model)
     if held * signatures >= MOST_BYTES:  # as a graph in a file can't hold more, either
         raise ValueError(
             f"`frozen` needs less than 2 GiB for {signatures} signatures with the weights in each. Received: "
@@ -400,7 +400,7 @@ def _write_manifest(folder, cam, about) -> None:
     for weight in cam.model.weights:
         checksum.update(weight.numpy().tobytes())
     manifest = {
-        "layer": [None if each is None else layers.path_of(cam.model, each) for each in explained],
+        "layer": [None if each is None else layers.layer_path(cam.model, each) for each in explained],
         "call": cam.call,
         "fuse": cam.fuse,
         "method": _told(cam.method),

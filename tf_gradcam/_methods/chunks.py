@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 
-def rows(batch: int, images: tf.Tensor) -> tf.Tensor:
+def copies_per_pass(batch: int, images: tf.Tensor) -> tf.Tensor:
     """Return how many copies of `images` go into one pass of `batch` rows: at least one."""
     return tf.maximum(1, batch // tf.maximum(1, tf.shape(images)[0]))
 
 
-def gathered(
+def gather_chunks(
     count: int | tf.Tensor,
     batch: int | tf.Tensor,
     step: Callable[[tf.Tensor], tf.Tensor],
@@ -33,7 +33,7 @@ def gathered(
     return found.concat()
 
 
-def total(
+def sum_chunks(
     count: int | tf.Tensor,
     batch: int | tf.Tensor,
     step: Callable[[tf.Tensor], Sequence[tf.Tensor]],

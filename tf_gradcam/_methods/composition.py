@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_gradcam._checks import check_counts, check_number, check_seed
 from tf_gradcam._methods import chunks as loops
 from tf_gradcam._methods.formulas import gradcam_plus_plus
-from tf_gradcam._methods.scene import is_formula, signed_map, takes_gradients
+from tf_gradcam._methods.scene import is_formula, apply_method, takes_gradients
 
 _FLIPS = {"horizontal": -1, "vertical": -2}  # axes of a map
 
@@ -58,13 +58,13 @@ class smooth:
         if hasattr(method, "formula"):
             return method.formula(scene.image, *self._mean_powers(scene, scene.image, False))
         # The first map says what shape they have.
-        first = signed_map(method, scene.at(self._noisy(scene.image, tf.constant([0]))))
+        first = apply_method(method, scene.at(self._noisy(scene.image, tf.constant([0]))))
 
         def more(indices):
-            found = signed_map(method, scene.at(self._noisy(scene.image, indices + 1)))
+            found = apply_method(method, scene.at(self._noisy(scene.image, indices + 1)))
             return [_sum_of_copies(found, first)]
 
-        (added,) = loops.total(self.samples - 1, loops.rows(self.batch, scene.image), more, [first])
+        (added,) = loops.sum_chunks(self.samples - 1, loops.copies_per_pass(self.batch, scene.image), more, [first])
         return added / self.samples
 
     def _mean_powers(self, scene, by, several) -> list[tf.Tensor]:
@@ -78,7 +78,7 @@ class smooth:
             return [_sum_of_copies(gradients**power, by) for power in powers]
 
         zeros = [tf.zeros_like(by) for _ in powers]
-        sums = loops.total(self.samples, loops.rows(self.batch, scene.image), step, zeros)
+        sums = loops.sum_chunks(self.samples, loops.copies_per_pass(self.batch, scene.image), step, zeros)
         return [each / self.samples for each in sums]
 
     def _noisy(self, image, indices):
@@ -155,7 +155,7 @@ class augment:
         flips = [sum(axes, ()) for axes in itertools.product(*switches)]
         copies = list(itertools.product(flips, self.scales))
         images = [_flipped(_zoomed(scene.image, scale), axes, 1) for axes, scale in copies]
-        found = signed_map(self.method, scene.at(tf.concat(images, axis=0)))
+        found = apply_method(self.method, scene.at(tf.concat(images, axis=0)))
         found = tf.split(found, len(copies))
         turned = [_flipped(each, axes, 0)[..., None] for each, (axes, _) in zip(found, copies, strict=True)]
         pairs = list(zip(turned, [1 / scale for _, scale in copies], strict=True))

@@ -21,7 +21,7 @@ from tf_gradcam._checks import check_counts
 from tf_gradcam._methods import chunks as loops
 from tf_gradcam._methods import formulas
 from tf_gradcam._model import maps
-from tf_gradcam._model.forward import between
+from tf_gradcam._model.forward import operations_between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +105,8 @@ class integrated_gradients:
             gradients = there.image_gradients(there.score)
             return (tf.reduce_sum(tf.reshape(gradients, tf.shape(points)), axis=0),)
 
-        copies = loops.rows(self.batch, image)
-        (gradients,) = loops.total(self.steps, copies, step, [tf.zeros_like(image)])
+        copies = loops.copies_per_pass(self.batch, image)
+        (gradients,) = loops.sum_chunks(self.steps, copies, step, [tf.zeros_like(image)])
         return tf.reduce_sum((image - baseline) * gradients / self.steps, axis=-1)
 
     def _for_channels(self, image):
@@ -178,7 +178,7 @@ def _strength(gradients):
 
 def _enlarged(coarse, scene):
     size = tf.shape(scene.image)[1:-1]
-    return tf.cast(maps.resize(coarse, size, "bilinear"), scene.image.dtype)
+    return tf.cast(maps.resize_map(coarse, size, "bilinear"), scene.image.dtype)
 
 
 def _guided_relu(operation, upstream):
@@ -207,7 +207,7 @@ def _guided_gradients(scene):
     # Which gradient an operation has is decided when it is made: hence once more through the model.
     with tf.compat.v1.get_default_graph().gradient_override_map(_GUIDED):
         guided = scene.at(scene.image)
-    operations = between(guided.model_input, guided.score)
+    operations = operations_between(guided.model_input, guided.score)
     _check_relus(operations)
     return guided.image_gradients(guided.score)
 
@@ -324,7 +324,7 @@ class _Step(NamedTuple):
 
 
 def _steps(image, score):
-    way = between(image, score)
+    way = operations_between(image, score)
     read = {each.ref() for operation in way for each in operation.inputs} | {score.ref()}
     moving, steps = {image.ref()}, []
     for operation in way:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_gradcam._model import maps
-from tf_gradcam._model.forward import Forward, Read, ancestors, between, find_logits, forward
+from tf_gradcam._model.forward import ForwardPass, LayerCall, ancestors, operations_between, find_logits, forward
 from tf_gradcam._targets import rows as target_rows
 from tf_gradcam._targets import targets
 
@@ -54,7 +54,7 @@ class Scene(NamedTuple):
     model_input: tf.Tensor
 
 
-class Source(NamedTuple):
+class SourceImage(NamedTuple):
     """The input that a layer looks at.
 
     Attributes:
@@ -71,7 +71,7 @@ class Source(NamedTuple):
 
     def shown(self, values):
         """Return values of the image's shape as float `(N, *axes, C)`."""
-        values = targets.wide(values)
+        values = targets.at_least_float32(values)
         if not self.has_channels:
             return values[..., None]
         if not self.channels_first:
@@ -89,7 +89,7 @@ class Source(NamedTuple):
         return tf.saturate_cast(values, self.image.dtype)
 
 
-class Stage(NamedTuple):
+class SceneContext(NamedTuple):
     """What all scenes of one explanation share.
 
     Attributes:
@@ -103,15 +103,15 @@ class Stage(NamedTuple):
     """
 
     model: keras.Model
-    read: Read
+    read: LayerCall
     grid: maps.Grid
     images: Any
-    source: Source
+    source: SourceImage
     target: Any
     column: tf.Tensor | None = None
 
 
-def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
+def make_scene(stage: SceneContext, images: Any, passed: ForwardPass, target: Any) -> Scene:
     """Return the scene of `images`, whose forward pass was `passed`.
 
     Args:
@@ -123,20 +123,20 @@ def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
     source, layer_output = stage.source, passed.activations[0]
     model_input = keras.tree.flatten(images)[source.position]
     logits = find_logits(passed.outputs)
-    score, index = targets.score(target, passed.outputs, logits)
+    score, index = targets.score_target(target, passed.outputs, logits)
     if stage.column is not None:
         score, index = score[:, stage.column], None if index is None else index[:, stage.column]
 
-    activations = maps.to_grid(targets.wide(layer_output), stage.grid)
+    activations = maps.to_grid(targets.at_least_float32(layer_output), stage.grid)
     score = tf.cast(score, activations.dtype)  # one precision for all that a method computes
 
     def gradients(of):
         gradient = _differentiate(of, layer_output)
         if gradient is None and layer_output.op not in ancestors([score]):
-            raise off_the_way(stage.read.layer.name)
+            raise not_on_path_error(stage.read.layer.name)
         if gradient is None:
             return tf.zeros_like(activations)
-        return maps.to_grid(checked(gradient, score, stage.grid), stage.grid)
+        return maps.to_grid(check_gradient(gradient, score, stage.grid), stage.grid)
 
     def image_gradients(of):
         found = [_differentiate(of, each) for each in _real(model_input, score)]
@@ -160,7 +160,7 @@ def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
         flat = keras.tree.flatten(others)
         flat[source.position] = source.taken(image)
         others = keras.tree.pack_sequence_as(others, flat)
-        return scene(stage, others, forward(stage.model, others, [stage.read]), other_target)
+        return make_scene(stage, others, forward(stage.model, others, [stage.read]), other_target)
 
     def tail(values):
         copies = tf.shape(values)[0] // tf.shape(layer_output)[0]
@@ -168,7 +168,7 @@ def scene(stage: Stage, images: Any, passed: Forward, target: Any) -> Scene:
         own = _tile(layer_output, copies)
         values = maps.from_grid(tf.cast(values, layer_output.dtype), stage.grid, own)
         outputs = forward(stage.model, others, [stage.read], replace=[values]).outputs
-        value, _ = targets.score(other_target, outputs, find_logits(outputs))
+        value, _ = targets.score_target(other_target, outputs, find_logits(outputs))
         return tf.cast(value if stage.column is None else value[:, stage.column], activations.dtype)
 
     return Scene(
@@ -209,7 +209,7 @@ def is_classless(method: Any) -> bool:
     return is_formula(method) and not takes_gradients(method)
 
 
-def signed_map(method: Any, scene: Scene) -> tf.Tensor:
+def apply_method(method: Any, scene: Scene) -> tf.Tensor:
     """Return the map of `scene` by `method`, a formula or more."""
     if not is_formula(method):
         return method.explain(scene)
@@ -223,7 +223,7 @@ def _real(image, score):
     if not image.dtype.is_integer:
         return [image]
     casts = [
-        each.outputs[0] for each in between(image, score) if each.type == "Cast" and each.inputs[0] is image
+        each.outputs[0] for each in operations_between(image, score) if each.type == "Cast" and each.inputs[0] is image
     ]
     return [each for each in casts if each.dtype.is_floating]
 
@@ -233,7 +233,7 @@ def _is_looked_up(numbers, score):
     if not numbers.dtype.is_integer:
         return False
     whole = {numbers.ref()}
-    for operation in between(numbers, score):
+    for operation in operations_between(numbers, score):
         if operation.type == "Shape" or not any(each.ref() in whole for each in operation.inputs):
             continue
         if operation.type == "Cast" and operation.outputs[0].dtype.is_floating:
@@ -244,8 +244,8 @@ def _is_looked_up(numbers, score):
 
 def _copied(images, target, copies):
     """Return images and target, each as so many copies of the batch one after another."""
-    numbers = [_tile(each, copies) for each in target_rows.numbers(target)]
-    target = target_rows.with_numbers(target, numbers) if numbers else target
+    numbers = [_tile(each, copies) for each in target_rows.target_arrays(target)]
+    target = target_rows.with_arrays(target, numbers) if numbers else target
     return keras.tree.map_structure(lambda image: _tile(image, copies), images), target
 
 
@@ -258,23 +258,23 @@ def _differentiate(of, by):
     (gradient,) = tf.gradients(of, [by])
     if gradient is None:
         return None
-    outputs = [output for operation in between(by, of) for output in operation.outputs]
+    outputs = [output for operation in operations_between(by, of) for output in operation.outputs]
     if not any(output.dtype == tf.float16 for output in [by, *outputs]):
-        return targets.wide(tf.convert_to_tensor(gradient))
+        return targets.at_least_float32(tf.convert_to_tensor(gradient))
     (scaled,) = tf.gradients(1024 * of, [by])
-    return unscaled(tf.convert_to_tensor(gradient), tf.convert_to_tensor(scaled))
+    return undo_scaling(tf.convert_to_tensor(gradient), tf.convert_to_tensor(scaled))
 
 
-def unscaled(gradient: tf.Tensor, scaled: tf.Tensor) -> tf.Tensor:
+def undo_scaling(gradient: tf.Tensor, scaled: tf.Tensor) -> tf.Tensor:
     """Return a gradient that went through float16, given the one of 1024 times the score.
 
     Spread over many places a gradient vanishes in float16, and scaled up another overflows.
     """
-    scaled = targets.wide(scaled) / 1024
-    return tf.where(tf.math.is_finite(scaled), scaled, targets.wide(gradient))
+    scaled = targets.at_least_float32(scaled) / 1024
+    return tf.where(tf.math.is_finite(scaled), scaled, targets.at_least_float32(gradient))
 
 
-def checked(gradient: tf.Tensor, score: tf.Tensor, grid: maps.Grid) -> tf.Tensor:
+def check_gradient(gradient: tf.Tensor, score: tf.Tensor, grid: maps.Grid) -> tf.Tensor:
     """Return `gradient`, with a complaint in the graph for what only its values can tell."""
     rows, images = tf.shape(gradient)[0], tf.shape(score)[0]
     complaints = [tf.debugging.assert_equal(rows, images, ONE_MAP_PER_IMAGE)]
@@ -285,7 +285,7 @@ def checked(gradient: tf.Tensor, score: tf.Tensor, grid: maps.Grid) -> tf.Tensor
         return tf.identity(gradient)
 
 
-def off_the_way(layer: str) -> ValueError:
+def not_on_path_error(layer: str) -> ValueError:
     return ValueError(
         f"`layer` must be on the way to the score. Received: layer={layer!r}, on which the target's score "
         "doesn't depend. Choose a layer before the output that is explained."

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number
 from tf_gradcam._methods.formulas import gradcam
-from tf_gradcam._model.forward import not_affine, poolings
+from tf_gradcam._model.forward import non_affine_operations, mean_poolings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class cam:
         """Return the map `(N, *grid)`."""
         if scene.logits is None:
             raise _no_class("cam")
-        other = sorted({each.type for each in not_affine(scene.layer_output, scene.logits)})
+        other = sorted({each.type for each in non_affine_operations(scene.layer_output, scene.logits)})
         if other or not _is_pooled(scene):
             raise ValueError(
                 "`method` 'cam' needs average pooling and one dense layer after the layer that is explained, "
@@ -44,7 +44,7 @@ def _is_pooled(scene) -> bool:
     """Whether all that the logits get of the layer is the mean over its places, channels last or first."""
     places = scene.activations.shape.rank - 2
     return any(
-        poolings(scene.layer_output, scene.logits, range(first, first + places))
+        mean_poolings(scene.layer_output, scene.logits, range(first, first + places))
         for first in (1, 2)
         if first + places <= scene.layer_output.shape.rank
     )

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tf_gradcam._model import inputs, layers
-from tf_gradcam._model.forward import Read, ancestors, joined
+from tf_gradcam._model.forward import LayerCall, ancestors, concatenated_parts
 
 # What may stand between the last convolutions and the head. A pooled map is coarser than it need be, and one
 # that was permuted, reshaped or cropped doesn't lie on the image any more.
@@ -27,7 +27,7 @@ _PRODUCTS = (  # operations with weights in them; a call may hide one
 _MOST_TRIED = 32  # layers whose gradients are looked at, from the last
 
 
-def resolve(model: keras.Model, layer: Any, call: int | None = None, images: Any = None) -> list[Read]:
+def resolve_layers(model: keras.Model, layer: Any, call: int | None = None, images: Any = None) -> list[LayerCall]:
     """Return what `layer` and `call` mean: a read for each layer, or that of the default one for `None`.
 
     Raises:
@@ -39,29 +39,29 @@ def resolve(model: keras.Model, layer: Any, call: int | None = None, images: Any
         default = default_layer(model, images)
         return [default] if call is None else _by_input(model, images, [default._replace(call=call)])
     several = layer if isinstance(layer, list | tuple) else [layer]
-    reads = [Read(layers.find_layer(model, each), call) for each in several]
+    reads = [LayerCall(layers.find_layer(model, each), call) for each in several]
     return reads if call is None else _by_input(model, images, reads)
 
 
-def _by_input(model, images, reads) -> list[Read]:
+def _by_input(model, images, reads) -> list[LayerCall]:
     """Return `reads` with runs as they are executed, instead of in the order of the inputs they look at.
 
     Keras may run what looks at the second image first.
     """
-    specs = layers.specs_of(model, images)
+    specs = layers.require_specs(model, images)
     if len(keras.tree.flatten(specs)) == 1:
         return reads
-    trial = layers.run_trial(model, specs)
+    trial = layers.trace_trial(model, specs)
     found = []
     for layer, call in reads:
         ways = [ancestors([run.output]) for run in trial.runs if run.layer is layer]
         inputs_of = [[place for place, image in enumerate(trial.images) if image.op in way] for way in ways]
         order = sorted(range(len(ways)), key=lambda run, seen=inputs_of: seen[run][:1])
-        found.append(Read(layer, order[call] if call < len(order) else call))
+        found.append(LayerCall(layer, order[call] if call < len(order) else call))
     return found
 
 
-def default_layer(model: keras.Model, images: Any = None) -> Read:
+def default_layer(model: keras.Model, images: Any = None) -> LayerCall:
     """Return the last layer that still has a map: the end of the convolutions, before pooling and dropout.
 
     Where a model has several outputs, or one joined from several levels, it is the last that all of them
@@ -78,8 +78,8 @@ def default_layer(model: keras.Model, images: Any = None) -> Read:
     Raises:
         ValueError: if no layer of `model` has one.
     """
-    specs = layers.specs_of(model, images)
-    candidates = _upright(layers.maps_of_graph(model) or [], specs) if _has_one_vector(model) else []
+    specs = layers.require_specs(model, images)
+    candidates = _upright(layers.maps_from_keras_graph(model) or [], specs) if _has_one_vector(model) else []
     if not candidates or candidates[-1].info.calls > 1:
         candidates = _candidates(model, specs)
     if not candidates:
@@ -88,17 +88,17 @@ def default_layer(model: keras.Model, images: Any = None) -> Read:
             "where no layer has one."
         )
     if candidates[-1].grid.extra:
-        candidates = layers.alive(model, specs, candidates[-_MOST_TRIED:]) or candidates
+        candidates = layers.only_depended_on(model, specs, candidates[-_MOST_TRIED:]) or candidates
     last = candidates[-1]
-    return Read(last.info.layer, last.run if last.info.calls > 1 else None)
+    return LayerCall(last.info.layer, last.run if last.info.calls > 1 else None)
 
 
 def _has_one_vector(model) -> bool:
     """Whether the model's graph tells that it returns (N, classes), and nothing else."""
-    return inputs.graph(model) is not None and [len(each.shape) for each in model.outputs] == [2]
+    return inputs.functional_graph(model) is not None and [len(each.shape) for each in model.outputs] == [2]
 
 
-def _upright(found, specs) -> list[layers.Map]:
+def _upright(found, specs) -> list[layers.LayerMap]:
     """Return the maps that can be the end of the convolutions, leaving out those that only look like one.
 
     What has an image's axes has about its proportions: the queries of a transformer, (tokens, heads), do not.
@@ -126,16 +126,16 @@ def _fits(grid, proportion) -> bool:
     return (height - 1) / (width + 1) / 1.5 <= proportion <= 1.5 * (height + 1) / max(width - 1, 0.5)
 
 
-def _candidates(model, specs) -> list[layers.Map]:
+def _candidates(model, specs) -> list[layers.LayerMap]:
     """Return the maps on the way to every output, in order of execution, the best one last."""
-    trial = layers.run_trial(model, specs)
+    trial = layers.trace_trial(model, specs)
     is_dense = any(len(output.shape) > 2 for output in trial.outputs)
     if is_dense and any(None in spec.shape[1:] for spec in keras.tree.flatten(specs)):
         with contextlib.suppress(Exception):  # It may not take the size of the trial; then no grid is known.
-            specs = keras.tree.map_structure(layers.closed, specs)
-            trial = layers.run_trial(model, specs)
-    found = _upright(layers.maps_of_trial(model, trial), specs)
-    pieces = [piece for output in trial.outputs for piece in joined(output)]
+            specs = keras.tree.map_structure(layers.with_trial_sides, specs)
+            trial = layers.trace_trial(model, specs)
+    found = _upright(layers.maps_from_trial(model, trial), specs)
+    pieces = [piece for output in trial.outputs for piece in concatenated_parts(output)]
     ways = [ancestors([piece]) for piece in pieces]
     found = [each for each in found if all(each.output.op in way for way in ways)] or found
     found = [each if _ends_a_chain(each, trial.runs) else each._replace(run=None) for each in found]

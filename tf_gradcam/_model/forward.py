@@ -50,7 +50,7 @@ def call_model(model: keras.Model, images: Any) -> Any:
         return _call(model, images)
 
 
-def build(model: keras.Model, images: Any) -> None:
+def build_model(model: keras.Model, images: Any) -> None:
     """Give `model` its weights, as its first call would, and leave the state of those that it has."""
     state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
     _call(model, keras.tree.map_structure(lambda image: image[:1], images))
@@ -59,21 +59,21 @@ def build(model: keras.Model, images: Any) -> None:
 
 
 def _call(model, images):
-    if inputs.arguments(model) < 2:
+    if inputs.count_call_arguments(model) < 2:
         return model(images, training=False)
     if isinstance(images, dict):
         return model(**images, training=False)
     return model(*images, training=False)
 
 
-class Read(NamedTuple):
+class LayerCall(NamedTuple):
     """Which layer to read, and which of its runs: `None` where it must run once."""
 
     layer: keras.Operation
     call: int | None = None
 
 
-class Forward(NamedTuple):
+class ForwardPass(NamedTuple):
     """What one forward pass shows: the activations of each layer read, and what the model returned."""
 
     activations: list[tf.Tensor]
@@ -83,10 +83,10 @@ class Forward(NamedTuple):
 def forward(
     model: keras.Model,
     images: Any,
-    reads: Sequence[Read],
+    reads: Sequence[LayerCall],
     watch: Callable[[tf.Tensor], None] | None = None,
     replace: Sequence[tf.Tensor] | None = None,
-) -> Forward:
+) -> ForwardPass:
     """Call `model` once and read layers on the way. Whatever needs values goes through here.
 
     Args:
@@ -123,7 +123,7 @@ def forward(
         outputs = call_model(model, images)
     for read, activations in zip(reads, seen, strict=True):
         _check_run(read, runs[id(read.layer)], activations)
-    return Forward(seen, outputs)
+    return ForwardPass(seen, outputs)
 
 
 def _one_tensor(layer, output):
@@ -210,7 +210,7 @@ def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
     return rearrange(logits, operation.inputs[1])
 
 
-def needs_graph(outputs: Any) -> bool:
+def logits_need_graph(outputs: Any) -> bool:
     """Whether the logits of `outputs`, symbolic ones, can be found in their graph only."""
     flat = keras.tree.flatten(outputs)
     return any(_logits(output) is not output and not hasattr(output, "_keras_logits") for output in flat)
@@ -233,7 +233,7 @@ def ancestors(
 _OF_SHAPES = ("Rank", "Shape", "ShapeN", "Size")  # operations that look at no value
 
 
-def between(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
+def operations_between(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
     """Return the operations through which the values of `end` depend on those of `start`, in their order."""
     way = ancestors([end], lambda operation: operation is start.op)
     reached, found = {start.ref()}, []
@@ -249,9 +249,9 @@ def between(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
 _AFFINE = {"AddV2", "BiasAdd", "Cast", "Identity", "MatMul", "Mean", "Mul", "Reshape", "Squeeze", "Sub"}
 
 
-def not_affine(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
+def non_affine_operations(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
     """Return the operations for which `end` is no affine function of `start`, as a pooled dense head is."""
-    steps = between(start, end)
+    steps = operations_between(start, end)
     depends = {start.ref(), *(each.ref() for step in steps for each in step.outputs)}
 
     def is_affine(step):
@@ -261,10 +261,10 @@ def not_affine(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
     return [step for step in steps if not is_affine(step)]
 
 
-def poolings(start: tf.Tensor, end: tf.Tensor, axes: Sequence[int]) -> list[tf.Tensor]:
+def mean_poolings(start: tf.Tensor, end: tf.Tensor, axes: Sequence[int]) -> list[tf.Tensor]:
     """Return the means over `axes` of `start` if they are all that `end` gets of it; else nothing."""
     same, found = {start.ref()}, []
-    for step in between(start, end):
+    for step in operations_between(start, end):
         if not any(each.ref() in same for each in step.inputs):
             continue
         if step.type in ("Cast", "Identity"):
@@ -281,9 +281,9 @@ def _reduced(mean) -> set[int] | None:
     return None if axes is None else {int(axis) % mean.inputs[0].shape.rank for axis in np.ravel(axes)}
 
 
-def is_dense(start: tf.Tensor, end: tf.Tensor) -> bool:
+def is_dense_head(start: tf.Tensor, end: tf.Tensor) -> bool:
     """Whether `end` is an affine function of `start`, in full precision and row by row."""
-    steps = between(start, end)
+    steps = operations_between(start, end)
     outputs = [each for step in steps for each in step.outputs]
     depends = {start.ref(), *(each.ref() for each in outputs)}
     by_row = all(
@@ -292,10 +292,10 @@ def is_dense(start: tf.Tensor, end: tf.Tensor) -> bool:
         for step in steps
     )
     in_full = all(each.dtype in (tf.float32, tf.float64) for each in [start, *outputs])
-    return bool(steps) and by_row and in_full and not not_affine(start, end)
+    return bool(steps) and by_row and in_full and not non_affine_operations(start, end)
 
 
-def token_start(operations: Iterable[tf.Operation], tokens: int, places: int) -> int | None:
+def find_token_start(operations: Iterable[tf.Operation], tokens: int, places: int) -> int | None:
     """Return where among `tokens` those `places` begin that were joined with others; `None` if nowhere."""
     for operation in operations:
         if operation.type != "ConcatV2" or operation.outputs[0].shape[1:2] != [tokens]:
@@ -307,7 +307,7 @@ def token_start(operations: Iterable[tf.Operation], tokens: int, places: int) ->
                 continue
             inner = 0
             if length > places:
-                inner = token_start(ancestors([operation.inputs[index]]), length, places)
+                inner = find_token_start(ancestors([operation.inputs[index]]), length, places)
             if inner is not None:
                 return sum(before) + inner
     return None
@@ -331,11 +331,11 @@ def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]
     return found + channels_first
 
 
-def joined(output: tf.Tensor) -> list[tf.Tensor]:
+def concatenated_parts(output: tf.Tensor) -> list[tf.Tensor]:
     """Return what `output` was put together from, as a detector's is from its levels; or else itself."""
     operation = output.op
     while operation.type in ("Cast", "Identity", "Reshape", "Sigmoid", "Softmax", "Transpose"):
         operation = operation.inputs[0].op
     if operation.type != "ConcatV2":
         return [output]
-    return [piece for each in operation.inputs[:-1] for piece in joined(each)]
+    return [piece for each in operation.inputs[:-1] for piece in concatenated_parts(each)]

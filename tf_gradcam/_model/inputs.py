@@ -9,37 +9,37 @@ import numpy as np
 import tensorflow as tf
 
 
-def graph(model: keras.Model) -> keras.Model | None:
+def functional_graph(model: keras.Model) -> keras.Model | None:
     """Return the functional graph of a functional or Sequential model, or `None` where there is none."""
     functional = getattr(model, "_functional", None) or model
     return functional if isinstance(functional, keras.src.models.Functional) else None
 
 
-def known_specs(model: keras.Model) -> Any:
+def declared_specs(model: keras.Model) -> Any:
     """Return a `tf.TensorSpec` with open batch for each input, in the structure that `model` takes.
 
     `None` where nothing tells: a model with no graph that was never called.
     """
-    functional = graph(model)
+    functional = functional_graph(model)
     if functional is not None:
         return keras.tree.map_structure(_spec, functional._inputs_struct)
     shapes = (model.get_build_config() or {}).get("input_shape")
-    if shapes is None or arguments(model) > 1:  # of which Keras notes the first only
+    if shapes is None or count_call_arguments(model) > 1:  # of which Keras notes the first only
         return None
     return _specs_of_shapes(shapes, model.variable_dtype)
 
 
-def arguments(model: keras.Model) -> int:
+def count_call_arguments(model: keras.Model) -> int:
     """Return how many inputs the `call` of a model asks for as arguments of their own."""
     parameters = inspect.signature(model.call).parameters.values()
     required = [each for each in parameters if each.default is each.empty and "VAR" not in each.kind.name]
     return len([each for each in required if each.name not in ("training", "mask")])
 
 
-def specs_for(model: keras.Model, images: Any) -> Any:
+def specs_to_trace(model: keras.Model, images: Any) -> Any:
     """Return the specs to trace `model` for: its own, or where it has no graph, those of `images`."""
-    if graph(model) is not None:
-        return known_specs(model)
+    if functional_graph(model) is not None:
+        return declared_specs(model)
     alone = tf.is_tensor(images)
 
     def spec(image):
@@ -63,13 +63,13 @@ def _specs_of_shapes(shapes, dtype):
     return tuple(_specs_of_shapes(shape, dtype) for shape in shapes)
 
 
-def open_specs(images: Any) -> Any:
+def raw_image_specs(images: Any) -> Any:
     """Return the specs of raw images that some preprocessing takes: every axis open but the channels."""
 
-    return keras.tree.map_structure(lambda image: tf.TensorSpec(opened(image.shape), tf.float32), images)
+    return keras.tree.map_structure(lambda image: tf.TensorSpec(with_open_sides(image.shape), tf.float32), images)
 
 
-def opened(shape: Sequence[int | None]) -> list[int | None]:
+def with_open_sides(shape: Sequence[int | None]) -> list[int | None]:
     """Return the shape of an image, with the batch, with every axis open but the channels."""
     channels = 1 if is_channels_first(shape) else len(shape) - 1
     return [length if axis == channels else None for axis, length in enumerate(shape)]
@@ -82,7 +82,7 @@ def is_channels_first(image: Sequence[int | None], unknown: bool = False) -> boo
     return image[1] in few if told else unknown
 
 
-def batch(name: str, images: Any, specs: Any, several: bool = False) -> Any:
+def as_batch(name: str, images: Any, specs: Any, several: bool = False) -> Any:
     """Return `images` as tensors with a batch axis, in the structure of `specs`.
 
     Args:
@@ -207,7 +207,7 @@ def _tensor(name, image) -> tf.Tensor:
     return image
 
 
-def check(name: str, images: Any, specs: Any) -> None:
+def check_images(name: str, images: Any, specs: Any) -> None:
     """Raise a `ValueError` unless a model, traced for `specs`, takes `images`."""
     for image, spec in zip(keras.tree.flatten(images), keras.tree.flatten(specs), strict=True):
         _check(name, image, spec)

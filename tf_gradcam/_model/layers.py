@@ -11,14 +11,14 @@ import tensorflow as tf
 
 from tf_gradcam._model import inputs, maps
 from tf_gradcam._model.forward import (
-    Read,
+    LayerCall,
     ancestors,
     call_model,
     find_logits,
     flattened_grids,
     forward,
     tap,
-    token_start,
+    find_token_start,
 )
 
 _BATCH = 3  # of a trial run, to see which outputs have one row for each image
@@ -60,22 +60,22 @@ def check_layer(layer: Any, call: Any = None) -> None:
         raise ValueError(f"`call` must be None or a number from 0 on. Received: call={call!r}")
 
 
-def parts(model: keras.Model) -> tuple[int, ...]:
+def structure_key(model: keras.Model) -> tuple[int, ...]:
     """Return what tells that `model` gained or lost a layer at the top; a functional model never does."""
     return () if isinstance(model, keras.src.models.Functional) else tuple(map(id, model.layers))
 
 
 def is_built(model: keras.Model) -> bool:
     """Whether every layer has its weights, so that tracing creates none."""
-    if inputs.graph(model) is not None:
+    if inputs.functional_graph(model) is not None:
         return True
-    return model.built and all(layer.built for _, layer in walk(model) if isinstance(layer, keras.Layer))
+    return model.built and all(layer.built for _, layer in walk_layers(model) if isinstance(layer, keras.Layer))
 
 
 # Every layer, and the one that is meant
 
 
-def walk(model: keras.Layer, above: tuple[keras.Layer, ...] = ()) -> Iterator[tuple[str, keras.Operation]]:
+def walk_layers(model: keras.Layer, above: tuple[keras.Layer, ...] = ()) -> Iterator[tuple[str, keras.Operation]]:
     """Yield every layer below `model` with its path, inner layers before the one that holds them.
 
     Also what is a step of a functional model's graph without being a `keras.Layer`, as `x + y` is.
@@ -86,13 +86,13 @@ def walk(model: keras.Layer, above: tuple[keras.Layer, ...] = ()) -> Iterator[tu
             continue  # A layer that refers to what holds it has that among its own layers.
         path = "/".join(each.name for each in (*above[1:], layer))
         if isinstance(layer, keras.Layer):
-            yield from walk(layer, above)
+            yield from walk_layers(layer, above)
         yield path, layer
 
 
-def path_of(model: keras.Model, layer: keras.Operation) -> str:
+def layer_path(model: keras.Model, layer: keras.Operation) -> str:
     """Return the path of a layer of `model`."""
-    return next(path for path, each in walk(model) if each is layer)
+    return next(path for path, each in walk_layers(model) if each is layer)
 
 
 def _children(layer: keras.Layer) -> list[keras.Operation]:
@@ -112,7 +112,7 @@ def find_layer(model: keras.Model, layer: str | keras.Operation) -> keras.Operat
     Raises:
         ValueError: if `model` has no such layer, or several.
     """
-    layers = list(walk(model))
+    layers = list(walk_layers(model))
     if isinstance(layer, keras.Operation):
         if not any(each is layer for _, each in layers):
             raise ValueError(
@@ -151,7 +151,7 @@ def are_channels_first(model: keras.Model, layers: Sequence[keras.Operation]) ->
     may turn it round.
     """
     known, first = {}, None
-    for _, each in walk(model):
+    for _, each in walk_layers(model):
         data_format = _turned(each) or getattr(each, "data_format", None)
         known[id(each)] = first = first if data_format is None else data_format == "channels_first"
     begin = next((each for each in known.values() if each is not None), False)
@@ -208,16 +208,16 @@ def list_layers(model: keras.Model, images: Any = None) -> list[LayerInfo]:
         ValueError: if `model` was never built, or `images` must be given or aren't what it takes.
     """
     check_model(model)
-    specs = specs_of(model, images)
-    found = maps_of_graph(model)
+    specs = require_specs(model, images)
+    found = maps_from_keras_graph(model)
     if found is None:
-        found = maps_of_trial(model, run_trial(model, specs))
+        found = maps_from_trial(model, trace_trial(model, specs))
     tokens = [each for each in found if each.grid.extra]
-    counting = alive(model, specs, tokens) if tokens else []
+    counting = only_depended_on(model, specs, tokens) if tokens else []
     return [each.info for each in found if each not in tokens or each in counting]
 
 
-def specs_of(model: keras.Model, images: Any = None) -> Any:
+def require_specs(model: keras.Model, images: Any = None) -> Any:
     """Return the specs that `model` takes; of a model with no graph, those of `images` or its first call.
 
     Raises:
@@ -229,10 +229,10 @@ def specs_of(model: keras.Model, images: Any = None) -> Any:
             "Call it once on an image first: model(images)"
         )
     if images is not None:
-        several = inputs.arguments(model) > 1
-        images = inputs.batch("images", images, inputs.known_specs(model), several)
-        return inputs.specs_for(model, images)
-    specs = inputs.known_specs(model)
+        several = inputs.count_call_arguments(model) > 1
+        images = inputs.as_batch("images", images, inputs.declared_specs(model), several)
+        return inputs.specs_to_trace(model, images)
+    specs = inputs.declared_specs(model)
     if specs is None:
         raise ValueError(
             f"`model` must tell what it takes. Received: model={model.name!r}, of which Keras knows the "
@@ -241,21 +241,21 @@ def specs_of(model: keras.Model, images: Any = None) -> Any:
     return specs
 
 
-class Run(NamedTuple):
+class LayerRun(NamedTuple):
     layer: keras.Operation
     output: Any  # symbolic: of Keras's graph, or of TensorFlow's
 
 
-class Map(NamedTuple):
+class LayerMap(NamedTuple):
     info: LayerInfo
     grid: maps.Grid
     output: Any  # of the last run that gave a map
     run: int | None  # the number of that run
 
 
-def _with_map(model, runs, find_grid) -> list[Map]:
+def _with_map(model, runs, find_grid) -> list[LayerMap]:
     """Return those layers that gave a map, with the last run that did, in the order of these runs."""
-    paths = {id(layer): path for path, layer in walk(model)}
+    paths = {id(layer): path for path, layer in walk_layers(model)}
     counts, found = collections.Counter(), {}
     for run, first in zip(runs, are_channels_first(model, [run.layer for run in runs]), strict=True):
         number = counts[id(run.layer)]
@@ -264,11 +264,11 @@ def _with_map(model, runs, find_grid) -> list[Map]:
         if grid is not None and not isinstance(run.layer, keras.layers.InputLayer):
             found.pop(id(run.layer), None)
             info = LayerInfo(paths[id(run.layer)], run.layer, (*grid.shape, grid.channels))
-            found[id(run.layer)] = Map(info, grid, run.output, number)
+            found[id(run.layer)] = LayerMap(info, grid, run.output, number)
     return [each._replace(info=each.info._replace(calls=counts[key])) for key, each in found.items()]
 
 
-def grid_of(
+def activation_grid(
     activations: tf.Tensor, images: Sequence[tf.Tensor], channels_first: bool = False
 ) -> maps.Grid | None:
     """Return the grid of `activations`, symbolic ones, or `None` where they have none.
@@ -288,7 +288,7 @@ def grid_of(
     grid = maps.find_grid(shape, shapes, channels_first, flattened_grids(way))
     if grid is None or not grid.extra:
         return grid
-    start = token_start(way, shape[1], math.prod(grid.shape))
+    start = find_token_start(way, shape[1], math.prod(grid.shape))
     return None if start is None else grid._replace(start=start)
 
 
@@ -309,7 +309,7 @@ def _is_leaf(layer: keras.Operation) -> bool:
     return type(layer).__module__.startswith("keras.src.layers.") or not _children(layer)
 
 
-def maps_of_graph(model) -> list[Map] | None:
+def maps_from_keras_graph(model) -> list[LayerMap] | None:
     """Return the layers with a map if Keras's graphs tell it all; else `None`."""
     runs = _runs_of_graph(model)
     if runs is None or len(model.inputs) > 1:
@@ -320,12 +320,12 @@ def maps_of_graph(model) -> list[Map] | None:
     return _with_map(model, runs, lambda output, first: maps.find_grid(output.shape, [image], first))
 
 
-def last_activation(model: keras.Model) -> Callable | None:
+def final_activation(model: keras.Model) -> Callable | None:
     """Return the activation that a model of one image ends in, if Keras's graph tells all of it; else `None`.
 
     Run eagerly, such a model shows its logits: what a softmax or sigmoid of Keras returns has them noted.
     """
-    if maps_of_graph(model) is None or len(model.outputs) > 1 or len(model.inputs[0].shape) < 4:
+    if maps_from_keras_graph(model) is None or len(model.outputs) > 1 or len(model.inputs[0].shape) < 4:
         return None
     last = _runs_of_graph(model)[-1].layer
     known = [keras.activations.softmax, keras.activations.sigmoid]
@@ -345,9 +345,9 @@ def ends_without_convolution(model: keras.Model, layer: keras.Operation) -> bool
     )
 
 
-def _runs_of_graph(model) -> list[Run] | None:
+def _runs_of_graph(model) -> list[LayerRun] | None:
     """Return what runs, in order of execution, or `None` if Keras's graphs don't tell all of it."""
-    functional = inputs.graph(model)
+    functional = inputs.functional_graph(model)
     if not _is_graph(model) or functional is None:
         return None
     nodes = [node for _, depth in sorted(functional._nodes_by_depth.items(), reverse=True) for node in depth]
@@ -355,7 +355,7 @@ def _runs_of_graph(model) -> list[Run] | None:
     for node in nodes:
         layer = node.operation
         if _is_leaf(layer):
-            runs.append(Run(layer, node.outputs[0] if len(node.outputs) == 1 else None))
+            runs.append(LayerRun(layer, node.outputs[0] if len(node.outputs) == 1 else None))
             continue
         inner = _runs_of_graph(layer)
         # An inner model may be called on another size than it was built for.
@@ -368,23 +368,23 @@ def _runs_of_graph(model) -> list[Run] | None:
 
 
 class Trial(NamedTuple):
-    runs: list[Run]
+    runs: list[LayerRun]
     images: list[tf.Tensor]
     outputs: list[tf.Tensor]
     graph: tf.Graph  # keeps the tensors alive
 
 
-def run_trial(model, specs) -> Trial:
+def trace_trial(model, specs) -> Trial:
     """Run the model in a graph of its own, and note what each layer returns."""
     runs, taken, outputs = [], [], []
 
     def note(layer, output):
-        runs.append(Run(layer, output))
+        runs.append(LayerRun(layer, output))
         return output
 
-    below = [layer for _, layer in walk(model)]
+    below = [layer for _, layer in walk_layers(model)]
     leaves = [layer for layer in below if isinstance(layer, keras.Layer) and _is_leaf(layer)]
-    hidden = {id(each) for leaf in leaves for _, each in walk(leaf)}
+    hidden = {id(each) for leaf in leaves for _, each in walk_layers(leaf)}
     layers = {id(layer): layer for layer in below if not _is_graph(layer) and id(layer) not in hidden}
 
     def run(images):
@@ -399,21 +399,21 @@ def run_trial(model, specs) -> Trial:
     return Trial(runs, taken, outputs, graph)
 
 
-def maps_of_trial(model, trial) -> list[Map]:
+def maps_from_trial(model, trial) -> list[LayerMap]:
     """Return the layers with a map that an output depends on."""
     way = ancestors(trial.outputs)
 
     def find_grid(output, channels_first):
         shape = output.shape
         counts = output.dtype.is_floating and output.op in way and shape.rank and shape[0] in (None, _BATCH)
-        return grid_of(output, trial.images, channels_first) if counts else None
+        return activation_grid(output, trial.images, channels_first) if counts else None
 
     return _with_map(model, trial.runs, find_grid)
 
 
-def alive(model, specs, found) -> list[Map]:
+def only_depended_on(model, specs, found) -> list[LayerMap]:
     """Return those maps whose places, and not only a class token beside them, the outputs depend on."""
-    reads = [Read(each.info.layer, each.run) for each in found]
+    reads = [LayerCall(each.info.layer, each.run) for each in found]
 
     def depends(images):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -437,10 +437,10 @@ def alive(model, specs, found) -> list[Map]:
 
 
 def _noise(spec) -> tf.Tensor:
-    shape = [1, *closed(spec).shape[1:]]
+    shape = [1, *with_trial_sides(spec).shape[1:]]
     return tf.cast(tf.random.stateless_uniform(shape, [0, 1]), spec.dtype)
 
 
-def closed(spec) -> tf.TensorSpec:
+def with_trial_sides(spec) -> tf.TensorSpec:
     shape = [_SIDE if length is None else length for length in spec.shape[1:]]
     return tf.TensorSpec([None, *shape], spec.dtype)

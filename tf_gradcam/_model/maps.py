@@ -96,7 +96,7 @@ def from_grid(values: tf.Tensor, grid: Grid, activations: tf.Tensor) -> tf.Tenso
     return tf.concat([activations[:, : grid.start], tokens, activations[:, end:]], axis=1)
 
 
-def places(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | None:
+def spatial_lengths(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | None:
     """Return the lengths of the last `rank` axes of an image that are no channels, or `None` if too few.
 
     An image with one axis more than the grid, the batch's, has no channels. Of a video the last two axes are
@@ -111,7 +111,7 @@ def places(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | Non
     return tf.shape(image)[-rank:] if first else tf.shape(image)[-rank - 1 : -1]
 
 
-def checked_size(size):
+def parse_size(size):
     """Return `"input"`, `None`, or the lengths as an array: data, so that others never trace anew."""
     if size is None or (isinstance(size, str) and size == "input"):
         return size
@@ -125,7 +125,7 @@ def checked_size(size):
     return lengths.astype(np.int32)
 
 
-def heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str) -> tf.Tensor:
+def to_heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str) -> tf.Tensor:
     """ReLU, resize, divide by the maximum, in this order. No evidence at all is 0, not 0/0.
 
     Args:
@@ -138,7 +138,7 @@ def heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str) -
     """
     positive = tf.nn.relu(tf.cast(signed_map, tf.float32))
     if size is not None:
-        positive = resize(positive, size, interpolation)
+        positive = resize_map(positive, size, interpolation)
         if interpolation not in _WITHIN:
             positive = tf.nn.relu(positive)  # It overshoots below 0.
     return _scaled(positive)
@@ -149,7 +149,7 @@ def _scaled(heatmaps):
     return tf.math.divide_no_nan(heatmaps, tf.reduce_max(heatmaps, axis=list(axes), keepdims=True))
 
 
-def resize(values, size, interpolation):
+def resize_map(values, size, interpolation):
     """Resize `(B, *grid)`: the last two axes as an image, those before them one by one."""
     rank = values.shape.rank - 1
     if rank > 1:
@@ -166,7 +166,7 @@ def resize(values, size, interpolation):
     return values
 
 
-def fuse(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: str) -> tf.Tensor:
+def fuse_heatmaps(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: str) -> tf.Tensor:
     """Return one heatmap of several, each in `[0, 1]` and all of one size.
 
     Args:

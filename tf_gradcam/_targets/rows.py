@@ -19,7 +19,7 @@ _REAL = {"reference": ("reference", 1), "box": ("box", 1)}
 _CORNERS = "corners (x1, y1, x2, y2) with x1 < x2 and y1 < y2"
 
 
-def per_image(target: Any, count: Any, names: Sequence[str] | None = None) -> Any:
+def to_rows(target: Any, count: Any, names: Sequence[str] | None = None) -> Any:
     """Return `target` as a target of arrays or tensors, one row for each of `count` images.
 
     Only a mask stays as it is, for all images or one for each: the grid will tell.
@@ -43,7 +43,7 @@ def per_image(target: Any, count: Any, names: Sequence[str] | None = None) -> An
 def _field(target, name, count, names):
     value = getattr(target, name)
     if name == "target":  # The model's names are those of its outputs, and not of what is inside one.
-        return per_image(value, count, None if isinstance(target, targets.Output) else names)
+        return to_rows(value, count, None if isinstance(target, targets.Output) else names)
     if name == "name":
         if isinstance(value, targets.OutputName):
             return value
@@ -152,12 +152,12 @@ def _is_array(leaf) -> bool:
     return tf.is_tensor(leaf) or isinstance(leaf, np.ndarray)
 
 
-def numbers(target: Any) -> list:
+def target_arrays(target: Any) -> list:
     """Return the arrays in `target`, as `per_image` returned it, flat."""
     return list(filter(_is_array, tf.nest.flatten(target)))
 
 
-def with_numbers(target: Any, numbers: Sequence[Any]) -> Any:
+def with_arrays(target: Any, numbers: Sequence[Any]) -> Any:
     """Return `target` with other arrays or tensors in the place of its `numbers`."""
     rest = iter(numbers)
     return tf.nest.map_structure(lambda leaf: next(rest) if _is_array(leaf) else leaf, target)
@@ -168,14 +168,14 @@ def holds_callable(target: Any) -> bool:
     return any(map(callable, tf.nest.flatten(target)))
 
 
-def kind(target: Any) -> Hashable:
+def trace_key(target: Any) -> Hashable:
     """Return what makes a target trace anew: all of it but its numbers. It keeps no callable alive.
 
     Raises:
         TypeError: if a callable in it isn't hashable.
     """
     if isinstance(target, targets.TARGETS):
-        return type(target), *map(kind, target)
+        return type(target), *map(trace_key, target)
     if _is_array(target):
         return tf.as_dtype(target.dtype), tuple(target.shape[1:])
     if not callable(target):
@@ -192,7 +192,7 @@ def kind(target: Any) -> Hashable:
     return weak
 
 
-def is_gone(kind: Hashable) -> bool:
+def refers_to_dead_callable(kind: Hashable) -> bool:
     """Whether a callable in a target of this kind is no more."""
     return any(isinstance(leaf, weakref.ref) and leaf() is None for leaf in tf.nest.flatten(kind))
 

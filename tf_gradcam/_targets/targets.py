@@ -195,10 +195,10 @@ class Output(NamedTuple):
     target: Any = None
 
     def score(self, outputs, logits):
-        return score(self.target, *self.found(outputs, logits))
+        return score_target(self.target, *self.found(outputs, logits))
 
     def fixed(self, outputs, logits):
-        return self._replace(target=fixed(self.target, *self.found(outputs, logits)))
+        return self._replace(target=pin_choices(self.target, *self.found(outputs, logits)))
 
     def found(self, outputs, logits):
         """Return that output and its logits."""
@@ -226,7 +226,7 @@ class Similarity(NamedTuple):
                 f"`target` must have a reference as long as the model's embeddings, {outputs.shape[1]}. "
                 f"Received: {self.reference.shape[1]} numbers. Take what the same model answers."
             )
-        embedding = wide(outputs)
+        embedding = at_least_float32(outputs)
         reference = tf.cast(self.reference, embedding.dtype)
         return tf.reduce_sum(_unit_length(embedding) * _unit_length(reference), axis=1), None
 
@@ -271,11 +271,11 @@ class Against(NamedTuple):
     target: Any = None
 
     def score(self, outputs, logits):
-        value, index = score(self.target, outputs, logits)
+        value, index = score_target(self.target, outputs, logits)
         return -value, index
 
     def fixed(self, outputs, logits):
-        return Against(fixed(self.target, outputs, logits))
+        return Against(pin_choices(self.target, outputs, logits))
 
 
 class Region(NamedTuple):
@@ -408,7 +408,7 @@ class Box(NamedTuple):
 
     def _best(self, outputs):
         boxes, _ = _boxes_and_scores(outputs, self.split)
-        overlaps = _overlaps(wide(boxes), self.box)
+        overlaps = _overlaps(at_least_float32(boxes), self.box)
         anchor = tf.argmax(overlaps, axis=1, output_type=tf.int32)
         return _pick(overlaps, anchor), Detection(anchor, self.index, self.split)
 
@@ -449,7 +449,7 @@ def _both_sides(logits):
     return tf.concat([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
 
 
-def wide(values):
+def at_least_float32(values):
     """Return `values` as float32 or float64: in float16, areas and sums over pixels overflow."""
     return values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
 
@@ -464,7 +464,7 @@ def _unit_length(vectors):
 def _pixels(values):
     """Return `(N, *grid, classes)` as `(N, pixels, classes)`."""
     shape = tf.shape(values)
-    return tf.reshape(wide(values), [shape[0], -1, shape[-1]])
+    return tf.reshape(at_least_float32(values), [shape[0], -1, shape[-1]])
 
 
 def _weights(mask, outputs):
@@ -594,7 +594,7 @@ def _wrong_outputs(target, needs, outputs, advice) -> ValueError:
     )
 
 
-def score(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
+def score_target(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Return the score of `target`, `(N,)` or `(N, M)`, and the class index it belongs to or `None`.
 
     Args:
@@ -614,7 +614,7 @@ def score(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor 
     return value, None
 
 
-def fixed(target: Any, outputs: Any, logits: Any) -> Any:
+def pin_choices(target: Any, outputs: Any, logits: Any) -> Any:
     """Return `target` with every choice made that it leaves to the model, as these outputs make it.
 
     Args:
@@ -636,4 +636,4 @@ def class_logits(target: Any, outputs: Any, logits: Any) -> tf.Tensor | None:
     flat = keras.tree.flatten(logits)
     if not is_class or len(flat) != 1 or flat[0].shape.rank != 2 or flat[0].shape[-1] == 1:
         return None
-    return wide(flat[0])
+    return at_least_float32(flat[0])
