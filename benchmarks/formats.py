@@ -25,7 +25,7 @@ import tensorflow as tf
 
 import tf_gradcam
 from tf_gradcam import pretrained
-from tf_gradcam._export import runtimes as convert
+from tf_gradcam._export.runtimes import SUFFIXES, convert, runner
 
 RUNS = 15
 PACKAGES = "tensorflow", "ai-edge-litert", "tf2onnx", "onnxruntime", "openvino"
@@ -94,7 +94,7 @@ def shortest(function):
 
 def compare(cam, path, images):
     """Return the largest differences of heatmaps and scores."""
-    run, apart = convert.runner(path), {"heatmap": 0.0, "scores": 0.0}
+    run, apart = runner(path), {"heatmap": 0.0, "scores": 0.0}
     for count in (1, 3):
         answer, expected = run({"images": images[:count]}), cam(images[:count])
         assert np.array_equal(answer["class"], expected.target)
@@ -111,17 +111,17 @@ def measure(name):
     compiled = tf.function(functools.partial(cam.model, training=False), autograph=False)
     forward = shortest(lambda: compiled(prepared).numpy())
     rows = []
-    for format, suffix in convert.SUFFIXES.items():
+    for format, suffix in SUFFIXES.items():
         with tempfile.TemporaryDirectory() as folder:
             path, start = pathlib.Path(folder) / f"model{suffix}", time.perf_counter()
             try:
-                convert.convert(cam, path, format)
+                convert(cam, path, format)
             except ValueError as error:
                 rows.append([name, f"`{path_of_layer}`", format, f"refused: {error}", *[""] * 5])
                 continue
             seconds = time.perf_counter() - start
             apart = compare(cam, path, images)
-            run = convert.runner(path)
+            run = runner(path)
             milliseconds = shortest(lambda run=run: run({"images": images[:1]}))
             size = sum(each.stat().st_size for each in pathlib.Path(folder).iterdir()) / 1e6
             numbers = [f"{apart['heatmap']:.0e}", f"{apart['scores']:.0e}", f"{size:.0f}", f"{seconds:.0f}"]

@@ -21,15 +21,17 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "tf_gradcam"
 # The floors, from the ground up. An import goes to a lower floor, or stays in its package.
 FLOORS = [
-    {"_checks", "_images", "pretrained"},
+    {"_checks", "_images", "_tensors", "pretrained"},
     {"_targets", "serving"},
-    {"_model", "targets"},
+    {"_heatmap", "_model", "targets"},
     {"_methods", "_submodel"},
-    {"_explain", "methods"},
+    {"methods"},
+    {"_explain"},
     {"_concepts", "_export"},
     {"_cli"},
     {"__main__"},
 ]
+PUBLIC_FACES = {"methods": "_methods", "targets": "_targets"}
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 PACKAGES = sorted(FLOOR_OF)
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
@@ -49,6 +51,14 @@ def imports(tree):
         for top, package, *rest in (f"{name}.".split(".") for name in names):
             if top == "tf_gradcam":
                 yield (package, ".".join(rest).strip(".")) if package in FLOOR_OF else ("", package)
+
+
+def public_names(tree):
+    """Return what the `__all__` of a module names."""
+    (names,) = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    )
+    return ast.literal_eval(names)
 
 
 def parse(module):
@@ -103,11 +113,25 @@ def test_imports_go_down(module):
         assert package in ("", own) or FLOOR_OF[package] < FLOOR_OF.get(own, -1)
 
 
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_package_is_entered_by_what_its_face_names(module):
+    for package, name in imports(parse(module)):
+        face = PACKAGE / package / "__init__.py"
+        own = {"", package_of(module), PUBLIC_FACES.get(package_of(module))}
+        if package not in own and face.exists():
+            whole = name == "" and not package.startswith("_")
+            assert whole or name in public_names(ast.parse(face.read_text(encoding="utf-8"))), package
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_what_begins_with_an_underscore_stays_in_its_module(module):
+    names = [name.rpartition(".")[2] for _, name in imports(parse(module))]
+    assert [name for name in names if name.startswith("_") and name != "__version__"] == []
+
+
 def test_the_command_line_imports_the_others_only_when_it_needs_them():
     at_the_top = [
-        node
-        for node in parse(pathlib.Path("_cli", "main.py")).body
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        node for node in parse("_cli/command_line.py").body if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     assert {package for package, _ in imports(ast.Module(at_the_top))} <= {"", "_cli"}
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from tf_gradcam._cli.main import main
+from tf_gradcam._cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

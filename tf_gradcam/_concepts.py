@@ -10,11 +10,26 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam._explain import signed_maps as gradients
-from tf_gradcam._model import default_layer as choice
-from tf_gradcam._model import inputs, layers, maps
-from tf_gradcam._model.forward import LayerCall, build_model, find_logits, forward
-from tf_gradcam._targets.targets import at_least_float32
+from tf_gradcam._explain import apply_preprocess, cast_to_specs, find_source, require_grid, source_lengths
+from tf_gradcam._heatmap import parse_size, resize_map
+from tf_gradcam._model import (
+    LayerCall,
+    are_channels_first,
+    as_batch,
+    build_model,
+    check_images,
+    check_model,
+    count_call_arguments,
+    declared_specs,
+    find_logits,
+    forward,
+    from_grid,
+    is_built,
+    resolve_layers,
+    specs_to_trace,
+    to_grid,
+)
+from tf_gradcam._tensors import at_least_float32
 
 
 class Factorization(NamedTuple):
@@ -80,27 +95,27 @@ def deep_feature_factorization(
     ```
     """
     decomposition = _import("sklearn.decomposition")
-    layers.check_model(model)
+    check_model(model)
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Factorize each by itself.")
-    size = maps.parse_size(size)
-    raw = inputs.as_batch("images", images, inputs.declared_specs(model), inputs.count_call_arguments(model) > 1)
-    images = gradients.apply_preprocess(preprocess, raw)
-    specs = inputs.specs_to_trace(model, images)
-    inputs.check_images("images", images, specs)
-    images = gradients.cast_to_specs(images, specs)
-    if not layers.is_built(model):
+    size = parse_size(size)
+    raw = as_batch("images", images, declared_specs(model), count_call_arguments(model) > 1)
+    images = apply_preprocess(preprocess, raw)
+    specs = specs_to_trace(model, images)
+    check_images("images", images, specs)
+    images = cast_to_specs(images, specs)
+    if not is_built(model):
         build_model(model, images)
-    (read,) = choice.resolve_layers(model, layer, call, images)
-    (first,) = layers.are_channels_first(model, [read.layer])
+    (read,) = resolve_layers(model, layer, call, images)
+    (first,) = are_channels_first(model, [read.layer])
     grid, source, activations = _look(model, read, images, first)
     shares, features, error = _factorize(decomposition, activations, concepts)
     signed_maps = shares.T.reshape(concepts, *activations.shape[:-1]).swapaxes(0, 1)
-    sides = gradients.source_lengths(raw, source, len(grid.shape), first) if isinstance(size, str) else size
+    sides = source_lengths(raw, source, len(grid.shape), first) if isinstance(size, str) else size
     heatmaps = signed_maps
     if sides is not None:
         flat = tf.constant(signed_maps.reshape(-1, *signed_maps.shape[2:]))
-        resized = maps.resize_map(flat, sides, "bilinear").numpy()
+        resized = resize_map(flat, sides, "bilinear").numpy()
         heatmaps = resized.reshape(*signed_maps.shape[:2], *resized.shape[1:])
     heatmaps = np.clip(heatmaps, 0, 1).astype("float32")
     scores = _scores(model, read, images, grid, features, activations.shape[1:-1])
@@ -122,10 +137,10 @@ def _look(model, read, images, channels_first):
 
     def look(images):
         (activations,), _ = forward(model, images, [read])
-        grid = gradients.require_grid(model, read.layer, activations, images, channels_first)
-        source = gradients.find_source(images, [activations], [grid], [read.layer.name], [channels_first])
+        grid = require_grid(model, read.layer, activations, images, channels_first)
+        source = find_source(images, [activations], [grid], [read.layer.name], [channels_first])
         found.extend([grid, source])
-        return maps.to_grid(at_least_float32(activations), grid)
+        return to_grid(at_least_float32(activations), grid)
 
     activations = _run(look, images).numpy()
     return *found, activations
@@ -161,7 +176,7 @@ def _scores(model, read: LayerCall, images, grid, features, lengths):
 
     def tail(images, filled):
         (activations,), _ = forward(model, images, [read])
-        values = maps.from_grid(tf.cast(filled, activations.dtype), grid, activations)
+        values = from_grid(tf.cast(filled, activations.dtype), grid, activations)
         return find_logits(forward(model, images, [read], replace=[values]).outputs)
 
     # What goes round the layer is that of the first image.

@@ -3,9 +3,16 @@
 import keras
 import tensorflow as tf
 
-from tf_gradcam._model import default_layer as choice
-from tf_gradcam._model import layers
-from tf_gradcam._model.forward import LayerCall, find_logits, forward, logits_need_graph
+from tf_gradcam._model import (
+    LayerCall,
+    check_model,
+    find_logits,
+    forward,
+    logits_need_graph,
+    require_specs,
+    resolve_layers,
+    walk_layers,
+)
 
 
 @keras.saving.register_keras_serializable("tf_gradcam")
@@ -26,7 +33,7 @@ class Probe(keras.layers.Layer):
         self._needs_graph = False
 
     def call(self, images):
-        _, layer = list(layers.walk_layers(self.model))[self.position]
+        _, layer = list(walk_layers(self.model))[self.position]
         read = forward(self.model, images, [LayerCall(layer, self.run)])
         if not tf.executing_eagerly():
             self._needs_graph = logits_need_graph(read.outputs)
@@ -88,12 +95,12 @@ def build_submodel(
         return activations, tape.gradient(score, activations)
     ```
     """
-    layers.check_model(model)
-    specs = layers.require_specs(model)
+    check_model(model)
+    specs = require_specs(model)
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Build a sub-model for each.")
-    (read,) = choice.resolve_layers(model, layer, call)
-    position = next(place for place, (_, each) in enumerate(layers.walk_layers(model)) if each is read.layer)
+    (read,) = resolve_layers(model, layer, call)
+    position = next(place for place, (_, each) in enumerate(walk_layers(model)) if each is read.layer)
     images = keras.tree.map_structure(
         lambda spec: keras.Input(spec.shape.as_list()[1:], dtype=spec.dtype.name, name=spec.name), specs
     )

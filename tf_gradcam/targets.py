@@ -9,22 +9,21 @@ The numbers in a target are arrays with one row per image, so that other numbers
 with that choice made, so that altered copies of the images are scored for the same thing.
 """
 
-from tf_gradcam._targets.targets import (
+from tf_gradcam._targets.boxes import Box, Detection
+from tf_gradcam._targets.classes import (
     Against,
     Binary,
-    Box,
     Class,
     Classes,
     Contrast,
-    Detection,
     Output,
     Pixel,
     Probability,
-    Region,
     Similarity,
     TopClasses,
     Value,
 )
+from tf_gradcam._targets.regions import Region
 
 __all__ = [
     "Against",

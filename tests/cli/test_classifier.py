@@ -10,7 +10,7 @@ import pytest
 
 from tf_gradcam import pretrained
 from tf_gradcam._cli import classifier
-from tf_gradcam._cli.classifier import class_index, load_classifier
+from tf_gradcam._cli.classifier import EMBEDDED, class_index, load_classifier
 
 KERAS = tuple(map(int, keras.version().split(".")[:2]))
 
@@ -22,7 +22,7 @@ def empty_folder(monkeypatch, tmp_path):
 
 
 def test_the_embedded_model_comes_with_its_preprocessing_and_labels():
-    model, preprocess, labels = load_classifier(classifier.EMBEDDED)
+    model, preprocess, labels = load_classifier(EMBEDDED)
     assert model.output_shape == (None, 1000)
     assert (preprocess, labels) == (pretrained.preprocess, pretrained.labels())
 
@@ -111,7 +111,7 @@ def test_preprocessing_and_labels_may_be_given():
     pathlib.Path("labels.txt").write_text("ant\n bee \n")
     pixels = np.full((1, 2, 2, 3), 255.0)
     for name, expected in [("unit", 1.0), ("mobilenet_v2", 1.0), ("own:halve", 127.5)]:
-        loaded = load_classifier(classifier.EMBEDDED, name, "labels.txt")
+        loaded = load_classifier(EMBEDDED, name, "labels.txt")
         assert loaded.preprocess(pixels.copy()).max() == expected
         assert loaded.labels == ("ant", "bee")
 
@@ -127,7 +127,7 @@ def test_preprocessing_and_labels_may_be_given():
 )
 def test_a_preprocessing_that_is_not_there_is_refused(name, error, message):
     with pytest.raises(error, match=message):
-        load_classifier(classifier.EMBEDDED, name)
+        load_classifier(EMBEDDED, name)
 
 
 @pytest.mark.parametrize(("text", "index"), [("2", 2), ("cat", 1), ("CAT", 1), ("7", 7)])

@@ -17,7 +17,8 @@ import pytest
 import tf_gradcam
 from tf_gradcam import methods
 from tf_gradcam._cli import classifier
-from tf_gradcam._cli import main as cli
+from tf_gradcam._cli import command_line as cli
+from tf_gradcam._cli.command_line import _batches, _demo_photo, _load, _Photo, _timed, main
 
 LABELS = ["ant", "bee", "cat", "dog", "eel"]
 
@@ -64,7 +65,7 @@ def files(folder):
 def explain(*arguments):
     """Explain, and return the exit code: argparse raises it where `main` returns it."""
     try:
-        return cli.main(["explain", *map(str, arguments)])
+        return main(["explain", *map(str, arguments)])
     except SystemExit as error:
         return error.code
 
@@ -110,7 +111,7 @@ def test_the_module_is_the_command():
 
 
 def test_the_embedded_model_finds_the_cat_and_its_second_guess(capsys):
-    photo = pathlib.Path(cli._demo_photo("skimage", "data/chelsea.png").source)
+    photo = pathlib.Path(_demo_photo("skimage", "data/chelsea.png").source)
     assert explain(photo, "--top", "2", "--out", "a") == 0
     first, second = explained("a")
     assert (first["label"], first["class"], first["layer"]) == ("Egyptian cat", 285, "top_activation")
@@ -272,7 +273,7 @@ def test_the_bar_shows_on_a_terminal_only_and_never_on_stdout(tiny, capsys, monk
 def test_an_interrupted_run_leaves_no_json_not_even_an_old_one(tiny, monkeypatch, capsys):
     photos = [write_photo("a.png"), write_photo("b.png")]
     assert explain(*photos, *tiny) == 0
-    load = cli._load
+    load = _load
 
     def interrupted(photo):
         if photo.file == "b.png":
@@ -365,7 +366,7 @@ def test_a_budget_of_channels_changes_the_map_of_the_methods_that_have_one(tiny)
 def test_what_takes_seconds_is_compiled_but_not_run_before_the_first_photograph(
     method, expected, tiny, monkeypatch
 ):
-    compiled, timed = [], cli._timed
+    compiled, timed = [], _timed
 
     def spy(cam, *args, **kwargs):
         before = len(cam._explainer._traces)
@@ -381,7 +382,7 @@ def test_what_takes_seconds_is_compiled_but_not_run_before_the_first_photograph(
 
 @pytest.mark.slow
 def test_photographs_of_one_size_are_explained_together_with_the_answers_of_each_alone(tiny, monkeypatch):
-    batches, timed = [], cli._timed
+    batches, timed = [], _timed
 
     def spy(cam, images, *args, **kwargs):
         batches.append(len(images))
@@ -425,9 +426,9 @@ def test_large_photographs_are_read_and_explained_a_few_at_a_time():
     sizes = [(20, 30)] * 7 + [(40, 60), (20, 30), (20, 30)]
     paths = [write_photo(f"{i}.png", size, seed=i) for i, size in enumerate(sizes)]
     pathlib.Path("no.png").write_bytes(b"no photograph")
-    photos = [(cli._Photo(path, path), path) for path in [*paths, "no.png"]]
+    photos = [(_Photo(path, path), path) for path in [*paths, "no.png"]]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        batches = list(cli._batches(photos, pool, most=4, pixels=3 * 20 * 30))
+        batches = list(_batches(photos, pool, most=4, pixels=3 * 20 * 30))
     assert [len(batch) for batch in batches] == [3, 3, 1, 1, 3]
     assert [each.name for batch in batches for each in batch] == [*paths, "no.png"]
 
@@ -442,7 +443,7 @@ def test_large_photographs_are_read_and_explained_a_few_at_a_time():
     ids=str,
 )
 def test_batches_are_smaller_where_a_photograph_takes_more(tiny, monkeypatch, options, expected):
-    batches, timed = [], cli._timed
+    batches, timed = [], _timed
 
     def spy(cam, images, *args, **kwargs):
         batches.append(len(images))
@@ -526,7 +527,7 @@ def test_call_chooses_a_run_of_a_layer(capsys):
     first, second = (overlay_of(photo, *options, "--layer", "shared", "--call", run) for run in (0, 1))
     assert first != second
     assert overlay_of(photo, *options) == second  # the default: the last run of the chain
-    assert cli.main(["layers", *options]) == 0
+    assert main(["layers", *options]) == 0
     assert "shared Conv2D 9 x 9 x 3 runs 2 times, default" in " ".join(capsys.readouterr().out.split())
 
 
@@ -726,14 +727,14 @@ def test_an_h5_file_explains_like_the_keras_file(tiny, functional):
 @pytest.mark.slow
 def test_an_exported_model_is_checked_with_a_photograph(tiny, capsys):
     options = ["--layer", "conv2", "--method", "hirescam", "--top-k", "2", "--frozen"]
-    assert cli.main(["export", *tiny, *options, "--out", "served"]) == 0
+    assert main(["export", *tiny, *options, "--out", "served"]) == 0
     assert "is written" in capsys.readouterr().out
     manifest = json.loads(pathlib.Path("served/1/assets.extra/gradcam.json").read_text("utf-8"))
     assert (manifest["layer"], manifest["method"]) == (["conv2"], "tf_gradcam.methods.hirescam")
     assert (manifest["labels"], manifest["top_k"], manifest["frozen"]) == (LABELS, 2, True)
     photo = write_photo("photo.png")
     for folder in ("served", "served/1"):
-        assert cli.main(["serve-check", folder, photo, "--out", "looked"]) == 0
+        assert main(["serve-check", folder, photo, "--out", "looked"]) == 0
         out, err = capsys.readouterr()
         assert err == ""
         for name in (
@@ -756,21 +757,21 @@ def test_the_newest_version_is_checked(tiny, capsys, monkeypatch):
     for number in ("9", "10", "notes"):
         pathlib.Path("served", number).mkdir(parents=True)
     with pytest.raises(pytest.fail.Exception, match="loaded served.10"):
-        cli.main(["serve-check", "served", write_photo("photo.png")])
+        main(["serve-check", "served", write_photo("photo.png")])
 
 
 @pytest.mark.slow
 def test_a_signature_that_fails_leaves_the_others(tiny, capsys, monkeypatch):
-    cli.main(["export", *tiny, "--out", "served"])
+    main(["export", *tiny, "--out", "served"])
     monkeypatch.setattr(cli, "_fitted", lambda image, spec: 1 / 0)  # What takes pixels, fails.
-    assert cli.main(["serve-check", "served", write_photo("photo.png")]) == 1
+    assert main(["serve-check", "served", write_photo("photo.png")]) == 1
     out, err = capsys.readouterr()
     assert "gradcam_bytes" in out
     assert "error: gradcam_class: division by zero\n" in err
 
 
 def test_a_folder_with_no_version_is_refused(capsys):
-    assert cli.main(["serve-check", ".", write_photo("photo.png")]) == 2
+    assert main(["serve-check", ".", write_photo("photo.png")]) == 2
     assert "`DIR` must be a model's folder of versions" in capsys.readouterr().err
 
 
@@ -790,7 +791,7 @@ def test_a_folder_with_no_version_is_refused(capsys):
 )
 def test_an_export_that_makes_no_sense_gets_one_line(tiny, capsys, options, told):
     pathlib.Path("rooted.py").write_text("import numpy\ndef root(images): return numpy.sqrt(images)\n")
-    assert cli.main(["export", *tiny, *options]) == 2
+    assert main(["export", *tiny, *options]) == 2
     err = capsys.readouterr().err
     assert told in err
     assert err.count("\n") == 1
@@ -798,7 +799,7 @@ def test_an_export_that_makes_no_sense_gets_one_line(tiny, capsys, options, told
 
 
 def test_a_file_with_no_preprocessing_takes_what_its_model_takes(tiny):
-    assert cli.main(["export", *tiny[:2], "--out", "served"]) == 0
+    assert main(["export", *tiny[:2], "--out", "served"]) == 0
     import tensorflow as tf
 
     signature = tf.saved_model.load("served/1").signatures["gradcam"]
@@ -810,13 +811,13 @@ def test_a_file_with_no_preprocessing_takes_what_its_model_takes(tiny):
 
 
 def test_layers_lists_them_in_order_and_marks_the_default(tiny, capsys):
-    assert cli.main(["layers", *tiny[:2]]) == 0
+    assert main(["layers", *tiny[:2]]) == 0
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert rows[-4:-1] == ["conv1 Conv2D 8 x 8 x 8", "conv2 Conv2D 8 x 8 x 6", "relu2 ReLU 8 x 8 x 6 default"]
 
 
 def test_methods_lists_each_in_one_line_with_cost_and_paper(capsys):
-    assert cli.main(["methods"]) == 0
+    assert main(["methods"]) == 0
     out, err = capsys.readouterr()
     lines = [" ".join(line.split()) for line in out.splitlines()]
     for name, about in methods.METHODS.items():
@@ -830,13 +831,13 @@ def test_methods_lists_each_in_one_line_with_cost_and_paper(capsys):
 
 def test_the_demo_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    assert cli.main(["demo"]) == 2
+    assert main(["demo"]) == 2
     assert 'pip install "tf_gradcam[demo]"' in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_the_demo_explains_real_photographs(capsys):
-    assert cli.main(["demo"]) == 0
+    assert main(["demo"]) == 0
     rows = {row["file"]: row for row in explained("tf_gradcam_demo")}
     labels = {file: rows[file]["label"] for file in ("chelsea.png", "coffee.png", "camera.png", "rocket.jpg")}
     assert list(labels.values()) == ["Egyptian cat", "espresso", "tripod", "missile"]
@@ -850,7 +851,7 @@ def test_the_demo_explains_real_photographs(capsys):
 
 @pytest.mark.slow
 def test_the_demo_compares_methods_on_its_contact_sheet():
-    assert cli.main(["demo", "--method", "gradcam,eigencam"]) == 0
+    assert main(["demo", "--method", "gradcam,eigencam"]) == 0
     rows = explained("tf_gradcam_demo")
     assert [row["method"] for row in rows] == ["gradcam", "eigencam"] * 6
     one, sheet = (
@@ -872,7 +873,7 @@ def test_the_demo_compares_methods_on_its_contact_sheet():
     ],
 )
 def test_the_heatmap_sits_on_the_thing(photo, box, lite0):
-    image = cli._load(cli._demo_photo("skimage", photo))
+    image = _load(_demo_photo("skimage", photo))
     pixels = tf_gradcam.pretrained.preprocess(tf_gradcam.load_image(image, size=(224, 224)))
     heatmap = tf_gradcam.make_gradcam_heatmap(lite0, pixels, size=(100, 100))
     top, bottom, left, right = (round(100 * edge) for edge in box)

@@ -17,8 +17,9 @@ from conftest import CLASSES, SIDE, Subclassed, build, chain, head, parts
 from oracle import Oracle
 
 from tf_gradcam import GradCAM, build_submodel, make_gradcam_heatmap, methods, pretrained, targets
-from tf_gradcam._explain import cam as cam_module
-from tf_gradcam._model import forward, layers
+from tf_gradcam._explain.cam import _SHARED
+from tf_gradcam._model.forward import LayerCall, forward
+from tf_gradcam._model.layers import find_layer, walk_layers
 
 
 def small(*end, images=(SIDE, SIDE, 3), first=()):
@@ -83,7 +84,7 @@ def test_at_the_end_of_the_real_model_gradcam_is_cam(lite0, cat):
     """Global average pooling and one dense layer: alpha is W[:, c] / 49 (Zhou 2016)."""
     kernel, bias = lite0.get_layer("predictions").get_weights()
     layer = lite0.get_layer("top_activation")
-    (activations,), _ = forward.forward(lite0, tf.constant(cat), [forward.LayerCall(layer)])
+    (activations,), _ = forward(lite0, tf.constant(cat), [LayerCall(layer)])
     activations = activations[0].numpy().astype("float64")
     maps = {name: GradCAM(lite0, method=name)(cat, 285) for name in ("gradcam", "hirescam", "layercam")}
     expected = activations @ kernel[:, 285].astype("float64") / 49
@@ -395,8 +396,8 @@ def test_large_gradients_do_not_overflow_in_float16(images):
 
 
 def test_explanations_name_the_layer(model):
-    assert GradCAM(model).layer is layers.find_layer(model, "relu2")
-    assert GradCAM(model, "conv1").layer is layers.find_layer(model, "conv1")
+    assert GradCAM(model).layer is find_layer(model, "relu2")
+    assert GradCAM(model, "conv1").layer is find_layer(model, "conv1")
 
 
 # Never called before
@@ -540,7 +541,7 @@ def test_preprocess_gets_every_input():
 def counted(kind):
     """A model that notes each time its Python is run."""
     model, runs = build(kind), []
-    layer = layers.find_layer(model, "pool")
+    layer = find_layer(model, "pool")
     call = layer.call
     object.__setattr__(layer, "call", lambda *args, **kwargs: (runs.append(1), call(*args, **kwargs))[1])
     return model, runs
@@ -550,7 +551,7 @@ def counted(kind):
 def test_20_calls_of_every_kind_are_one_trace(kind):
     model, runs = counted(kind)
     random = np.random.default_rng(0)
-    conv2 = layers.find_layer(model, "conv2")
+    conv2 = find_layer(model, "conv2")
     for i in range(20):
         batch = random.normal(size=(1 + i % 4, SIDE, SIDE, 3)).astype(["float32", "float64", "uint8"][i % 3])
         target = [None, i % CLASSES, [i % CLASSES] * len(batch), np.int64(2)][i % 4]
@@ -612,7 +613,7 @@ def test_callables_and_methods_made_on_the_spot_do_not_pile_up(functional, image
     for _ in range(100):
         with pytest.raises(ValueError, match="`method` must return a map"):
             small(method=lambda activations, gradients: activations)
-    assert len(cam_module._SHARED[functional]) == 64
+    assert len(_SHARED[functional]) == 64
 
 
 def test_photographs_of_many_sizes_are_one_trace(functional):
@@ -658,7 +659,7 @@ def test_a_gradcam_notices_that_its_model_changed(images):
 
 def is_compiled(model):
     """Whether what `make_gradcam_heatmap` keeps for a model has a trace."""
-    return any(any(each._traces.values()) for each in cam_module._SHARED[model].values())
+    return any(any(each._traces.values()) for each in _SHARED[model].values())
 
 
 @pytest.mark.parametrize("target", [None, 3, [4, 0, 2], targets.Classes([1, 3]), targets.Contrast()], ids=str)
@@ -779,7 +780,7 @@ def test_500_calls_leave_memory_flat(functional, images):
 
 
 def snapshot(model):
-    every = [layer for _, layer in layers.walk_layers(model)]
+    every = [layer for _, layer in walk_layers(model)]
     return (
         [w.tobytes() for w in model.get_weights()],
         [getattr(layer, "activation", None) for layer in every],

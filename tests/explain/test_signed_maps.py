@@ -9,7 +9,7 @@ from conftest import CLASSES, SIDE, build, chain, parts
 from oracle import Oracle
 
 from tf_gradcam import GradCAM, make_gradcam_heatmap, targets
-from tf_gradcam._model import forward
+from tf_gradcam._model.graph import ancestors
 
 
 @pytest.mark.parametrize("layer", ["conv2", "relu2"])  # after the latter nothing but pooling: CAM
@@ -53,7 +53,7 @@ def operations(cam):
     """The operations that the one trace of a `GradCAM` runs: those that its answers come out of."""
     (concrete,) = cam._explainer._traces.values()
     inner = [each.graph for each in concrete.graph._functions.values() if hasattr(each, "graph")]
-    return [op for graph in (concrete.graph, *inner) for op in forward.ancestors(graph.outputs)]
+    return [op for graph in (concrete.graph, *inner) for op in ancestors(graph.outputs)]
 
 
 @pytest.mark.parametrize("layer", ["conv2", "relu2"])

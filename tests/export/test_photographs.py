@@ -9,8 +9,17 @@ import pytest
 import tensorflow as tf
 
 from tf_gradcam import load_image, overlay
-from tf_gradcam._export import photographs as encoded
-from tf_gradcam._images import read as image
+from tf_gradcam._export.photographs import (
+    _announced_size,
+    _first_frame,
+    _orientation,
+    decode_photograph,
+    heatmap_png,
+    overlay_png,
+    resize,
+    shrink,
+)
+from tf_gradcam._images.read import resize_pixels
 
 PIXELS = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (70, 43))
 
@@ -40,7 +49,7 @@ def jit(function):
     return tf.function(function, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 
 
-decode = jit(lambda data: encoded.decode(data, 3))
+decode = jit(lambda data: decode_photograph(data, 3))
 
 
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
@@ -53,7 +62,7 @@ def test_a_file_is_decoded_as_load_image_does(data):
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "GIF"])
 def test_the_size_is_known_before_anything_is_decoded(name):
-    size = jit(encoded._announced_size)
+    size = jit(_announced_size)
     assert [int(length) for length in size(FILES[name])] == [43, 70]
 
 
@@ -66,7 +75,7 @@ def moving(*frames):
 
 def test_of_a_gif_that_moves_only_the_first_frame_is_given_to_the_decoder():
     data = moving(PIXELS, PIXELS[::-1], PIXELS[:, ::-1])
-    height, width, first = jit(encoded._first_frame)(data)
+    height, width, first = jit(_first_frame)(data)
     assert (int(height), int(width)) == (43, 70)
     assert len(first.numpy()) < len(data) / 2
     np.testing.assert_array_equal(decode(data), load_image(data))
@@ -106,7 +115,7 @@ def turned(orientation, endian="<", before=b""):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_jpeg_is_turned_upright_as_load_image_does(orientation, endian):
     data = turned(orientation, endian)
-    assert int(jit(encoded._orientation)(data)) == orientation
+    assert int(jit(_orientation)(data)) == orientation
     pixels = load_image(data)
     assert pixels.shape == ((70, 43, 3) if orientation >= 5 else (43, 70, 3))
     assert np.abs(decode(data).numpy().astype(int) - pixels).max() <= 4
@@ -114,7 +123,7 @@ def test_a_jpeg_is_turned_upright_as_load_image_does(orientation, endian):
 
 def test_the_orientation_is_found_behind_another_segment():
     comment = b"\xff\xfe\x00\x12" + 16 * b"c"
-    assert int(jit(encoded._orientation)(turned(6, before=comment))) == 6
+    assert int(jit(_orientation)(turned(6, before=comment))) == 6
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -123,7 +132,7 @@ def test_an_orientation_that_there_is_not_turns_nothing(orientation):
 
 
 def test_damaged_exif_turns_nothing_or_something_and_never_fails():
-    orientation, data = jit(encoded._orientation), turned(6)
+    orientation, data = jit(_orientation), turned(6)
     start, random = data.index(b"Exif"), np.random.default_rng(0)
     for _ in range(100):
         damaged = bytearray(data)
@@ -137,19 +146,19 @@ def test_damaged_exif_turns_nothing_or_something_and_never_fails():
 def test_a_bitmap_may_be_upside_down():
     data = bytearray(FILES["BMP"])
     data[22:26] = (-43).to_bytes(4, "little", signed=True)
-    height, width = jit(encoded._announced_size)(bytes(data))
+    height, width = jit(_announced_size)(bytes(data))
     assert (int(height), int(width)) == (43, 70)
 
 
 def test_grey_is_asked_for_by_one_channel():
-    grey = jit(lambda data: encoded.decode(data, 1))(FILES["GIF"])
+    grey = jit(lambda data: decode_photograph(data, 1))(FILES["GIF"])
     assert grey.shape == (43, 70, 1)
     assert np.abs(grey[..., 0].numpy().astype(int) - cv2.cvtColor(load_image(FILES["GIF"]), 7)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(20, 30), (200, 300), (20, 300), (43, 70), (1, 1)])
 def test_pixels_are_resized_as_load_image_does(size):
-    difference = encoded.resize(PIXELS, size).numpy().astype(int) - image.resize(PIXELS, size)
+    difference = resize(PIXELS, size).numpy().astype(int) - resize_pixels(PIXELS, size)
     assert np.abs(difference).max() <= 1
 
 
@@ -157,11 +166,11 @@ def test_pixels_are_resized_as_load_image_does(size):
     ("shape", "expected"), [((3000, 30), (1024, 10)), ((5, 5), (5, 5)), ((1, 5000), (1, 1024))]
 )
 def test_what_is_long_is_shrunk_in_its_proportions(shape, expected):
-    assert encoded.shrink(tf.zeros((*shape, 3), tf.uint8)).shape == (*expected, 3)
+    assert shrink(tf.zeros((*shape, 3), tf.uint8)).shape == (*expected, 3)
 
 
 def test_a_heatmap_is_a_grey_picture():
-    data = encoded.heatmap_png(tf.constant([[0.0, 0.2], [0.999, 1.0]])).numpy()
+    data = heatmap_png(tf.constant([[0.0, 0.2], [0.999, 1.0]])).numpy()
     grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert grey.tolist() == [[0, 51], [255, 255]]
 
@@ -170,6 +179,6 @@ def test_a_heatmap_is_a_grey_picture():
 def test_an_overlay_is_what_overlay_draws(channels):
     heatmap = np.random.default_rng(1).random((7, 7), np.float32)
     photograph = PIXELS[..., :channels]
-    drawn = load_image(encoded.overlay_png(photograph, heatmap).numpy()).astype(int)
+    drawn = load_image(overlay_png(photograph, heatmap).numpy()).astype(int)
     # Resized by TensorFlow and by OpenCV, a level may be the next one, and its colour 4 further, of 40 %.
     assert np.abs(drawn - overlay(photograph, heatmap)).max() <= 2

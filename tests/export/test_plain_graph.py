@@ -7,7 +7,8 @@ from conftest import build
 
 from tf_gradcam import GradCAM
 from tf_gradcam._explain.frozen import fold_variables
-from tf_gradcam._export import plain_graph as plain
+from tf_gradcam._export.plain_graph import rewrite
+from tf_gradcam._export.plain_operations import Refused
 
 SHAPE = 12, 13, 4
 
@@ -16,7 +17,7 @@ def graph_of(function, shape=SHAPE):
     """Return `function` of `(N, *shape)` in TensorFlow's own operations, constant, and in plain ones."""
     spec = tf.TensorSpec([None, *shape])
     concrete = fold_variables(tf.function(function, autograph=False).get_concrete_function(spec))
-    return concrete, plain.rewrite(concrete, ["x"], ["y"])
+    return concrete, rewrite(concrete, ["x"], ["y"])
 
 
 def run(graph, values):
@@ -188,7 +189,7 @@ def test_what_grows_otherwise_than_in_line_is_computed(count):
     ],
 )
 def test_what_there_is_no_way_to_write_is_refused_by_its_name(function, kind):
-    with pytest.raises(plain.Refused) as refused:
+    with pytest.raises(Refused) as refused:
         graph_of(function)
     assert kind in refused.value.operation.type
 

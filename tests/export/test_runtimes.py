@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import CLASSES, SIDE, build, chain, head
 
 from tf_gradcam import GradCAM, targets
-from tf_gradcam._export import runtimes as convert
+from tf_gradcam._export.runtimes import _RUN, _WRITE, SUFFIXES, convert, runner
 
 FORMATS = ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 L = keras.layers
@@ -27,8 +27,8 @@ def write(tmp_path):
     """Return the function that writes a file in a folder of its own, where nothing else must be left."""
 
     def written(cam, format, **options):
-        path = tmp_path / f"model{convert.SUFFIXES[format]}"
-        assert convert.convert(cam, path, format, **options) == path
+        path = tmp_path / f"model{SUFFIXES[format]}"
+        assert convert(cam, path, format, **options) == path
         beside = {path.with_suffix(".bin").name} if format == "openvino" else set()
         assert {each.name for each in tmp_path.iterdir()} == {path.name} | beside
         return path
@@ -90,7 +90,7 @@ def tokens():
 
 
 def assert_agrees(cam, path, images, **options):
-    run = convert.runner(path)
+    run = runner(path)
     for count in (1, len(images)):
         answer = run({"images": images[:count]})
         expected = cam(images[:count], **options)
@@ -160,7 +160,7 @@ def test_every_argument_is_in_the_file(options, functional, images, write):
     cam = GradCAM(functional)
     path = write(cam, "onnx", **options)
     assert_agrees(cam, path, images, **options)
-    answer, plain = convert.runner(path)({"images": images})["heatmap"], cam(images).heatmap.numpy()
+    answer, plain = runner(path)({"images": images})["heatmap"], cam(images).heatmap.numpy()
     assert answer.shape != plain.shape or not np.allclose(answer, plain, atol=1e-3)
 
 
@@ -176,13 +176,13 @@ def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
     x = L.MaxPooling2D()(L.Conv2D(5, 3, activation="relu")(image))
     model = keras.Model([image, table], L.Dense(3)(L.Concatenate()([L.Flatten()(x), table])))
     cam, numbers = GradCAM(model), np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    answer = convert.runner(write(cam, format))({"image": images, "table": numbers})
+    answer = runner(write(cam, format))({"image": images, "table": numbers})
     np.testing.assert_allclose(answer["heatmap"], cam([images, numbers]).heatmap, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS[1:])  # LiteRT takes one image or more
 def test_no_images_get_no_answers(functional, images, format, write):
-    answer = convert.runner(write(GradCAM(functional), format))({"images": images[:0]})
+    answer = runner(write(GradCAM(functional), format))({"images": images[:0]})
     shapes = {name: values.shape for name, values in answer.items()}
     assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, CLASSES)}
 
@@ -202,7 +202,7 @@ def test_the_weights_are_those_of_the_moment(functional, images, write):
     before = cam(images).heatmap.numpy()
     path = write(cam, "onnx")
     functional.set_weights([-weight for weight in functional.get_weights()])
-    np.testing.assert_allclose(convert.runner(path)({"images": images})["heatmap"], before, atol=1e-5)
+    np.testing.assert_allclose(runner(path)({"images": images})["heatmap"], before, atol=1e-5)
     assert not np.allclose(cam(images).heatmap, before, atol=1e-3)
 
 
@@ -276,7 +276,7 @@ def test_the_file_answers_where_neither_tensorflow_nor_keras_nor_this_library_is
 
 def refused(cam, tmp_path, format, match):
     with pytest.raises(ValueError, match=match) as caught:
-        convert.convert(cam, tmp_path / f"model{convert.SUFFIXES[format]}", format)
+        convert(cam, tmp_path / f"model{SUFFIXES[format]}", format)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None  # no converter's traceback
     assert list(tmp_path.iterdir()) == []
 
@@ -323,7 +323,7 @@ def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monk
             "heatmap": np.zeros((2, SIDE, SIDE)),
         }
 
-    monkeypatch.setitem(convert._RUN, "onnx", wrong)
+    monkeypatch.setitem(_RUN, "onnx", wrong)
     refused(GradCAM(functional), tmp_path, "onnx", "`format` must answer what TensorFlow does")
 
 
@@ -334,9 +334,9 @@ def test_a_file_that_can_not_be_written_leaves_the_old_one_as_it_was(functional,
 
     old = tmp_path / "model.onnx"
     old.write_bytes(b"old")
-    monkeypatch.setitem(convert._WRITE, "onnx", fail)
+    monkeypatch.setitem(_WRITE, "onnx", fail)
     with pytest.raises(ValueError, match="its library says: no space left"):
-        convert.convert(GradCAM(functional), old, "onnx")
+        convert(GradCAM(functional), old, "onnx")
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]
 
@@ -347,9 +347,9 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(functional, tm
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    path = tmp_path / f"model{convert.SUFFIXES[extra]}"
+    path = tmp_path / f"model{SUFFIXES[extra]}"
     with pytest.raises(ImportError, match=rf"{package.replace('_', '-')}.*tf_gradcam\[{extra}\]"):
-        convert.convert(GradCAM(functional), path, extra)
+        convert(GradCAM(functional), path, extra)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(functional, tm
 )
 def test_a_wrong_format_or_path_is_refused(functional, tmp_path, name, format, match):
     with pytest.raises(ValueError, match=match):
-        convert.convert(GradCAM(functional), tmp_path / name, format)
+        convert(GradCAM(functional), tmp_path / name, format)
 
 
 def test_a_model_of_several_outputs_is_refused(tmp_path):
@@ -370,14 +370,14 @@ def test_a_model_of_several_outputs_is_refused(tmp_path):
     x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(images))
     model = keras.Model(images, [L.Dense(3)(x), L.Dense(2)(x)])
     with pytest.raises(ValueError, match="`model` must have one output"):
-        convert.convert(GradCAM(model), tmp_path / "m.onnx", "onnx", target=targets.Output(0))
+        convert(GradCAM(model), tmp_path / "m.onnx", "onnx", target=targets.Output(0))
 
 
 def test_a_model_that_takes_any_size_is_refused_with_what_to_do(tmp_path):
     images = keras.Input((None, None, 3))
     model = keras.Model(images, chain(images, [L.Conv2D(4, 3), L.GlobalAveragePooling2D(), L.Dense(3)]))
     with pytest.raises(ValueError, match="one height and width .*keras.Input"):
-        convert.convert(GradCAM(model), tmp_path / "m.onnx", "onnx")
+        convert(GradCAM(model), tmp_path / "m.onnx", "onnx")
 
 
 def test_the_model_is_what_it_was(images, write):

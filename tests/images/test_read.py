@@ -16,7 +16,7 @@ import skimage.data
 import tensorflow as tf
 
 from tf_gradcam._images import read as image
-from tf_gradcam._images.read import load_image
+from tf_gradcam._images.read import MAX_BYTES, load_image
 
 ORIENTATION = 0x112  # the EXIF tag
 RED = np.full((4, 6, 3), (255, 0, 0), np.uint8)
@@ -315,7 +315,7 @@ def test_a_folder_or_device_is_no_image_file(path):
 def test_a_file_of_too_many_bytes_is_not_even_read(tmp_path, monkeypatch):
     path = tmp_path / "large.png"
     with path.open("wb") as file:
-        file.truncate(image.MAX_BYTES + 1)  # sparse: takes no room
+        file.truncate(MAX_BYTES + 1)  # sparse: takes no room
     monkeypatch.setattr(pathlib.Path, "read_bytes", lambda _: pytest.fail("read"))
     with pytest.raises(ValueError, match=r"at most 400,000,000 bytes.*large\.png.*400,000,001"):
         load_image(path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gradcam._methods import chunks as loops
+from tf_gradcam._methods.chunks import copies_per_pass, gather_chunks, sum_chunks
 
 IMAGES = tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 
@@ -14,7 +14,7 @@ IMAGES = tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     [(8, 3, 2), (9, 3, 3), (8, 8, 1), (2, 3, 1), (1, 3, 1), (5, 1, 5), (5, 0, 5)],
 )
 def test_as_many_copies_go_into_a_pass_as_fit_and_at_least_one(batch, images, expected):
-    assert loops.copies_per_pass(batch, tf.zeros((images, 2))).numpy() == expected
+    assert copies_per_pass(batch, tf.zeros((images, 2))).numpy() == expected
 
 
 class Steps:
@@ -41,7 +41,7 @@ def passes(count, batch):
 def test_rows_are_gathered_in_order_a_batch_at_a_time(batch):
     # What index i gives for the three images: i, i + 10, i + 20.
     step = Steps(lambda indices: tf.cast(indices[:, None] + tf.constant([0, 10, 20]), tf.float64))
-    found = in_the_graph(lambda: loops.gather_chunks(7, batch, step, tf.float64))
+    found = in_the_graph(lambda: gather_chunks(7, batch, step, tf.float64))
     np.testing.assert_array_equal(found, np.arange(7)[:, None] + [0.0, 10, 20])
     assert found.dtype == tf.float64
     assert (step.traced, step.ran) == (1, passes(7, batch))
@@ -55,7 +55,7 @@ def test_sums_are_over_every_index_once_a_batch_at_a_time(batch):
 
     step = Steps(weighed)
     zeros = [tf.zeros_like(IMAGES), tf.constant(0.0)]
-    first, second = in_the_graph(lambda: loops.sum_chunks(7, batch, step, zeros))
+    first, second = in_the_graph(lambda: sum_chunks(7, batch, step, zeros))
     np.testing.assert_array_equal(first, 21 * IMAGES)  # 0 + 1 + ... + 6
     assert second.numpy() == 91  # 0 + 1 + 4 + 9 + 16 + 25 + 36
     assert (step.traced, step.ran) == (1, passes(7, batch))
@@ -64,7 +64,7 @@ def test_sums_are_over_every_index_once_a_batch_at_a_time(batch):
 def test_sums_start_from_what_is_there_and_stay_there_without_an_index():
     step = Steps(lambda indices: [tf.reduce_sum(tf.cast(indices, tf.float32)) * IMAGES])
     for count, expected in [(0, IMAGES), (3, 4 * IMAGES)]:  # 1 + 0 + 1 + 2
-        (found,) = in_the_graph(lambda count=count: loops.sum_chunks(count, 2, step, [IMAGES]))
+        (found,) = in_the_graph(lambda count=count: sum_chunks(count, 2, step, [IMAGES]))
         np.testing.assert_array_equal(found, expected)
     assert step.ran == [[0, 1], [2]]
 
@@ -72,11 +72,11 @@ def test_sums_start_from_what_is_there_and_stay_there_without_an_index():
 def test_how_many_there_are_may_be_known_only_in_the_graph():
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.int32), tf.TensorSpec([None, 2])])
     def compute(count, images):
-        batch = loops.copies_per_pass(4, images)
-        rows = loops.gather_chunks(
+        batch = copies_per_pass(4, images)
+        rows = gather_chunks(
             count, batch, lambda i: tf.cast(i[:, None], tf.float32) * images[None, :, 0], tf.float32
         )
-        sums = loops.sum_chunks(count, batch, lambda i: [tf.cast(tf.size(i), tf.float32) * images], [0 * images])
+        sums = sum_chunks(count, batch, lambda i: [tf.cast(tf.size(i), tf.float32) * images], [0 * images])
         return rows, *sums
 
     for count, images in [(5, IMAGES), (1, IMAGES[:1]), (9, IMAGES[:2])]:
@@ -88,7 +88,7 @@ def test_how_many_there_are_may_be_known_only_in_the_graph():
 def test_a_sum_keeps_the_shape_that_it_starts_with():
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 2])])
     def compute(images):
-        (found,) = loops.sum_chunks(3, 2, lambda i: [tf.cast(tf.size(i), tf.float32) * images], [0 * images])
+        (found,) = sum_chunks(3, 2, lambda i: [tf.cast(tf.size(i), tf.float32) * images], [0 * images])
         assert found.shape.as_list() == [None, 2]
         return found
 
@@ -97,7 +97,7 @@ def test_a_sum_keeps_the_shape_that_it_starts_with():
 
 def test_a_step_that_gives_another_shape_than_the_sum_is_an_error():
     with pytest.raises(ValueError, match="shape"):
-        in_the_graph(lambda: loops.sum_chunks(3, 2, lambda i: [tf.ones((3, 2, 2))], [IMAGES]))
+        in_the_graph(lambda: sum_chunks(3, 2, lambda i: [tf.ones((3, 2, 2))], [IMAGES]))
 
 
 def test_what_is_made_in_a_step_can_be_differentiated_in_it():
@@ -106,5 +106,5 @@ def test_what_is_made_in_a_step_can_be_differentiated_in_it():
         (slopes,) = tf.gradients(points**3, [points])
         return [tf.reduce_sum(slopes)]
 
-    (found,) = in_the_graph(lambda: loops.sum_chunks(4, 3, step, [tf.constant(0.0)]))
+    (found,) = in_the_graph(lambda: sum_chunks(4, 3, step, [tf.constant(0.0)]))
     assert found.numpy() == 3 * (1 + 4 + 9 + 16)

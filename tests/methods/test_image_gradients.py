@@ -1,6 +1,7 @@
 """Maps on the image itself: against numbers worked out by hand, the oracle, and what adds up to the score."""
 
 import importlib.util
+import sys
 from functools import partial
 
 import keras
@@ -13,8 +14,8 @@ from keras import layers, ops
 from oracle import Oracle, _pad
 
 from tf_gradcam import GradCAM, methods, pretrained, targets
-from tf_gradcam._images import read as image
-from tf_gradcam._methods import image_gradients as saliency
+from tf_gradcam._images.read import resize_pixels
+from tf_gradcam._methods.full_gradient import full_gradients
 
 AT_IMAGE = ["gradient", "gradient_x_input", "integrated_gradients", "guided_backprop", "fullgrad"]
 ALL = [*AT_IMAGE, "guided_gradcam"]
@@ -424,7 +425,8 @@ def test_functions_without_relus_are_no_obstacle(images):
 
 
 def test_the_module_may_be_loaded_once_more(functional, images):
-    spec = importlib.util.spec_from_file_location("once_more", saliency.__file__)
+    source = sys.modules[methods.gradient.__module__].__file__
+    spec = importlib.util.spec_from_file_location("once_more", source)
     once_more = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(once_more)
     expected = expected_map("guided_backprop", functional, images)
@@ -524,7 +526,7 @@ def taken_apart(score_of, *inputs):
     @tf.function(autograph=False)
     def run(*inputs):
         score = score_of(*inputs)
-        of_image, of_biases = saliency.full_gradients(inputs[0], score)
+        of_image, of_biases = full_gradients(inputs[0], score)
         return score, tf.reduce_sum(of_image), [tf.reduce_sum(each) for each in of_biases]
 
     score, of_image, of_biases = run(*map(tf.constant, inputs))
@@ -677,7 +679,7 @@ def cat_in_a_corner():
     from skimage import data
 
     canvas = np.full((224, 224, 3), 100, "uint8")
-    canvas[:112, :112] = image.resize(data.chelsea()[:, 75:375], (112, 112))
+    canvas[:112, :112] = resize_pixels(data.chelsea()[:, 75:375], (112, 112))
     return canvas
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import CLASSES, SIDE, build, chain, parts
 
 from tf_gradcam import GradCAM, make_gradcam_heatmap, methods
-from tf_gradcam._methods import formulas, scene
+from tf_gradcam._methods.protocol import is_classless
 
 # The costly ones, with parameters that make them cheap.
 CHEAP = {
@@ -31,7 +31,7 @@ def close(found, expected, tolerance=1e-4):
 
 def explain(model, name, images, classes=(4, 0, 2)):
     method = CHEAP.get(name, name)
-    target = None if scene.is_classless(methods.get(method)) else list(classes)[: len(images)]
+    target = None if is_classless(methods.get(method)) else list(classes)[: len(images)]
     return GradCAM(model, method=method)(images, target)
 
 
@@ -51,7 +51,7 @@ def test_what_is_listed_is_there_under_the_same_name():
 
 
 def _is_method(value):
-    is_formula = getattr(value, "__module__", "") == formulas.__name__
+    is_formula = getattr(value, "__module__", "") == "tf_gradcam._methods.formulas"
     return is_formula or (isinstance(value, type) and hasattr(value, "explain"))
 
 
@@ -188,7 +188,7 @@ def test_every_method_explains_a_segmentation(name, index, images):
     conv = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")
     model = keras.Model(inputs, keras.layers.Conv2D(3, 1, activation="softmax")(conv(inputs)))
     method = CHEAP.get(name, name)
-    if scene.is_classless(methods.get(name)) and index is not None:
+    if is_classless(methods.get(name)) and index is not None:
         return
     if name in ("cam", "finercam"):
         with pytest.raises(ValueError, match="needs a class as its target"):
@@ -247,7 +247,7 @@ def test_another_class_batch_or_image_never_runs_the_models_python_again(name, i
         model.get_layer("pool"), "call", lambda x, **kwargs: (runs.append(1), call(x, **kwargs))[1]
     )
     cam = GradCAM(model, method=CHEAP.get(name, name))
-    classless = scene.is_classless(methods.get(name))
+    classless = is_classless(methods.get(name))
     cam(images, None if classless else 1)
     before = len(runs)
     for count, index in ((1, 4), (2, 0), (3, 2)):

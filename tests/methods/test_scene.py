@@ -11,8 +11,8 @@ from conftest import SIDE, chain, parts
 from oracle import Oracle
 
 from tf_gradcam import GradCAM, methods, targets
-from tf_gradcam._methods import scene
-from tf_gradcam._model import forward
+from tf_gradcam._methods.protocol import is_classless, takes_gradients
+from tf_gradcam._model.graph import ancestors
 
 # Enough for a quick look.
 FEW = ["channels_first", "no channel axis", "image and table in a dict", "mixed_float16"]
@@ -332,9 +332,9 @@ def test_nothing_that_only_the_layer_needed_is_computed_in_its_tail(functional, 
     def question(scene):
         types = {}
         for name, end in {"score": scene.score, "tail": scene.tail(scene.activations)}.items():
-            way = forward.ancestors([end], lambda each: each is scene.layer_output.op)
+            way = ancestors([end], lambda each: each is scene.layer_output.op)
             types[name] = tf.constant([operation.type == "Conv2D" for operation in way])
-        whole = forward.ancestors([scene.score])
+        whole = ancestors([scene.score])
         types["whole"] = tf.constant([operation.type == "Conv2D" for operation in whole])
         return types
 
@@ -359,14 +359,14 @@ def test_nothing_that_only_the_layer_needed_is_computed_in_its_tail(functional, 
     ],
 )
 def test_a_formula_that_needs_one_argument_needs_no_gradients(method, needs):
-    assert scene.takes_gradients(method) == needs
+    assert takes_gradients(method) == needs
 
 
 def test_methods_whose_map_is_the_same_for_every_class_are_known_also_inside_others():
     for method in (methods.eigencam, methods.smooth(methods.fem), methods.augment(methods.kpca_cam)):
-        assert scene.is_classless(method)
+        assert is_classless(method)
     for method in (methods.gradcam, methods.smooth(methods.gradcam), methods.scorecam(), ByScene()):
-        assert not scene.is_classless(method)
+        assert not is_classless(method)
 
 
 # Methods, on every kind of model

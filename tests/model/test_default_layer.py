@@ -7,11 +7,11 @@ import tensorflow as tf
 from conftest import SIDE, chain, parts, reused
 
 from tf_gradcam import GradCAM, targets
-from tf_gradcam._model import default_layer as choice
+from tf_gradcam._model.default_layer import default_layer, resolve_layers
 
 
 def default(model, images=None):
-    return choice.default_layer(model, images).layer.name
+    return default_layer(model, images).layer.name
 
 
 def test_the_default_layer_is_the_last_with_a_map(model):
@@ -40,18 +40,18 @@ def test_the_default_layer_is_never_a_pooling_nor_a_dropout_nor_a_single_place(a
 def test_a_model_without_a_map_has_no_default_layer():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="`model` must have a layer with a map"):
-        choice.default_layer(model)
+        default_layer(model)
 
 
 @pytest.mark.parametrize("layer", [3, b"conv2", ["conv2", 3], ["conv2", None]])
 def test_what_names_no_layer_is_refused(model, layer):
     with pytest.raises(TypeError, match="`layer` must be a name, a keras.Layer, a list of them, or None"):
-        choice.resolve_layers(model, layer)
+        resolve_layers(model, layer)
 
 
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])
 def test_of_a_layer_that_runs_in_a_chain_the_last_run_is_the_default(images, kind):
-    assert choice.default_layer(reused(kind, images))[1] == 1
+    assert default_layer(reused(kind, images))[1] == 1
     assert default(reused(kind, images)) == "relu2"
 
 
@@ -59,7 +59,7 @@ def test_of_a_layer_that_runs_side_by_side_no_run_is_the_default():
     one, two = keras.Input((SIDE, SIDE, 3)), keras.Input((SIDE, SIDE, 3))
     inner = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *parts()[:4]])
     model = keras.Model([one, two], keras.layers.Dense(2)(inner(one) - inner(two)))
-    assert choice.default_layer(model).call is None
+    assert default_layer(model).call is None
     images = np.random.default_rng(0).normal(size=(2, 2, SIDE, SIDE, 3))
     with pytest.raises(
         ValueError, match="`call` must say which run.*'relu2', which ran 2 times. Give call=0"

@@ -10,12 +10,21 @@ from conftest import SIDE, head
 from oracle import Oracle
 
 from tf_gradcam import build_submodel
-from tf_gradcam._model import forward, layers
-from tf_gradcam._model.forward import LayerCall
+from tf_gradcam._model.forward import LayerCall, forward, tap
+from tf_gradcam._model.graph import (
+    ancestors,
+    concatenated_parts,
+    find_token_start,
+    flattened_grids,
+    non_affine_operations,
+    operations_between,
+)
+from tf_gradcam._model.layers import find_layer
+from tf_gradcam._model.logits import find_logits
 
 
 def conv2(model):
-    return layers.find_layer(model, "conv2")
+    return find_layer(model, "conv2")
 
 
 # The tap
@@ -23,19 +32,19 @@ def conv2(model):
 
 def test_a_tap_sees_and_replaces_what_a_layer_returns(model, images):
     plain = model(images)
-    with forward.tap([conv2(model)], lambda layer, output: tf.zeros_like(output)):
+    with tap([conv2(model)], lambda layer, output: tf.zeros_like(output)):
         tapped = model(images)
-    bias = layers.find_layer(model, "scores").bias
+    bias = find_layer(model, "scores").bias
     np.testing.assert_allclose(tapped, tf.nn.softmax(tf.zeros_like(tapped) + bias), atol=1e-6)
     np.testing.assert_array_equal(model(images), plain)
 
 
 def test_a_tap_leaves_the_layer_as_it_was_also_after_an_error(model):
     before = dict(vars(conv2(model)))
-    with forward.tap([conv2(model)], lambda layer, output: output):
+    with tap([conv2(model)], lambda layer, output: output):
         assert "call" in vars(conv2(model))
     assert vars(conv2(model)) == before
-    with pytest.raises(ZeroDivisionError), forward.tap([conv2(model)], lambda layer, output: output):
+    with pytest.raises(ZeroDivisionError), tap([conv2(model)], lambda layer, output: output):
         1 / 0  # noqa: B018
     assert vars(conv2(model)) == before
 
@@ -43,14 +52,14 @@ def test_a_tap_leaves_the_layer_as_it_was_also_after_an_error(model):
 def test_a_tap_keeps_a_call_that_was_there_before(functional):
     layer = conv2(functional)
     object.__setattr__(layer, "call", own := layer.call)
-    with forward.tap([layer], lambda layer, output: output):
+    with tap([layer], lambda layer, output: output):
         pass
     assert vars(layer)["call"] is own
 
 
 def test_other_threads_do_not_see_the_tap(functional, images):
     plain, answers = functional(images), []
-    with forward.tap([conv2(functional)], lambda layer, output: output * 0):
+    with tap([conv2(functional)], lambda layer, output: output * 0):
         thread = threading.Thread(target=lambda: answers.append(functional(images)))
         thread.start()
         thread.join()
@@ -66,8 +75,8 @@ def test_forward_reads_activations_and_logits(model, images, layer):
 
     @tf.function
     def read(x):
-        (activations,), outputs = forward.forward(model, x, [LayerCall(layers.find_layer(model, layer))])
-        return activations, outputs, forward.find_logits(outputs)
+        (activations,), outputs = forward(model, x, [LayerCall(find_layer(model, layer))])
+        return activations, outputs, find_logits(outputs)
 
     activations, outputs, logits = read(images)
     np.testing.assert_allclose(activations, oracle.activations[layer], atol=1e-5)
@@ -141,7 +150,7 @@ def test_each_run_of_a_layer_can_be_read(images):
     model(images)
     first = model.conv(images)
     reads = [LayerCall(model.conv, 1), LayerCall(model.conv, 0)]
-    activations, outputs = forward.forward(model, images, reads)
+    activations, outputs = forward(model, images, reads)
     np.testing.assert_allclose(activations[1], first, atol=1e-6)
     np.testing.assert_allclose(activations[0], model.conv(first), atol=1e-6)
     np.testing.assert_allclose(outputs, model(images), atol=1e-6)
@@ -151,7 +160,7 @@ def test_reading_two_runs_differentiates_each(images):
     model = Twice()
     model(images)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        activations, outputs = forward.forward(
+        activations, outputs = forward(
             model, images, [LayerCall(model.conv, 0), LayerCall(model.conv, 1)], tape.watch
         )
         score = outputs[:, 1]
@@ -177,14 +186,14 @@ def test_a_run_that_is_not_said_or_not_there_is_refused(images, call, message):
     model = Twice()
     model(images)
     with pytest.raises(ValueError, match=message):
-        forward.forward(model, images, [LayerCall(model.conv, call)])
+        forward(model, images, [LayerCall(model.conv, call)])
 
 
 def test_a_layer_that_never_runs_is_refused(images):
     model = Twice()
     model.idle = keras.layers.ReLU(name="idle")
     with pytest.raises(ValueError, match="`layer` must run when the model is called.*'idle'"):
-        forward.forward(model, images, [LayerCall(model.idle)])
+        forward(model, images, [LayerCall(model.idle)])
 
 
 def test_a_layer_that_returns_several_tensors_is_refused(images):
@@ -192,7 +201,7 @@ def test_a_layer_that_returns_several_tensors_is_refused(images):
     lstm = keras.layers.ConvLSTM2D(2, 3, return_state=True, name="lstm")
     outputs = lstm(keras.layers.Reshape((1, SIDE, SIDE, 3))(x))
     with pytest.raises(ValueError, match="`layer` must return one tensor.*'lstm', which returns"):
-        forward.forward(keras.Model(x, outputs[0]), images, [LayerCall(lstm)])
+        forward(keras.Model(x, outputs[0]), images, [LayerCall(lstm)])
 
 
 # Going back through a graph
@@ -204,8 +213,8 @@ def test_ancestors_are_found_from_the_nearest_on_and_not_past_a_stop():
         root = tf.sqrt(x)
         product = tf.matmul(root, other)
         result = tf.exp(product)
-        assert list(forward.ancestors([result])) == [each.op for each in (result, product, root, other, x)]
-        assert list(forward.ancestors([result], lambda op: op.type == "MatMul")) == [result.op]
+        assert list(ancestors([result])) == [each.op for each in (result, product, root, other, x)]
+        assert list(ancestors([result], lambda op: op.type == "MatMul")) == [result.op]
 
 
 @pytest.mark.parametrize(
@@ -224,14 +233,14 @@ def test_ancestors_are_found_from_the_nearest_on_and_not_past_a_stop():
 def test_flattened_grids_are_told_by_the_reshapes(before, after, expected):
     with tf.Graph().as_default():
         x = tf.compat.v1.placeholder(tf.float32, before)
-        assert forward.flattened_grids([tf.reshape(x, after).op]) == expected
+        assert flattened_grids([tf.reshape(x, after).op]) == expected
 
 
 def test_heads_that_attention_joins_come_after_grids():
     with tf.Graph().as_default():
         heads = tf.reshape(tf.compat.v1.placeholder(tf.float32, (2, 17, 2, 8)), (2, 17, 16))
         patches = tf.reshape(tf.compat.v1.placeholder(tf.float32, (2, 4, 4, 8)), (2, 16, 8))
-        assert forward.flattened_grids([heads.op, patches.op]) == [(4, 4), (2, 8)]
+        assert flattened_grids([heads.op, patches.op]) == [(4, 4), (2, 8)]
 
 
 def test_an_output_is_taken_apart_into_the_levels_it_was_joined_from():
@@ -239,9 +248,9 @@ def test_an_output_is_taken_apart_into_the_levels_it_was_joined_from():
         levels = [tf.compat.v1.placeholder(tf.float32, (2, count, 6)) for count in (16, 4, 1)]
         inner = tf.concat(levels[1:], axis=1)
         output = tf.identity(tf.sigmoid(tf.concat([levels[0], tf.reshape(inner, (2, 5, 6))], axis=1)))
-        assert [each.op for each in forward.concatenated_parts(output)] == [each.op for each in levels]
+        assert [each.op for each in concatenated_parts(output)] == [each.op for each in levels]
         alone = tf.exp(levels[0])
-        assert forward.concatenated_parts(alone) == [alone]
+        assert concatenated_parts(alone) == [alone]
 
 
 @pytest.mark.parametrize(
@@ -257,14 +266,14 @@ def test_an_output_is_taken_apart_into_the_levels_it_was_joined_from():
 def test_places_are_found_among_the_tokens_they_were_joined_with(pieces, start):
     with tf.Graph().as_default():
         tokens = tf.concat([tf.compat.v1.placeholder(tf.float32, (None, n, 8)) for n in pieces], axis=1)
-        assert forward.find_token_start(forward.ancestors([tf.exp(tokens)]), sum(pieces), 15) == start
+        assert find_token_start(ancestors([tf.exp(tokens)]), sum(pieces), 15) == start
 
 
 def test_places_are_found_where_tokens_were_joined_twice():
     with tf.Graph().as_default():
         one, places, two = (tf.compat.v1.placeholder(tf.float32, (None, n, 8)) for n in (1, 15, 2))
         tokens = tf.concat([two, tf.exp(tf.concat([one, places], axis=1))], axis=1)
-        assert forward.find_token_start(forward.ancestors([tokens]), 18, 15) == 3
+        assert find_token_start(ancestors([tokens]), 18, 15) == 3
 
 
 # The way between two tensors
@@ -290,30 +299,30 @@ def names(operations):
 
 def test_what_is_between_two_tensors_is_what_one_reaches_the_other_through(graph):
     x, end = graph.get_tensor_by_name("x:0"), graph.get_tensor_by_name("product:0")
-    assert names(forward.operations_between(x, end)) == ["doubled", "sum", "pooled", "product"]
+    assert names(operations_between(x, end)) == ["doubled", "sum", "pooled", "product"]
     doubled = graph.get_tensor_by_name("doubled:0")
-    assert names(forward.operations_between(doubled, end)) == ["sum", "pooled", "product"]
-    assert names(forward.operations_between(graph.get_tensor_by_name("other:0"), end)) == ["sum", "pooled", "product"]
+    assert names(operations_between(doubled, end)) == ["sum", "pooled", "product"]
+    assert names(operations_between(graph.get_tensor_by_name("other:0"), end)) == ["sum", "pooled", "product"]
 
 
 def test_nothing_is_between_tensors_that_do_not_depend_on_each_other(graph):
     end, elsewhere = graph.get_tensor_by_name("product:0"), graph.get_tensor_by_name("elsewhere:0")
-    assert forward.operations_between(graph.get_tensor_by_name("x:0"), elsewhere) == []
-    assert forward.operations_between(end, graph.get_tensor_by_name("x:0")) == []
-    assert forward.operations_between(end, end) == []
+    assert operations_between(graph.get_tensor_by_name("x:0"), elsewhere) == []
+    assert operations_between(end, graph.get_tensor_by_name("x:0")) == []
+    assert operations_between(end, end) == []
 
 
 def test_of_an_operation_with_several_outputs_only_what_comes_of_the_given_one_counts():
     with tf.Graph().as_default():
         left, right = tf.split(tf.compat.v1.placeholder(tf.float32, (2, 6)), 2, axis=1)
         end = tf.add(tf.exp(left, name="of_left"), tf.sin(right, name="of_right"), name="end")
-        assert names(forward.operations_between(left, end)) == ["of_left", "end"]
+        assert names(operations_between(left, end)) == ["of_left", "end"]
 
 
 def test_a_pooled_dense_head_is_affine_and_what_is_not_is_told(graph):
     x = graph.get_tensor_by_name("x:0")
-    assert forward.non_affine_operations(x, graph.get_tensor_by_name("product:0")) == []
-    assert names(forward.non_affine_operations(x, graph.get_tensor_by_name("aside:0"))) == ["aside"]
+    assert non_affine_operations(x, graph.get_tensor_by_name("product:0")) == []
+    assert names(non_affine_operations(x, graph.get_tensor_by_name("aside:0"))) == ["aside"]
 
 
 @pytest.mark.parametrize(
@@ -338,20 +347,20 @@ def test_a_pooled_dense_head_is_affine_and_what_is_not_is_told(graph):
 def test_a_product_is_affine_in_one_of_its_factors(step, is_affine):
     with tf.Graph().as_default():
         x = tf.compat.v1.placeholder(tf.float32, (2, 3))
-        assert (forward.non_affine_operations(x, step(x)) == []) == is_affine
+        assert (non_affine_operations(x, step(x)) == []) == is_affine
 
 
 # Going on with other activations
 
 
 def test_the_model_goes_on_with_what_replaces_a_layers_activations(model, images):
-    read = LayerCall(layers.find_layer(model, "relu2"))
-    (activations,), plain = forward.forward(model, images, [read])
-    seen, outputs = forward.forward(model, images, [read], replace=[activations])
+    read = LayerCall(find_layer(model, "relu2"))
+    (activations,), plain = forward(model, images, [read])
+    seen, outputs = forward(model, images, [read], replace=[activations])
     np.testing.assert_array_equal(outputs, plain)
-    seen, outputs = forward.forward(model, images, [read], replace=[2 * activations])
+    seen, outputs = forward(model, images, [read], replace=[2 * activations])
     np.testing.assert_array_equal(seen[0], activations)  # what the layer itself returned
-    dense = layers.find_layer(model, "scores")
+    dense = find_layer(model, "scores")
     pooled = 2 * tf.reduce_mean(activations, axis=(1, 2))
     np.testing.assert_allclose(outputs, dense(pooled), atol=1e-5)
     np.testing.assert_array_equal(model(images), plain)
@@ -361,19 +370,19 @@ def test_only_the_run_that_is_read_is_replaced(images):
     model = Twice()
     model(images)
     other = tf.random.stateless_normal((3, SIDE, SIDE, 3), (0, 0))
-    _, outputs = forward.forward(model, images, [LayerCall(model.conv, 0)], replace=[other])
+    _, outputs = forward(model, images, [LayerCall(model.conv, 0)], replace=[other])
     np.testing.assert_allclose(outputs, tf.reduce_mean(model.conv(other), axis=(1, 2)), atol=1e-6)
-    _, outputs = forward.forward(model, images, [LayerCall(model.conv, 1)], replace=[other])
+    _, outputs = forward(model, images, [LayerCall(model.conv, 1)], replace=[other])
     np.testing.assert_allclose(outputs, tf.reduce_mean(other, axis=(1, 2)), atol=1e-6)
 
 
 def test_what_is_replaced_is_no_part_of_the_way_to_the_outputs(functional, images):
     @tf.function(autograph=False)
     def run(x):
-        relu2 = layers.find_layer(functional, "relu2")
-        _, outputs = forward.forward(functional, x, [LayerCall(relu2)], replace=[tf.ones((3, 8, 8, 6))])
-        assert not any(operation.type == "Conv2D" for operation in forward.ancestors([outputs]))
+        relu2 = find_layer(functional, "relu2")
+        _, outputs = forward(functional, x, [LayerCall(relu2)], replace=[tf.ones((3, 8, 8, 6))])
+        assert not any(operation.type == "Conv2D" for operation in ancestors([outputs]))
         return outputs
 
-    dense = layers.find_layer(functional, "scores")
+    dense = find_layer(functional, "scores")
     np.testing.assert_allclose(run(tf.constant(images)), dense(tf.ones((3, 6))), atol=1e-6)

@@ -6,7 +6,14 @@ import pytest
 import tensorflow as tf
 from conftest import SIDE, Subclassed, build, parts
 
-from tf_gradcam._model import inputs
+from tf_gradcam._model.inputs import as_batch, check_images
+from tf_gradcam._model.specs import (
+    count_call_arguments,
+    declared_specs,
+    is_channels_first,
+    raw_image_specs,
+    specs_to_trace,
+)
 
 IMAGE = tf.TensorSpec((None, 8, 8, 3), tf.float32, "image")
 TABLE = tf.TensorSpec((None, 4), tf.float32, "table")
@@ -22,13 +29,13 @@ def shapes(images):
 
 
 def test_every_kind_of_model_tells_what_it_takes(model):
-    spec = inputs.declared_specs(model)
+    spec = declared_specs(model)
     assert (spec.shape, spec.dtype) == ((None, SIDE, SIDE, 3), tf.float32)
 
 
 def test_a_model_that_was_never_called_takes_what_it_is_given():
-    assert inputs.declared_specs(Subclassed()) is None
-    spec = inputs.specs_to_trace(Subclassed(), tf.zeros((2, 5, 6, 3), tf.uint8))
+    assert declared_specs(Subclassed()) is None
+    spec = specs_to_trace(Subclassed(), tf.zeros((2, 5, 6, 3), tf.uint8))
     assert (spec.shape, spec.dtype) == ((None, 5, 6, 3), tf.float32)
 
 
@@ -36,13 +43,13 @@ def test_specs_have_the_structure_of_the_models_inputs():
     image, table = keras.Input((8, 8, 3), name="image"), keras.Input((4,), name="table", dtype="int32")
     pooled = keras.layers.GlobalAveragePooling2D()(image)
     for structure in ([image, table], {"image": image, "table": table}, {"all": [image, (table,)]}):
-        specs = inputs.declared_specs(keras.Model(structure, pooled))
+        specs = declared_specs(keras.Model(structure, pooled))
         assert shapes(specs) == keras.tree.map_structure(lambda each: tuple(each.shape), structure)
         assert {spec.dtype for spec in keras.tree.flatten(specs)} == {tf.float32, tf.int32}
 
 
 def test_numbers_beside_an_image_may_be_indices():
-    specs = inputs.specs_to_trace(Subclassed(), (tf.zeros((2, 8, 8, 3), tf.uint8), tf.zeros((2, 4), tf.int64)))
+    specs = specs_to_trace(Subclassed(), (tf.zeros((2, 8, 8, 3), tf.uint8), tf.zeros((2, 4), tf.int64)))
     assert [spec.dtype for spec in specs] == [tf.float32, tf.int64]
 
 
@@ -54,13 +61,13 @@ class TwoArguments(keras.Model):
 def test_several_arguments_are_counted_and_not_guessed_from_the_first():
     model = TwoArguments()
     model(tf.zeros((2, 8, 8, 3)), tf.zeros((2, 3)))
-    assert inputs.count_call_arguments(model) == 2
-    assert inputs.declared_specs(model) is None
-    assert inputs.count_call_arguments(build("functional")) == inputs.count_call_arguments(keras.Sequential(parts())) == 1
+    assert count_call_arguments(model) == 2
+    assert declared_specs(model) is None
+    assert count_call_arguments(build("functional")) == count_call_arguments(keras.Sequential(parts())) == 1
 
 
 def test_raw_images_are_open_but_for_their_channels():
-    specs = inputs.raw_image_specs([tf.zeros((2, 8, 9, 3), tf.uint8), tf.zeros((2, 3, 8, 9)), tf.zeros((2, 4))])
+    specs = raw_image_specs([tf.zeros((2, 8, 9, 3), tf.uint8), tf.zeros((2, 3, 8, 9)), tf.zeros((2, 4))])
     assert shapes(specs) == [(None, None, None, 3), (None, 3, None, None), (None, 4)]
     assert {spec.dtype for spec in specs} == {tf.float32}
 
@@ -79,44 +86,44 @@ def test_raw_images_are_open_but_for_their_channels():
     ],
 )
 def test_shapes_tell_where_the_channels_are(shape, unknown, expected):
-    assert inputs.is_channels_first(shape, unknown) is expected
+    assert is_channels_first(shape, unknown) is expected
 
 
 # What is handed over
 
 
 def test_a_list_of_alike_images_is_a_batch_unless_the_model_takes_several():
-    assert inputs.as_batch("images", [ONE, ONE], None).shape == (2, 8, 8, 3)
-    assert [each.shape[0] for each in inputs.as_batch("images", [SOME, SOME], None, several=True)] == [2, 2]
-    assert [each.shape[0] for each in inputs.as_batch("images", (SOME, SOME), None)] == [2, 2]
+    assert as_batch("images", [ONE, ONE], None).shape == (2, 8, 8, 3)
+    assert [each.shape[0] for each in as_batch("images", [SOME, SOME], None, several=True)] == [2, 2]
+    assert [each.shape[0] for each in as_batch("images", (SOME, SOME), None)] == [2, 2]
 
 
 def test_one_array_is_not_several_arguments():
     with pytest.raises(
         ValueError, match="must hold every argument that the model takes. Received: a ndarray"
     ):
-        inputs.as_batch("images", SOME, None, several=True)
+        as_batch("images", SOME, None, several=True)
 
 
 def test_a_dict_stays_a_dict_and_its_order_is_the_models():
-    assert inputs.as_batch("images", {"image": SOME}, None)["image"].shape == (2, 8, 8, 3)
+    assert as_batch("images", {"image": SOME}, None)["image"].shape == (2, 8, 8, 3)
     specs = {"z": IMAGE, "a": TABLE}
-    batch = inputs.as_batch("images", {"a": ROWS, "z": SOME}, specs)
+    batch = as_batch("images", {"a": ROWS, "z": SOME}, specs)
     assert {name: tuple(each.shape) for name, each in batch.items()} == {"z": (2, 8, 8, 3), "a": (2, 4)}
 
 
 @pytest.mark.parametrize("specs", [IMAGE, [IMAGE], {"image": IMAGE}])
 def test_a_dict_with_another_key_is_refused(specs):
     with pytest.raises(ValueError, match="must hold what the model takes, 1 inputs.*Received: a dict of 1"):
-        inputs.as_batch("images", {"imgae": SOME}, specs)
+        as_batch("images", {"imgae": SOME}, specs)
 
 
 @pytest.mark.parametrize(
     "given", [ONE, SOME[:1], [SOME[:1]], [ONE], {"image": ONE}, ONE.tolist(), tf.constant(ONE)]
 )
 def test_one_image_is_a_batch_of_one(given):
-    assert inputs.as_batch("images", given, IMAGE).shape == (1, 8, 8, 3)
-    assert inputs.as_batch("images", given, [IMAGE])[0].shape == (1, 8, 8, 3)
+    assert as_batch("images", given, IMAGE).shape == (1, 8, 8, 3)
+    assert as_batch("images", given, [IMAGE])[0].shape == (1, 8, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +141,14 @@ def test_one_image_is_a_batch_of_one(given):
     ],
 )
 def test_several_inputs_are_taken_in_any_structure_that_is_plain(given, specs):
-    batch = inputs.as_batch("images", given, specs)
+    batch = as_batch("images", given, specs)
     assert [tuple(each.shape) for each in keras.tree.flatten(batch)] == [(2, 8, 8, 3), (2, 4)]
     if specs is not None:
         keras.tree.map_structure(lambda *_: None, batch, specs)  # fails where they differ
 
 
 def test_one_of_each_input_is_a_batch_of_one():
-    batch = inputs.as_batch("images", [ONE, ROW], [IMAGE, TABLE])
+    batch = as_batch("images", [ONE, ROW], [IMAGE, TABLE])
     assert shapes(batch) == [(1, 8, 8, 3), (1, 4)]
 
 
@@ -160,15 +167,15 @@ def test_one_of_each_input_is_a_batch_of_one():
 )
 def test_inputs_that_do_not_fit_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        inputs.as_batch("images", given, [IMAGE, TABLE])
+        as_batch("images", given, [IMAGE, TABLE])
 
 
 def test_a_dict_takes_no_list_as_nothing_tells_its_order():
     with pytest.raises(ValueError, match="2 inputs: {'image': .*Received: a list of 2"):
-        inputs.as_batch("images", [SOME, ROWS], {"image": IMAGE, "table": TABLE})
+        as_batch("images", [SOME, ROWS], {"image": IMAGE, "table": TABLE})
 
 
 def test_every_input_is_checked_against_its_spec():
-    inputs.check_images("images", [tf.constant(SOME), tf.constant(ROWS)], [IMAGE, TABLE])
+    check_images("images", [tf.constant(SOME), tf.constant(ROWS)], [IMAGE, TABLE])
     with pytest.raises(ValueError, match=r"the model takes, \(None, 4\). Received: \(2, 5\)"):
-        inputs.check_images("images", [tf.constant(SOME), tf.zeros((2, 5))], [IMAGE, TABLE])
+        check_images("images", [tf.constant(SOME), tf.zeros((2, 5))], [IMAGE, TABLE])

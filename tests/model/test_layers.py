@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import SIDE, Reused, Subclassed, build, chain, parts, reused
 
 from tf_gradcam import list_layers
-from tf_gradcam._model import layers
+from tf_gradcam._model.layers import are_channels_first, find_layer, walk_layers
 
 # The look-up
 
@@ -15,7 +15,7 @@ from tf_gradcam._model import layers
 def test_layers_with_a_map_are_listed_in_order_of_execution(model):
     assert [info.path.split("/")[-1] for info in list_layers(model)] == ["conv1", "conv2", "relu2"]
     assert [info.shape for info in list_layers(model)] == [(8, 8, 8), (8, 8, 6), (8, 8, 6)]
-    assert all(info.layer is layers.find_layer(model, info.path) for info in list_layers(model))
+    assert all(info.layer is find_layer(model, info.path) for info in list_layers(model))
 
 
 def test_nested_layers_are_listed_with_their_path():
@@ -49,7 +49,7 @@ def test_a_model_in_a_subclassed_model_is_listed_in_order_of_execution(images):
 def test_a_layer_that_refers_to_what_holds_it_is_walked_once():
     model = Subclassed()
     model.conv2.holder = model
-    assert [path for path, _ in layers.walk_layers(model)] == ["conv1", "conv2", "relu2", "pool", "scores"]
+    assert [path for path, _ in walk_layers(model)] == ["conv1", "conv2", "relu2", "pool", "scores"]
 
 
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])
@@ -89,10 +89,10 @@ def twins():
 
 def test_a_path_tells_two_layers_of_one_name_apart():
     model = twins()
-    assert layers.find_layer(model, "a/conv2") is model.get_layer("a").get_layer("conv2")
-    assert layers.find_layer(model, "b/conv2") is model.get_layer("b").get_layer("conv2")
+    assert find_layer(model, "a/conv2") is model.get_layer("a").get_layer("conv2")
+    assert find_layer(model, "b/conv2") is model.get_layer("b").get_layer("conv2")
     with pytest.raises(ValueError, match=r"must name one layer.*\['a/conv2', 'b/conv2'\]"):
-        layers.find_layer(model, "conv2")
+        find_layer(model, "conv2")
 
 
 def test_the_end_of_a_path_is_enough_deep_down():
@@ -103,18 +103,18 @@ def test_the_end_of_a_path_is_enough_deep_down():
     outer_in = keras.Input((SIDE, SIDE, 3))
     model = keras.Model(outer_in, chain(middle(outer_in), parts()[3:]))
     for name in ["conv2", "inner/conv2", "middle/inner/conv2"]:
-        assert layers.find_layer(model, name) is inner.get_layer("conv2")
+        assert find_layer(model, name) is inner.get_layer("conv2")
 
 
 @pytest.mark.parametrize("name", ["conv_2", "CONV2", "con2"])
 def test_a_wrong_name_is_answered_with_the_nearest(model, name):
     with pytest.raises(ValueError, match=rf"Received: layer='{name}'. Did you mean '(inner/)?conv2'"):
-        layers.find_layer(model, name)
+        find_layer(model, name)
 
 
 def test_a_layer_of_another_model_is_refused(model):
     with pytest.raises(ValueError, match="not part of model"):
-        layers.find_layer(model, keras.layers.Conv2D(3, 3, name="conv2"))
+        find_layer(model, keras.layers.Conv2D(3, 3, name="conv2"))
 
 
 def test_steps_of_a_graph_that_are_no_layers_are_listed_and_found(images):
@@ -124,7 +124,7 @@ def test_steps_of_a_graph_that_are_no_layers_are_listed_and_found(images):
     model = keras.Model(x, keras.layers.Dense(2)(pooled))
     listed = list_layers(model)
     assert [type(info.layer).__name__ for info in listed] == ["Conv2D", "Add", "Relu"]
-    assert all(layers.find_layer(model, info.path) is info.layer for info in listed)
+    assert all(find_layer(model, info.path) is info.layer for info in listed)
 
 
 def test_a_model_with_a_fixed_batch_is_listed():
@@ -172,7 +172,7 @@ def test_channels_are_first_where_a_layer_says_so_or_its_neighbour_does():
         keras.layers.ReLU(),
     ]
     model = keras.Model(x, chain(x, steps))
-    assert layers.are_channels_first(model, steps) == [True, True, True, False, False, False]
+    assert are_channels_first(model, steps) == [True, True, True, False, False, False]
 
 
 def test_a_sum_among_channels_first_layers_has_channels_first_too():

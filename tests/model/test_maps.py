@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gradcam._model import maps
+from tf_gradcam._heatmap import FUSIONS, INTERPOLATIONS, fuse_heatmaps, parse_size, resize_map, to_heatmap
+from tf_gradcam._model.grid import Grid, find_grid, from_grid, spatial_lengths, to_grid
 
 # Grids
 
@@ -12,22 +13,22 @@ from tf_gradcam._model import maps
 @pytest.mark.parametrize(
     ("shape", "images", "channels_first", "expected"),
     [
-        ((None, 7, 5, 64), [(None, 224, 160, 3)], False, maps.Grid((7, 5), 64)),
-        ((None, 64, 7, 5), [(None, 3, 224, 160)], True, maps.Grid((7, 5), 64, None, True)),
-        ((None, 18, 4), [(None, 40, 3)], False, maps.Grid((18,), 4)),
-        ((None, 4, 18), [(None, 3, 40)], True, maps.Grid((18,), 4, None, True)),
-        ((None, 3, 5, 4, 8), [(None, 12, 20, 16, 1)], False, maps.Grid((3, 5, 4), 8)),
-        ((None, None, None, 8), [(None, None, None, 3)], False, maps.Grid((None, None), 8)),
-        ((None, 1, None, 8), [(None, 9, None, 3)], False, maps.Grid((1, None), 8)),
+        ((None, 7, 5, 64), [(None, 224, 160, 3)], False, Grid((7, 5), 64)),
+        ((None, 64, 7, 5), [(None, 3, 224, 160)], True, Grid((7, 5), 64, None, True)),
+        ((None, 18, 4), [(None, 40, 3)], False, Grid((18,), 4)),
+        ((None, 4, 18), [(None, 3, 40)], True, Grid((18,), 4, None, True)),
+        ((None, 3, 5, 4, 8), [(None, 12, 20, 16, 1)], False, Grid((3, 5, 4), 8)),
+        ((None, None, None, 8), [(None, None, None, 3)], False, Grid((None, None), 8)),
+        ((None, 1, None, 8), [(None, 9, None, 3)], False, Grid((1, None), 8)),
         ((None, 1, 1, 8), [(None, 9, 9, 3)], False, None),
         ((None, 1, 8), [(None, 40, 3)], False, None),
         ((None, 8), [(None, 9, 9, 3)], False, None),
         # An image beside a table, and beside a text.
-        ((None, 7, 7, 64), [(None, 4), (None, 224, 224, 3)], False, maps.Grid((7, 7), 64)),
+        ((None, 7, 7, 64), [(None, 4), (None, 224, 224, 3)], False, Grid((7, 7), 64)),
     ],
 )
 def test_the_grid_is_all_but_the_batch_and_the_channels(shape, images, channels_first, expected):
-    assert maps.find_grid(shape, images, channels_first) == expected
+    assert find_grid(shape, images, channels_first) == expected
 
 
 IMAGE = (None, 24, 40, 3)
@@ -36,12 +37,12 @@ IMAGE = (None, 24, 40, 3)
 @pytest.mark.parametrize(
     ("tokens", "flattened", "expected"),
     [
-        (15, [(3, 5)], maps.Grid((3, 5), 8, 0)),
-        (16, [(3, 5)], maps.Grid((3, 5), 8, 1)),  # a class token
-        (20, [(3, 5)], maps.Grid((3, 5), 8, 5)),  # and four registers
-        (15, [(6, 10), (3, 5)], maps.Grid((3, 5), 8, 0)),  # (6, 10) is of a later or another branch
-        (60, [(5, 11), (6, 10)], maps.Grid((6, 10), 8, 0)),  # with the fewest tokens left over
-        (16, [(4, 4), (2, 8)], maps.Grid((4, 4), 8, 0)),  # the likelier
+        (15, [(3, 5)], Grid((3, 5), 8, 0)),
+        (16, [(3, 5)], Grid((3, 5), 8, 1)),  # a class token
+        (20, [(3, 5)], Grid((3, 5), 8, 5)),  # and four registers
+        (15, [(6, 10), (3, 5)], Grid((3, 5), 8, 0)),  # (6, 10) is of a later or another branch
+        (60, [(5, 11), (6, 10)], Grid((6, 10), 8, 0)),  # with the fewest tokens left over
+        (16, [(4, 4), (2, 8)], Grid((4, 4), 8, 0)),  # the likelier
         (15, [], None),  # nothing tells
         (14, [(3, 5)], None),
         (15 + 9, [(3, 5)], None),
@@ -50,48 +51,48 @@ IMAGE = (None, 24, 40, 3)
     ],
 )
 def test_tokens_are_the_grid_that_was_flattened_and_a_few_more(tokens, flattened, expected):
-    assert maps.find_grid((None, tokens, 8), [IMAGE], False, flattened) == expected
+    assert find_grid((None, tokens, 8), [IMAGE], False, flattened) == expected
 
 
 def test_what_comes_of_a_signal_is_a_signal_also_beside_an_image():
-    assert maps.find_grid((None, 15, 8), [(None, 40, 3)], False, [(3, 5)]) == maps.Grid((15,), 8)
-    assert maps.find_grid((None, 15, 8), [IMAGE, (None, 40, 3)], False, [(3, 5)]) == maps.Grid((3, 5), 8, 0)
+    assert find_grid((None, 15, 8), [(None, 40, 3)], False, [(3, 5)]) == Grid((15,), 8)
+    assert find_grid((None, 15, 8), [IMAGE, (None, 40, 3)], False, [(3, 5)]) == Grid((3, 5), 8, 0)
 
 
 def test_values_are_laid_on_their_grid():
     tokens = tf.range(2 * 8 * 3)
     tokens = tf.reshape(tokens, (2, 8, 3))  # two images, two extra tokens and 2 x 3 patches, three channels
-    grid = maps.Grid((2, 3), 3, 2, start=2)
-    np.testing.assert_array_equal(maps.to_grid(tokens, grid)[1, 1, 2], tokens[1, 7])
-    np.testing.assert_array_equal(maps.to_grid(tokens, grid)[0, 0, 0], tokens[0, 2])
+    grid = Grid((2, 3), 3, 2, start=2)
+    np.testing.assert_array_equal(to_grid(tokens, grid)[1, 1, 2], tokens[1, 7])
+    np.testing.assert_array_equal(to_grid(tokens, grid)[0, 0, 0], tokens[0, 2])
     volume = tf.reshape(tf.range(2 * 3 * 4 * 5 * 6), (2, 3, 4, 5, 6))
-    turned = maps.to_grid(volume, maps.Grid((4, 5, 6), 3, None, True))
+    turned = to_grid(volume, Grid((4, 5, 6), 3, None, True))
     np.testing.assert_array_equal(turned[1, 3, 4, 5], volume[1, :, 3, 4, 5])
-    assert maps.to_grid(volume, maps.Grid((3, 4, 5), 6)) is volume
+    assert to_grid(volume, Grid((3, 4, 5), 6)) is volume
 
 
 @pytest.mark.parametrize(
     ("shape", "grid"),
     [
-        ((2, 3, 5, 4), maps.Grid((3, 5), 4)),
-        ((2, 4, 3, 5), maps.Grid((3, 5), 4, None, True)),
-        ((2, 7, 4), maps.Grid((7,), 4)),
-        ((2, 4, 7), maps.Grid((7,), 4, None, True)),
-        ((2, 4, 3, 5, 6), maps.Grid((3, 5, 6), 4, None, True)),
-        ((2, 15, 4), maps.Grid((3, 5), 4, 0)),
-        ((2, 18, 4), maps.Grid((3, 5), 4, 3, start=3)),  # a class token and registers first
-        ((2, 18, 4), maps.Grid((3, 5), 4, 3, start=1)),  # on both sides
-        ((2, 17, 4), maps.Grid((3, 5), 4, 2, start=0)),  # last
+        ((2, 3, 5, 4), Grid((3, 5), 4)),
+        ((2, 4, 3, 5), Grid((3, 5), 4, None, True)),
+        ((2, 7, 4), Grid((7,), 4)),
+        ((2, 4, 7), Grid((7,), 4, None, True)),
+        ((2, 4, 3, 5, 6), Grid((3, 5, 6), 4, None, True)),
+        ((2, 15, 4), Grid((3, 5), 4, 0)),
+        ((2, 18, 4), Grid((3, 5), 4, 3, start=3)),  # a class token and registers first
+        ((2, 18, 4), Grid((3, 5), 4, 3, start=1)),  # on both sides
+        ((2, 17, 4), Grid((3, 5), 4, 2, start=0)),  # last
     ],
 )
 def test_values_of_a_grid_go_back_to_where_they_came_from(shape, grid):
     random = np.random.default_rng(0)
     activations, others = (tf.constant(random.normal(size=shape)) for _ in range(2))
-    on_grid = maps.to_grid(activations, grid)
-    np.testing.assert_array_equal(maps.from_grid(on_grid, grid, activations), activations)
+    on_grid = to_grid(activations, grid)
+    np.testing.assert_array_equal(from_grid(on_grid, grid, activations), activations)
     # Other values for the places; the tokens that are none keep those that they had.
-    back = maps.from_grid(maps.to_grid(others, grid), grid, activations)
-    np.testing.assert_array_equal(maps.to_grid(back, grid), maps.to_grid(others, grid))
+    back = from_grid(to_grid(others, grid), grid, activations)
+    np.testing.assert_array_equal(to_grid(back, grid), to_grid(others, grid))
     if grid.extra:
         extra = np.delete(np.arange(shape[1]), np.arange(grid.start, grid.start + 15))
         assert len(extra) == grid.extra
@@ -118,7 +119,7 @@ def test_values_of_a_grid_go_back_to_where_they_came_from(shape, grid):
     ],
 )
 def test_the_places_of_an_image_are_all_but_the_batch_and_the_channels(image, rank, channels_first, expected):
-    places = maps.spatial_lengths(tf.zeros(image), rank, channels_first)
+    places = spatial_lengths(tf.zeros(image), rank, channels_first)
     assert (places if expected is None else places.numpy().tolist()) == expected
 
 
@@ -130,29 +131,29 @@ def test_the_places_of_an_image_are_all_but_the_batch_and_the_channels(image, ra
 )
 def test_what_is_no_size_is_refused(size):
     with pytest.raises(ValueError, match="`size` must be"):
-        maps.parse_size(size)
+        parse_size(size)
 
 
 def test_sizes_become_numbers():
-    assert maps.parse_size(None) is None
-    assert maps.parse_size("input") == "input"
+    assert parse_size(None) is None
+    assert parse_size("input") == "input"
     for size, expected in [(7, [7]), ((3, 4), [3, 4]), ([2, 3, 4], [2, 3, 4]), (np.array([5, 6]), [5, 6])]:
-        assert maps.parse_size(size).tolist() == expected
-        assert maps.parse_size(size).dtype == np.int32
+        assert parse_size(size).tolist() == expected
+        assert parse_size(size).dtype == np.int32
 
 
 def test_heatmaps_are_relu_then_resized_then_divided_by_their_maximum():
     signed_map = tf.constant([[[-1.0, 1.0], [2.0, -3.0]]])
     expected = tf.image.resize([[[0.0], [1.0]], [[2.0], [0.0]]], (5, 7))[..., 0].numpy()
     np.testing.assert_allclose(
-        maps.to_heatmap(signed_map, tf.constant([5, 7]), "bilinear")[0], expected / expected.max()
+        to_heatmap(signed_map, tf.constant([5, 7]), "bilinear")[0], expected / expected.max()
     )
-    np.testing.assert_array_equal(maps.to_heatmap(signed_map, None, "bilinear")[0], [[0, 0.5], [1, 0]])
+    np.testing.assert_array_equal(to_heatmap(signed_map, None, "bilinear")[0], [[0, 0.5], [1, 0]])
 
 
 def test_no_evidence_is_zeros():
     np.testing.assert_array_equal(
-        maps.to_heatmap(-tf.ones((1, 2, 3)), tf.constant([4, 5]), "bicubic"), np.zeros((1, 4, 5))
+        to_heatmap(-tf.ones((1, 2, 3)), tf.constant([4, 5]), "bicubic"), np.zeros((1, 4, 5))
     )
 
 
@@ -165,21 +166,21 @@ def linear(values, size):
 def test_signals_and_volumes_are_interpolated_along_every_axis():
     random = np.random.default_rng(0)
     signal = random.uniform(size=(2, 5)).astype("float32")
-    resized = maps.resize_map(tf.constant(signal), tf.constant([12]), "bilinear")
+    resized = resize_map(tf.constant(signal), tf.constant([12]), "bilinear")
     np.testing.assert_allclose(resized, [linear(each, 12) for each in signal], rtol=1e-5)
     volume = random.uniform(size=(2, 3, 4, 5)).astype("float32")
     expected = volume
     for axis, size in enumerate((7, 9, 6), start=1):
         expected = np.apply_along_axis(linear, axis, expected, size)
-    resized = maps.resize_map(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
+    resized = resize_map(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
     np.testing.assert_allclose(resized, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("interpolation", maps.INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
     grid, size = (3, 4, 5, 2)[:rank], (6, 7, 4, 3)[:rank]
-    resized = maps.resize_map(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
+    resized = resize_map(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
     np.testing.assert_allclose(resized, np.full((2, *size), 0.5), atol=1e-5)
 
 
@@ -189,7 +190,7 @@ def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
 def test_heatmaps_are_fused_by_mean_maximum_product_or_as_layercam():
     shallow = tf.constant([[[0.5, 1.0], [0.0, 0.25]]])
     deep = tf.constant([[[1.0, 0.0], [0.5, 0.5]]])
-    fused = {fusion: maps.fuse_heatmaps([shallow, deep], [16, 4], fusion)[0] for fusion in maps.FUSIONS}
+    fused = {fusion: fuse_heatmaps([shallow, deep], [16, 4], fusion)[0] for fusion in FUSIONS}
     np.testing.assert_allclose(fused["mean"], np.array([[0.75, 0.5], [0.25, 0.375]]) / 0.75)
     np.testing.assert_allclose(fused["max"], [[1, 1], [0.5, 0.5]])
     tanh = np.tanh(2 * shallow.numpy()[0])  # 0.76, 0.96, 0, 0.46
@@ -201,4 +202,4 @@ def test_heatmaps_are_fused_by_mean_maximum_product_or_as_layercam():
 def test_layers_without_evidence_leave_the_others_as_they_are():
     heatmap = tf.constant([[[0.5, 1.0]]])
     for fusion in ("mean", "max"):
-        np.testing.assert_allclose(maps.fuse_heatmaps([heatmap, 0 * heatmap], [2, 2], fusion), heatmap)
+        np.testing.assert_allclose(fuse_heatmaps([heatmap, 0 * heatmap], [2, 2], fusion), heatmap)

@@ -10,6 +10,7 @@ import skimage.data
 import tensorflow as tf
 
 from tf_gradcam import pretrained
+from tf_gradcam.pretrained import _efficientnet
 
 
 def squash(photo):
@@ -176,22 +177,22 @@ def test_labels_stand_at_their_index(index, name):
 @pytest.fixture
 def no_cache(monkeypatch):
     """Let this test read the weights again, and leave the cache of the others as it is."""
-    monkeypatch.setattr(pretrained, "_imagenet_weights", pretrained._imagenet_weights.__wrapped__)
+    monkeypatch.setattr(_efficientnet, "_imagenet_weights", _efficientnet._imagenet_weights.__wrapped__)
 
 
 def test_a_file_with_another_sha256_is_refused_before_it_is_unpickled(no_cache, monkeypatch, tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"no checkpoint")
-    monkeypatch.setattr(pretrained, "_checkpoint_path", lambda: path)
-    monkeypatch.setattr(pretrained, "read_checkpoint", lambda data: pytest.fail("unpickled"))
+    monkeypatch.setattr(_efficientnet, "_checkpoint_path", lambda: path)
+    monkeypatch.setattr(_efficientnet, "read_checkpoint", lambda data: pytest.fail("unpickled"))
     with pytest.raises(ValueError, match=r"must have the sha256 5793.* Received: .*weights\.pth"):
         pretrained.efficientnet_lite0()
 
 
 def test_a_truncated_file_is_refused_with_its_size(no_cache, monkeypatch, tmp_path):
     path = tmp_path / "weights.pth"
-    path.write_bytes(pretrained._checkpoint_path().read_bytes()[:-1])
-    monkeypatch.setattr(pretrained, "_checkpoint_path", lambda: path)
+    path.write_bytes(_efficientnet._checkpoint_path().read_bytes()[:-1])
+    monkeypatch.setattr(_efficientnet, "_checkpoint_path", lambda: path)
     with pytest.raises(ValueError, match=r"sha256 .* 18826031 bytes. Reinstall"):
         pretrained.efficientnet_lite0()
 
@@ -203,8 +204,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(no_cache, 
 
 
 def test_a_checkpoint_of_another_network_is_refused():
-    tensors = {name: None for group in pretrained._tensor_names().values() for name in group}
+    tensors = {name: None for group in _efficientnet._tensor_names().values() for name in group}
     del tensors["_fc.bias"]
     tensors["_blocks.0._se_reduce.weight"] = tensors["_bn0.num_batches_tracked"] = None
     with pytest.raises(ValueError, match=r"Missing: \['_fc.bias'\].*\['_blocks.0._se_reduce.weight"):
-        pretrained._weights_by_layer(tensors)
+        _efficientnet._weights_by_layer(tensors)

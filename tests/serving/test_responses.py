@@ -20,7 +20,7 @@ from oracle import Oracle
 
 import tf_gradcam
 from tf_gradcam import GradCAM, serving
-from tf_gradcam._model import maps
+from tf_gradcam._heatmap import to_heatmap
 
 # One image, a grid of 1 x 2, two channels, by hand: the gradients' means are 2 and -1, so the map is
 # 2 * 1 - 1 * 0 = 2 and 2 * 3 - 1 * 2 = 4: as a heatmap 0.5 and 1.
@@ -375,7 +375,7 @@ def test_grids_of_any_size_are_resized_as_tensorflow_does_it():
     for _ in range(60):
         grid, size = random.integers(1, 50, 2), random.integers(1, 300, 2)
         signed_map = random.normal(size=(1, *grid)).astype("float32")
-        expected = maps.to_heatmap(tf.constant(signed_map), tf.constant(size, tf.int32), "bilinear")[0]
+        expected = to_heatmap(tf.constant(signed_map), tf.constant(size, tf.int32), "bilinear")[0]
         np.testing.assert_allclose(serving.heatmap({"map": signed_map}, size), expected, atol=1e-5)
 
 

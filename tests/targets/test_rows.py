@@ -22,7 +22,16 @@ from test_targets import (
 )
 
 from tf_gradcam import targets
-from tf_gradcam._targets import rows as target_rows
+from tf_gradcam._targets import score_target
+from tf_gradcam._targets.rows import (
+    check_range,
+    holds_callable,
+    refers_to_dead_callable,
+    target_arrays,
+    to_rows,
+    trace_key,
+    with_arrays,
+)
 
 EVERY = [
     (None, OUTPUTS, LOGITS),
@@ -53,23 +62,23 @@ def image(structure, i):
 
 @every_target
 def test_every_target_of_a_batch_is_that_of_each_image_alone(target, outputs, logits):
-    target = target_rows.to_rows(target, 2)
-    value, index = targets.score(target, outputs, logits)
+    target = to_rows(target, 2)
+    value, index = score_target(target, outputs, logits)
     for i in range(2):
-        one = target_rows.with_arrays(target, [each[i : i + 1] for each in target_rows.target_arrays(target)])
+        one = with_arrays(target, [each[i : i + 1] for each in target_arrays(target)])
         # `logits is outputs` says that there is no sigmoid.
         outputs_i = logits_i = image(outputs, i)
         if logits is not outputs:
             logits_i = image(logits, i)
-        value_i, index_i = targets.score(one, outputs_i, logits_i)
+        value_i, index_i = score_target(one, outputs_i, logits_i)
         np.testing.assert_array_equal(value_i, value[i : i + 1])
         assert (index_i is None) if index is None else np.array_equal(index_i, index[i : i + 1])
 
 
 @every_target
 def test_every_target_is_traced_once_for_all_its_numbers(target, outputs, logits):
-    target = target_rows.to_rows(target, 2)
-    given = target_rows.target_arrays(target)
+    target = to_rows(target, 2)
+    given = target_arrays(target)
     signature = [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in given]
     no_sigmoid = logits is outputs
     traces = []
@@ -78,9 +87,9 @@ def test_every_target_is_traced_once_for_all_its_numbers(target, outputs, logits
     def explain(outputs, logits, numbers):
         traces.append(numbers)
         count = tf.shape(keras.tree.flatten(outputs)[0])[0]
-        goal = target_rows.to_rows(target_rows.with_arrays(target, numbers), count)
-        assert target_rows.trace_key(goal) == target_rows.trace_key(target)
-        return targets.score(goal, outputs, outputs if no_sigmoid else logits)
+        goal = to_rows(with_arrays(target, numbers), count)
+        assert trace_key(goal) == trace_key(target)
+        return score_target(goal, outputs, outputs if no_sigmoid else logits)
 
     open_batch = [
         keras.tree.map_structure(lambda each: tf.TensorSpec([None, *each.shape[1:]], each.dtype), each)
@@ -88,7 +97,7 @@ def test_every_target_is_traced_once_for_all_its_numbers(target, outputs, logits
     ]
     explain.get_concrete_function(*open_batch, signature)
     value, index = explain(outputs, logits, list(map(tf.convert_to_tensor, given)))
-    expected, of = targets.score(target, outputs, logits)
+    expected, of = score_target(target, outputs, logits)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert (of is None) if index is None else np.array_equal(index, of)
     assert index is None or (index.dtype == tf.int32 and index.shape == value.shape)
@@ -103,10 +112,10 @@ def test_every_target_is_traced_once_for_all_its_numbers(target, outputs, logits
 
 @every_target
 def test_every_target_has_a_gradient_without_nan(target, outputs, logits):
-    target = target_rows.to_rows(target, 2)
+    target = to_rows(target, 2)
     with tf.GradientTape() as tape:
         tape.watch(keras.tree.flatten([outputs, logits]))
-        value, _ = targets.score(target, outputs, logits)
+        value, _ = score_target(target, outputs, logits)
     gradients = tape.gradient(value, keras.tree.flatten([outputs, logits]))
     gradients = [tf.convert_to_tensor(each).numpy() for each in gradients if each is not None]
     assert any(each.any() for each in gradients)
@@ -154,7 +163,7 @@ def test_every_class_that_the_model_does_not_have_is_refused(target, outputs, la
 )
 def test_every_negative_number_is_refused(target):
     with pytest.raises(ValueError, match="`target` must not be negative. Received: .*=-1"):
-        target_rows.to_rows(target, 2)
+        to_rows(target, 2)
 
 
 @pytest.mark.parametrize(
@@ -172,16 +181,16 @@ def test_every_field_of_the_wrong_type_is_refused_by_name(target, name):
     with pytest.raises(
         TypeError, match=f"`target` must have (whole|real) numbers as its {name}. Received: {name}="
     ):
-        target_rows.to_rows(target, 2)
+        to_rows(target, 2)
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.int64])
 def test_symbolic_numbers_are_taken_as_they_come(dtype):
     @tf.function(autograph=False)
     def explain(index):
-        target = target_rows.to_rows(targets.Contrast(index), 2)
-        value, best = targets.score(target, OUTPUTS, LOGITS)
-        target_rows.check_range(target, best, OUTPUTS)  # can't know
+        target = to_rows(targets.Contrast(index), 2)
+        value, best = score_target(target, OUTPUTS, LOGITS)
+        check_range(target, best, OUTPUTS)  # can't know
         return value
 
     if dtype == tf.int64:
@@ -193,16 +202,13 @@ def test_symbolic_numbers_are_taken_as_they_come(dtype):
 
 
 def test_no_target_and_a_class_share_a_kind():
-    kinds = {
-        target_rows.trace_key(target_rows.to_rows(each, 2))
-        for each in (None, 5, [0, 1], targets.Class(np.int8(3)))
-    }
+    kinds = {trace_key(to_rows(each, 2)) for each in (None, 5, [0, 1], targets.Class(np.int8(3)))}
     assert len(kinds) == 1
 
 
 def test_the_kind_is_all_but_the_numbers():
     def kind(target):
-        return target_rows.trace_key(target_rows.to_rows(target, 2))
+        return trace_key(to_rows(target, 2))
 
     assert kind(targets.Similarity([1.0, 2.0])) == kind(targets.Similarity(tf.constant([[3, 4], [5, 6]])))
     different = [
@@ -233,21 +239,21 @@ class Goal:
 @pytest.mark.parametrize("method", [True, False])
 def test_a_callable_is_part_of_the_kind_and_not_kept_alive(wrap, method):
     goal = Goal()
-    target = target_rows.to_rows(wrap(goal.column if method else goal), 2)
-    kind = target_rows.trace_key(target)
-    assert target_rows.holds_callable(target)
-    assert kind == target_rows.trace_key(target_rows.to_rows(wrap(goal.column if method else goal), 2))
-    assert kind != target_rows.trace_key(target_rows.to_rows(wrap(Goal()), 2))
-    assert not target_rows.refers_to_dead_callable(kind)
+    target = to_rows(wrap(goal.column if method else goal), 2)
+    kind = trace_key(target)
+    assert holds_callable(target)
+    assert kind == trace_key(to_rows(wrap(goal.column if method else goal), 2))
+    assert kind != trace_key(to_rows(wrap(Goal()), 2))
+    assert not refers_to_dead_callable(kind)
     del goal, target
     gc.collect()
-    assert target_rows.refers_to_dead_callable(kind)
+    assert refers_to_dead_callable(kind)
 
 
 def test_a_target_of_numbers_holds_no_callable():
-    target = target_rows.to_rows(targets.Output("a", targets.Against(targets.Box((0, 0, 1, 1)))), 2)
-    assert not target_rows.holds_callable(target)
-    assert not target_rows.refers_to_dead_callable(target_rows.trace_key(target))
+    target = to_rows(targets.Output("a", targets.Against(targets.Box((0, 0, 1, 1)))), 2)
+    assert not holds_callable(target)
+    assert not refers_to_dead_callable(trace_key(target))
 
 
 @pytest.mark.parametrize("wrap", [lambda goal: goal, targets.Against])
@@ -257,17 +263,17 @@ def test_a_callable_must_be_hashable(wrap):
 
     for goal in (Unhashable(), Unhashable().column):
         with pytest.raises(TypeError, match="`target` must be hashable if it is a callable.*frozen"):
-            target_rows.trace_key(wrap(goal))
+            trace_key(wrap(goal))
 
 
 @pytest.mark.parametrize("target", [None, 5, targets.Similarity([1.0, 2.0]), targets.Pixel((0, 0))])
 def test_numbers_on_the_host_stay_there_with_a_row_for_each_image(target):
-    for each in target_rows.target_arrays(target_rows.to_rows(target, 3)):
+    for each in target_arrays(to_rows(target, 3)):
         assert isinstance(each, np.ndarray)
         assert len(each) == 3
 
 
 def test_a_callable_has_no_numbers():
-    assert target_rows.target_arrays(len) == []
-    assert target_rows.with_arrays(len, []) is len
-    assert target_rows.to_rows(len, 2) is len
+    assert target_arrays(len) == []
+    assert with_arrays(len, []) is len
+    assert to_rows(len, 2) is len

@@ -7,18 +7,19 @@ import pytest
 import tensorflow as tf
 
 from tf_gradcam import targets
-from tf_gradcam._targets import rows as target_rows
+from tf_gradcam._targets import class_logits, pin_choices, score_target
+from tf_gradcam._targets.rows import TARGETS, check_range, target_arrays, to_rows, with_arrays
 
 LOGITS = tf.constant([[1.0, 5.0, 2.0], [4.0, -3.0, 0.0]])
 OUTPUTS = tf.nn.softmax(LOGITS)
 
 
 def score(target, outputs=OUTPUTS, logits=LOGITS, names=None):
-    return targets.score(target_rows.to_rows(target, 2, names), outputs, logits)
+    return score_target(to_rows(target, 2, names), outputs, logits)
 
 
 def check(target, index, outputs):
-    target_rows.check_range(target_rows.to_rows(target, 2), index, outputs)
+    check_range(to_rows(target, 2), index, outputs)
 
 
 def test_no_target_is_each_images_own_predicted_class():
@@ -92,13 +93,13 @@ class Scorer:
 )
 def test_what_is_no_target_is_refused(target):
     with pytest.raises(TypeError, match="`target` must be None, a class"):
-        target_rows.to_rows(target, 2)
+        to_rows(target, 2)
 
 
 @pytest.mark.parametrize("target", [-1, [0, -2], np.array([-1, 0]), targets.Value(-1), tf.constant(-1)])
 def test_a_negative_class_is_refused(target):
     with pytest.raises(ValueError, match="`target` must not be negative"):
-        target_rows.to_rows(target, 2)
+        to_rows(target, 2)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_a_negative_class_is_refused(target):
 )
 def test_classes_that_are_not_one_for_each_image_are_refused(target):
     with pytest.raises(ValueError, match="`target` must (hold|be) one class"):
-        target_rows.to_rows(target, 2)
+        to_rows(target, 2)
 
 
 @pytest.mark.parametrize(
@@ -129,14 +130,14 @@ def test_classes_that_are_not_one_for_each_image_are_refused(target):
     ],
 )
 def test_a_class_that_the_model_does_not_have_is_refused(target, outputs, limit):
-    target = target_rows.to_rows(target, 2)
+    target = to_rows(target, 2)
     with pytest.raises(ValueError, match=f"`target` must be a class from 0 to {limit}"):
-        target_rows.check_range(target, tf.constant([0, 0]), outputs)
+        check_range(target, tf.constant([0, 0]), outputs)
 
 
 def test_a_class_of_a_unit_without_sigmoid_is_refused_with_what_to_say_instead():
     with pytest.raises(ValueError, match=r"single unit and no sigmoid.*targets.Value\(\)"):
-        target_rows.check_range(target_rows.to_rows(1, 2), None, UNIT)
+        check_range(to_rows(1, 2), None, UNIT)
 
 
 @pytest.mark.parametrize("target", [targets.Value(), targets.Probability(), targets.Similarity([1.0])])
@@ -197,13 +198,13 @@ def test_both_sides_of_a_sigmoid_unit_are_explained_at_once():
 @pytest.mark.parametrize("indices", [3, [[[1]]], [[1, 2]] * 3, np.zeros((2, 0), int)])
 def test_classes_that_are_not_a_row_for_each_image_are_refused(indices):
     with pytest.raises(ValueError, match="`target` must (hold|be) one row of classes"):
-        target_rows.to_rows(targets.Classes(indices), 2)
+        to_rows(targets.Classes(indices), 2)
 
 
 @pytest.mark.parametrize("indices", [None, "cat", [[1], [1, 2]], [0.5]])
 def test_classes_that_are_no_whole_numbers_are_refused(indices):
     with pytest.raises(TypeError, match="`target` must have whole numbers as its indices"):
-        target_rows.to_rows(targets.Classes(indices), 2)
+        to_rows(targets.Classes(indices), 2)
 
 
 def test_the_best_classes_of_each_image_are_explained_best_first():
@@ -216,7 +217,7 @@ def test_the_best_classes_of_each_image_are_explained_best_first():
 @pytest.mark.parametrize("count", [0, -1, 1.5, None, "2", True])
 def test_a_number_of_best_classes_is_one_or_more(count):
     with pytest.raises(ValueError, match="`target` must ask for 1 class or more. Received: count="):
-        target_rows.to_rows(targets.TopClasses(count), 2)
+        to_rows(targets.TopClasses(count), 2)
 
 
 def test_there_are_no_more_best_classes_than_classes():
@@ -314,7 +315,7 @@ def test_an_output_that_the_model_does_not_have_is_refused_with_those_it_has(nam
 @pytest.mark.parametrize("name", [None, 1.5, True, ["animal"]])
 def test_an_output_goes_by_a_string_or_a_position(name):
     with pytest.raises(TypeError, match="`target` must name an output by a str or a position"):
-        target_rows.to_rows(targets.Output(name), 2)
+        to_rows(targets.Output(name), 2)
 
 
 @pytest.mark.parametrize("target", [None, 1, targets.Value(), targets.Region(), targets.Against()])
@@ -360,19 +361,19 @@ def test_a_reference_of_another_length_is_refused():
 @pytest.mark.parametrize("reference", [[0.0, 0.0], [np.nan, 1.0], [1e300, 0.0], []])
 def test_a_reference_without_a_direction_is_refused(reference):
     with pytest.raises(ValueError, match="The reference of `target` must not be all 0, nor infinite"):
-        target_rows.to_rows(targets.Similarity(reference), 2)
+        to_rows(targets.Similarity(reference), 2)
 
 
 @pytest.mark.parametrize("reference", [None, "cat", [[1.0], [1.0, 2.0]], tf.constant(1j)])
 def test_a_reference_that_is_no_vector_of_numbers_is_refused(reference):
     with pytest.raises(TypeError, match="`target` must have real numbers as its reference"):
-        target_rows.to_rows(targets.Similarity(reference), 2)
+        to_rows(targets.Similarity(reference), 2)
 
 
 @pytest.mark.parametrize("reference", [np.ones((3, 4)), np.ones((1, 2, 4)), tf.ones((3, 4))])
 def test_references_that_are_not_one_for_each_image_are_refused(reference):
     with pytest.raises(ValueError, match="`target` must (hold|be) one reference"):
-        target_rows.to_rows(targets.Similarity(reference), 2)
+        to_rows(targets.Similarity(reference), 2)
 
 
 # Why this and not that.
@@ -413,7 +414,7 @@ def test_against_a_target_is_minus_its_score(target):
 
 
 def test_against_a_callable_is_minus_what_it_returns():
-    value, index = targets.score(targets.Against(lambda outputs: outputs[:, 0]), OUTPUTS, None)
+    value, index = score_target(targets.Against(lambda outputs: outputs[:, 0]), OUTPUTS, None)
     np.testing.assert_array_equal(value, -OUTPUTS[:, 0])
     assert index is None
 
@@ -559,16 +560,16 @@ def test_a_mask_of_another_grid_is_refused(shape):
 )
 def test_a_mask_that_weighs_nothing_is_refused(mask):
     with pytest.raises(ValueError, match="The mask of `target` must hold weights of 0 or more, not all 0"):
-        target_rows.to_rows(targets.Region(1, mask), 2)
+        to_rows(targets.Region(1, mask), 2)
 
 
 def test_a_mask_for_all_images_stays_one_while_it_is_traced():
-    target = target_rows.to_rows(targets.Region(1, MASK), 2)
+    target = to_rows(targets.Region(1, MASK), 2)
 
     @tf.function(autograph=False)
     def explain(maps, index, mask):
-        goal = target_rows.to_rows(target_rows.with_arrays(target, [index, mask]), tf.shape(maps)[0])
-        return targets.score(goal, maps, maps)[0]
+        goal = to_rows(with_arrays(target, [index, mask]), tf.shape(maps)[0])
+        return score_target(goal, maps, maps)[0]
 
     specs = [tf.TensorSpec([None, 2, 3, 3]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, 3])]
     compiled = explain.get_concrete_function(*specs)
@@ -578,11 +579,11 @@ def test_a_mask_for_all_images_stays_one_while_it_is_traced():
 
 
 def test_a_mask_is_checked_at_run_time_where_the_grid_is_open():
-    target = target_rows.to_rows(targets.Region(1, np.ones((1, 1))), 2)
+    target = to_rows(targets.Region(1, np.ones((1, 1))), 2)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])], autograph=False)
     def explain(maps):
-        return targets.score(target, maps, maps)[0]
+        return score_target(target, maps, maps)[0]
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="`target` must have a mask of the grid"):
         explain(MAPS)
@@ -708,7 +709,7 @@ def test_what_is_no_detector_is_refused(head):
 )
 def test_a_box_without_an_area_is_refused(box):
     with pytest.raises(ValueError, match=r"The box of `target` must be corners \(x1, y1, x2, y2\)"):
-        target_rows.to_rows(targets.Box(box), 2)
+        to_rows(targets.Box(box), 2)
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
@@ -722,7 +723,7 @@ def test_a_box_or_class_that_the_detector_does_not_have_is_refused(head):
 
 def test_a_split_must_be_callable():
     with pytest.raises(TypeError, match="`target` must have a callable as split. Received: split='yx'"):
-        target_rows.to_rows(targets.Box((0, 0, 1, 1), split="yx"), 2)
+        to_rows(targets.Box((0, 0, 1, 1), split="yx"), 2)
 
 
 def test_boxes_are_told_by_their_name_where_both_parts_have_four_columns():
@@ -840,14 +841,14 @@ FIXED = [
 
 
 def fixed_on(target, first):
-    return targets.fixed(target_rows.to_rows(target, 2, ["a", "b"]), first.outputs, first.logits)
+    return pin_choices(to_rows(target, 2, ["a", "b"]), first.outputs, first.logits)
 
 
 @pytest.mark.parametrize(("target", "seen", "expected"), FIXED)
 def test_a_choice_once_made_holds_for_other_outputs(target, seen, expected):
     first, then = seen
     fixed = fixed_on(target, first)
-    value, _ = targets.score(fixed, then.outputs, then.logits)
+    value, _ = score_target(fixed, then.outputs, then.logits)
     if isinstance(target, targets.Similarity):
         expected = score(target, then.outputs, then.logits)[0]
     np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -857,8 +858,8 @@ def test_a_choice_once_made_holds_for_other_outputs(target, seen, expected):
 def test_a_choice_once_made_is_the_one_that_was_made(target, seen, expected):
     first, _ = seen
     found, wanted = (
-        targets.score(each, first.outputs, first.logits)
-        for each in (fixed_on(target, first), target_rows.to_rows(target, 2, ["a", "b"]))
+        score_target(each, first.outputs, first.logits)
+        for each in (fixed_on(target, first), to_rows(target, 2, ["a", "b"]))
     )
     for one, other in zip(found, wanted, strict=True):
         assert (one is None) == (other is None)
@@ -869,13 +870,13 @@ def test_a_choice_once_made_is_the_one_that_was_made(target, seen, expected):
 @pytest.mark.parametrize(("target", "seen", "expected"), FIXED)
 def test_what_is_fixed_has_a_row_for_each_image(target, seen, expected):
     """So that copies of the batch get copies of it."""
-    numbers = target_rows.target_arrays(fixed_on(target, seen[0]))
+    numbers = target_arrays(fixed_on(target, seen[0]))
     assert all(each.shape[0] == 2 for each in numbers)
 
 
 def test_every_target_can_be_fixed():
     kinds = {type(target) for target, _, _ in FIXED}
-    assert kinds >= set(targets.TARGETS)
+    assert kinds >= set(TARGETS)
 
 
 # The logits that a class is one of
@@ -904,8 +905,8 @@ def test_every_target_can_be_fixed():
 )
 def test_only_a_class_is_one_of_several_logits(target, seen, expected):
     for fix in (False, True):
-        goal = fixed_on(target, seen) if fix else target_rows.to_rows(target, 2, ["a", "b"])
-        found = targets.class_logits(goal, seen.outputs, seen.logits)
+        goal = fixed_on(target, seen) if fix else to_rows(target, 2, ["a", "b"])
+        found = class_logits(goal, seen.outputs, seen.logits)
         assert (found is None) == (expected is None)
         if expected is not None:
             np.testing.assert_array_equal(found, expected)
@@ -913,6 +914,6 @@ def test_only_a_class_is_one_of_several_logits(target, seen, expected):
 
 def test_logits_of_a_class_are_wide():
     half = tf.cast(LOGITS, tf.float16)
-    target = target_rows.to_rows(0, 2)
-    assert targets.class_logits(target, half, half).dtype == tf.float32
-    assert targets.class_logits(target, LOGITS, tf.cast(LOGITS, tf.float64)).dtype == tf.float64
+    target = to_rows(0, 2)
+    assert class_logits(target, half, half).dtype == tf.float32
+    assert class_logits(target, LOGITS, tf.cast(LOGITS, tf.float64)).dtype == tf.float64

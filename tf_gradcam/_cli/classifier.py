@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import keras
 
-from tf_gradcam.pretrained import _efficientnet as pretrained
+from tf_gradcam import pretrained
 
 EMBEDDED = "efficientnet_lite0"
 _MODEL_FILES = (".keras", ".h5", ".hdf5")

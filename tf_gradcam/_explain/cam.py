@@ -10,16 +10,39 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._explain import signed_maps as gradients
+from tf_gradcam import methods, targets
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
-from tf_gradcam._methods import registry as methods
-from tf_gradcam._methods import scene
-from tf_gradcam._methods.registry import Method
-from tf_gradcam._model import default_layer as choice
-from tf_gradcam._model import inputs, layers, maps
-from tf_gradcam._model.forward import build_model
-from tf_gradcam._targets import rows as target_rows
-from tf_gradcam._targets import targets
+from tf_gradcam._explain.signed_maps import apply_preprocess, cast_to_specs, signed_maps_function
+from tf_gradcam._heatmap import FUSIONS, INTERPOLATIONS, fuse_heatmaps, parse_size, to_heatmap
+from tf_gradcam._methods import ONE_MAP_PER_IMAGE, PATCHES_COUNT, Method, is_classless, is_formula
+from tf_gradcam._model import (
+    as_batch,
+    build_model,
+    check_images,
+    check_layer,
+    check_model,
+    count_call_arguments,
+    declared_specs,
+    default_layer,
+    ends_without_convolution,
+    final_activation,
+    functional_graph,
+    is_built,
+    layer_path,
+    raw_image_specs,
+    resolve_layers,
+    specs_to_trace,
+    structure_key,
+)
+from tf_gradcam._targets import (
+    check_range,
+    holds_callable,
+    refers_to_dead_callable,
+    target_arrays,
+    to_rows,
+    trace_key,
+    with_arrays,
+)
 
 Layers = str | keras.Operation | Sequence[str | keras.Operation] | None
 
@@ -213,13 +236,13 @@ class _Question(NamedTuple):
     interpolation: str
 
     def numbers(self) -> list:
-        return [] if self.target is None else target_rows.target_arrays(self.target)
+        return [] if self.target is None else target_arrays(self.target)
 
     def lengths(self) -> list[np.ndarray]:
         return [] if self.size is None or isinstance(self.size, str) else [self.size]
 
     def holds_callable(self) -> bool:
-        return self.target is not None and target_rows.holds_callable(self.target)
+        return self.target is not None and holds_callable(self.target)
 
     def key(self, tensors) -> tuple:
         """Return what a trace is for: all of the question but the numbers in it, and the images' dtypes."""
@@ -227,7 +250,7 @@ class _Question(NamedTuple):
         shapes = self.specs if one else repr(self.specs)
         images = tensors[:1] if one else tensors[: len(keras.tree.flatten(self.specs))]
         dtypes = tuple(each.dtype for each in images)
-        kind = None if self.target is None else target_rows.trace_key(self.target)
+        kind = None if self.target is None else trace_key(self.target)
         size = self.size if isinstance(self.size, str) else np.shape(self.size)
         return shapes, dtypes, kind, size, self.interpolation
 
@@ -236,8 +259,8 @@ class _Explainer:
     """What both doors share. It keeps neither the model nor the layers alive."""
 
     def __init__(self, model, layer, call, method, fuse, preprocess=None):
-        layers.check_model(model)
-        layers.check_layer(layer, call)
+        check_model(model)
+        check_layer(layer, call)
         if preprocess is not None and not callable(preprocess):
             raise TypeError(f"`preprocess` must be a callable. Received: preprocess={preprocess!r}")
         self._model = weakref.ref(model)
@@ -253,10 +276,10 @@ class _Explainer:
             )
         self._fuse = _checked_fuse(fuse, layer)
         self._preprocess = preprocess
-        self._takes_several = inputs.count_call_arguments(model) > 1
+        self._takes_several = count_call_arguments(model) > 1
         self._parts = None
         self._weights = None  # those that are frozen into its traces
-        if layers.is_built(model) and inputs.declared_specs(model) is not None:
+        if is_built(model) and declared_specs(model) is not None:
             self._compile()
 
     @property
@@ -282,39 +305,38 @@ class _Explainer:
     def _compile(self, images=None):
         model = self._model()
         asked = [_strong(each) for each in self._requested] if self._several else _strong(self._requested)
-        reads = choice.resolve_layers(model, asked, self._call, images)
+        reads = resolve_layers(model, asked, self._call, images)
         if self._at_image:  # Any run of the layer tells which image is meant.
             reads = [read._replace(call=read.call or 0) for read in reads]
         self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
-        self._explain_map = gradients.signed_maps_function(model, self._reads, self.method, self._preprocess)
+        self._explain_map = signed_maps_function(model, self._reads, self.method, self._preprocess)
         self._compiled_map = tf.function(self._explain_map, autograph=False)
         # Made once, as it takes its time.
-        self._specs = inputs.declared_specs(model)
-        self._has_graph = inputs.functional_graph(model) is not None
-        self._names = getattr(inputs.functional_graph(model), "output_names", None)
+        self._specs = declared_specs(model)
+        self._has_graph = functional_graph(model) is not None
+        self._names = getattr(functional_graph(model), "output_names", None)
         self._traces = {}
-        self._parts = layers.structure_key(model)  # last, as it tells other threads that all the rest is there
+        self._parts = structure_key(model)  # last, as it tells other threads that all the rest is there
 
     def explain(self, name, images, target, size, interpolation, first_eagerly: bool = False) -> Explanation:
-        if not _is_no_class(target) and scene.is_classless(self.method):
+        if not _is_no_class(target) and is_classless(self.method):
             raise ValueError(
                 f"`target` must be None for a method whose map is the same for every class. Received: "
                 f"target={target!r:.80}"
             )
-        if interpolation not in maps.INTERPOLATIONS:
+        if interpolation not in INTERPOLATIONS:
             raise ValueError(
-                f"`interpolation` must be one of {maps.INTERPOLATIONS}. "
-                f"Received: interpolation={interpolation!r}"
+                f"`interpolation` must be one of {INTERPOLATIONS}. Received: interpolation={interpolation!r}"
             )
-        size = maps.parse_size(size)
+        size = parse_size(size)
         if self._weights is not None:
             self._weights.check()
         images = self._batch(name, images)
         flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
         if target is not None:
-            target = target_rows.to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
+            target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
         question = _Question(self._specs_to_trace(images), target, size, interpolation)
-        inputs.check_images(name, images, question.specs)
+        check_images(name, images, question.specs)
         tensors = [*flat, *question.numbers(), *question.lengths()]
         if first_eagerly and not self._traces:
             self._keep(question.key(tensors), None)  # The next one is compiled.
@@ -325,22 +347,22 @@ class _Explainer:
 
     def _batch(self, name, images):
         """Return `images` as tensors; the first ones build the model, and a Sequential one may have grown."""
-        known = self._specs if self._parts is not None else inputs.declared_specs(self._model())
-        images = inputs.as_batch(name, images, known, self._takes_several)
-        if self._parts is None or self._parts != layers.structure_key(self._model()):
+        known = self._specs if self._parts is not None else declared_specs(self._model())
+        images = as_batch(name, images, known, self._takes_several)
+        if self._parts is None or self._parts != structure_key(self._model()):
             if self._weights is not None:
                 raise self._weights.changed()
-            prepared = gradients.apply_preprocess(self._preprocess, images)
-            if not layers.is_built(self._model()):
-                build_model(self._model(), gradients.cast_to_specs(prepared, inputs.specs_to_trace(self._model(), prepared)))
+            prepared = apply_preprocess(self._preprocess, images)
+            if not is_built(self._model()):
+                build_model(self._model(), cast_to_specs(prepared, specs_to_trace(self._model(), prepared)))
             self._compile(None if known is not None and self._parts is not None else prepared)
         return images
 
     def _specs_to_trace(self, images):
         """Return the shapes and dtypes to trace for: the model's own, or as open as `preprocess` needs."""
         if self._preprocess is not None:
-            return inputs.raw_image_specs(images)
-        return self._specs if self._has_graph else inputs.specs_to_trace(self._model(), images)
+            return raw_image_specs(images)
+        return self._specs if self._has_graph else specs_to_trace(self._model(), images)
 
     def _compiled(self, question, tensors, images) -> Explanation:
         key = question.key(tensors)
@@ -350,7 +372,7 @@ class _Explainer:
             self._keep(key, compiled)
         if question.target is not None:
             answer = compiled.structured_outputs
-            target_rows.check_range(question.target, answer.target, answer.outputs)
+            check_range(question.target, answer.target, answer.outputs)
         try:
             return compiled(*tensors)
         except tf.errors.InvalidArgumentError as error:
@@ -361,7 +383,7 @@ class _Explainer:
 
     def _keep(self, key, compiled):
         """Keep a trace, or `None` for what ran once without, and drop those whose callable is no more."""
-        traces = {key: each for key, each in self._traces.items() if not target_rows.refers_to_dead_callable(key[2])}
+        traces = {key: each for key, each in self._traces.items() if not refers_to_dead_callable(key[2])}
         self._traces = {**traces, key: compiled}
 
     def _trace(self, question, tensors):
@@ -393,10 +415,10 @@ class _Explainer:
         def answer(*tensors):
             images = keras.tree.pack_sequence_as(specs, tensors[:count])
             if target is None:  # The predicted classes have rows, too.
-                goal = target_rows.to_rows(None, tf.shape(tensors[0])[0])
+                goal = to_rows(None, tf.shape(tensors[0])[0])
             else:
-                goal = target_rows.with_arrays(target, tensors[count : count + numbers])
-            signed_maps, score, index, outputs, places = explain_map(gradients.cast_to_specs(images, specs), goal)
+                goal = with_arrays(target, tensors[count : count + numbers])
+            signed_maps, score, index, outputs, places = explain_map(cast_to_specs(images, specs), goal)
             lengths = places if isinstance(size, str) else None if size is None else tensors[-1]
             _check_lengths(lengths, signed_maps[0], score, size)
             heatmap, heatmaps = self._heatmaps(signed_maps, score, lengths, interpolation)
@@ -410,17 +432,17 @@ class _Explainer:
 
         `None` where only a graph tells the logits, or what is wrong.
         """
-        last = layers.final_activation(self._model()) if scene.is_formula(self.method) else None
+        last = final_activation(self._model()) if is_formula(self.method) else None
         if last is None or question.holds_callable():
             return None
         # Eagerly, a convolution's gradient by its filters is computed, too: in vain, and with a 1x1 kernel of
         # stride 2 it ends the process (TensorFlow 2.21 on a CPU).
-        if not all(layers.ends_without_convolution(self._model(), layer()) for layer, _ in self._reads):
+        if not all(ends_without_convolution(self._model(), layer()) for layer, _ in self._reads):
             return None
         try:
             explanation = self._answer(self._explain_map, question)(*tensors)
             if question.target is not None:
-                target_rows.check_range(question.target, explanation.target, explanation.outputs)
+                check_range(question.target, explanation.target, explanation.outputs)
         except (ValueError, tf.errors.OpError):
             return None
         (output,) = keras.tree.flatten(explanation.outputs)
@@ -437,8 +459,8 @@ class _Explainer:
         heatmaps = []
         for signed_map, grid in zip(signed_maps, grids, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
-            heatmaps.append(maps.to_heatmap(flat, lengths, interpolation))
-        fused = maps.fuse_heatmaps(heatmaps, places, self._fuse) if self._several else heatmaps[0]
+            heatmaps.append(to_heatmap(flat, lengths, interpolation))
+        fused = fuse_heatmaps(heatmaps, places, self._fuse) if self._several else heatmaps[0]
 
         def unflat(heatmap):
             return tf.reshape(heatmap, tf.concat([tf.shape(score), tf.shape(heatmap)[1:]], 0))
@@ -452,16 +474,16 @@ class _Explainer:
         if "EnsureShape" in error and self._preprocess is not None:
             return f"`preprocess` must return what the model takes. Received: {error}"
         names = ", ".join(repr(layer().name) for layer, _ in self._reads)
-        if scene.ONE_MAP_PER_IMAGE in error:
+        if ONE_MAP_PER_IMAGE in error:
             return (
-                f"`layer` must return {scene.ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns "
+                f"`layer` must return {ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns "
                 "more rows than there are images, as windows of one are. Choose a layer before or after."
             )
-        if scene.PATCHES_COUNT in error:
-            default = choice.default_layer(self._model(), None if self._has_graph else images).layer
-            path = layers.layer_path(self._model(), default)
+        if PATCHES_COUNT in error:
+            default = default_layer(self._model(), None if self._has_graph else images).layer
+            path = layer_path(self._model(), default)
             return (
-                f"`layer` must have {scene.PATCHES_COUNT}. Received: layer={names}, of which only the "
+                f"`layer` must have {PATCHES_COUNT}. Received: layer={names}, of which only the "
                 "class token counts, as nothing mixes the tokens after it. "
                 f"Choose a layer before: {path!r}, or layer=None."
             )
@@ -486,14 +508,14 @@ def _strong(layer):
 
 def _checked_fuse(fuse, layer):
     several = isinstance(layer, list | tuple)
-    if fuse is not None and (not isinstance(fuse, str) or fuse not in maps.FUSIONS):
-        raise ValueError(f"`fuse` must be one of {maps.FUSIONS}. Received: fuse={fuse!r}")
+    if fuse is not None and (not isinstance(fuse, str) or fuse not in FUSIONS):
+        raise ValueError(f"`fuse` must be one of {FUSIONS}. Received: fuse={fuse!r}")
     if fuse is not None and not several:
         raise ValueError(
             f"`fuse` must be left out where one layer is explained. Received: fuse={fuse!r}, and "
             f"layer={getattr(layer, 'name', layer)!r}. Give a list of layers."
         )
-    return fuse or maps.FUSIONS[0]
+    return fuse or FUSIONS[0]
 
 
 def _is_no_class(target) -> bool:
@@ -524,15 +546,15 @@ _MOST_SHARED = 64  # of a model, before the oldest goes: a method may have been 
 
 def _shared(model, layer, call, method, fuse) -> _Explainer:
     """Return the explainer that all calls with this model, layer and method share."""
-    layers.check_model(model)
-    layers.check_layer(layer, call)
+    check_model(model)
+    check_layer(layer, call)
     _checked_fuse(fuse, layer)
     known = methods.get(method)
     try:
         hash(known)
     except TypeError as error:
         raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}") from error
-    about = call, known, fuse, layers.structure_key(model)
+    about = call, known, fuse, structure_key(model)
     explainers = _SHARED.setdefault(model, {})
     asked = tuple(map(_weak, layer)) if isinstance(layer, list | tuple) else _weak(layer)
     explainer = explainers.get((asked, *about))
@@ -540,7 +562,7 @@ def _shared(model, layer, call, method, fuse) -> _Explainer:
         explainer = _Explainer(model, layer, call, known, fuse)
         if isinstance(explainer.layer, keras.Operation):  # However it was named, one serves it.
             ((_, run),) = explainer._reads
-            about_layer = _weak(explainer.layer), run, known, fuse, layers.structure_key(model)
+            about_layer = _weak(explainer.layer), run, known, fuse, structure_key(model)
             explainer = explainers.setdefault(about_layer, explainer)
         explainers[asked, *about] = explainer
         while len(explainers) > _MOST_SHARED:

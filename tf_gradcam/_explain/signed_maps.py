@@ -5,53 +5,74 @@ import weakref
 import keras
 import tensorflow as tf
 
-from tf_gradcam._methods import formulas
-from tf_gradcam._methods.scene import (
-    SourceImage,
+from tf_gradcam._methods import (
     SceneContext,
+    SourceImage,
     check_gradient,
+    gradcam,
+    hirescam,
     is_formula,
-    not_on_path_error,
     make_scene,
+    not_on_path_error,
     takes_gradients,
     undo_scaling,
 )
-from tf_gradcam._model import inputs, layers, maps
-from tf_gradcam._model.forward import ForwardPass, LayerCall, ancestors, find_logits, forward, is_dense_head, mean_poolings
-from tf_gradcam._targets import targets
+from tf_gradcam._model import (
+    ForwardPass,
+    Grid,
+    LayerCall,
+    activation_grid,
+    ancestors,
+    are_channels_first,
+    find_logits,
+    forward,
+    is_channels_first,
+    is_dense_head,
+    maps_from_trial,
+    mean_poolings,
+    spatial_lengths,
+    specs_to_trace,
+    to_grid,
+    trace_trial,
+)
+from tf_gradcam._targets import class_logits, pin_choices, score_target
+from tf_gradcam._tensors import at_least_float32
 
 
 def signed_maps_function(model, reads, method, preprocess):
     """Return the function (images, target) -> (maps, score, class index, outputs, the images' lengths)."""
     weak_model = weakref.ref(model)
-    first = layers.are_channels_first(model, [layer() for layer, _ in reads])
+    first = are_channels_first(model, [layer() for layer, _ in reads])
 
     def explain(images, target):
         model = weak_model()
         prepared = apply_preprocess(preprocess, images)
-        prepared = _as_the_model_takes(prepared, inputs.specs_to_trace(model, prepared))
+        prepared = _as_the_model_takes(prepared, specs_to_trace(model, prepared))
         asked = [LayerCall(layer(), call) for layer, call in reads]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             read = forward(model, prepared, asked, tape.watch)
             logits = find_logits(read.outputs)
-            score, index = targets.score_target(target, read.outputs, logits)
+            score, index = score_target(target, read.outputs, logits)
         grids = [
             require_grid(model, each.layer, activations, prepared, channels_first)
             for each, activations, channels_first in zip(asked, read.activations, first, strict=True)
         ]
         names = [each.layer.name for each in asked]
         source = find_source(prepared, read.activations, grids, names, first)
-        classes = targets.class_logits(target, read.outputs, logits) if score.shape.rank == 2 else None
+        classes = class_logits(target, read.outputs, logits) if score.shape.rank == 2 else None
         pooled = None if classes is None else _pooled(method, read.activations, grids, classes)
         if pooled is not None:
-            every_class = _cam(check_gradient(read.activations[0], score, grids[0]), grids[0], pooled, classes)
+            every_class = _cam(
+                check_gradient(read.activations[0], score, grids[0]), grids[0], pooled, classes
+            )
             signed_maps = [tf.gather(every_class, index, axis=1, batch_dims=1)]
         elif is_formula(method):
             signed_maps = _signed_maps(tape, score, read.activations, grids, names, method)
         else:
-            target = targets.pin_choices(target, read.outputs, logits)
+            target = pin_choices(target, read.outputs, logits)
             stages = [
-                SceneContext(model, *each, prepared, source, target) for each in zip(asked, grids, strict=True)
+                SceneContext(model, *each, prepared, source, target)
+                for each in zip(asked, grids, strict=True)
             ]
             signed_maps = [
                 _explained(method, stage, ForwardPass([activations], read.outputs), score)
@@ -88,12 +109,12 @@ def _as_the_model_takes(images, specs):
     return keras.tree.map_structure(checked, specs, images)
 
 
-def require_grid(model, layer, activations, images, channels_first) -> maps.Grid:
-    grid = layers.activation_grid(activations, keras.tree.flatten(images), channels_first)
+def require_grid(model, layer, activations, images, channels_first) -> Grid:
+    grid = activation_grid(activations, keras.tree.flatten(images), channels_first)
     if grid is None and activations.shape.rank == 3:
         # The number of tokens may be lost with the batch's; a trial run, which has a batch, tells it.
-        trial = layers.trace_trial(model, inputs.specs_to_trace(model, images))
-        grids = {id(each.info.layer): each.grid for each in layers.maps_from_trial(model, trial)}
+        trial = trace_trial(model, specs_to_trace(model, images))
+        grids = {id(each.info.layer): each.grid for each in maps_from_trial(model, trial)}
         grid = grids.get(id(layer))
     if grid is None:
         raise ValueError(
@@ -116,7 +137,8 @@ def find_source(images, activations, grids, names, channels_first) -> SourceImag
         # Eagerly nothing tells the way, and there is one image.
         way = None if tf.executing_eagerly() else ancestors([each])
         lengths = [
-            maps.spatial_lengths(image, axes, first) if way is None or image.op in way else None for image in images
+            spatial_lengths(image, axes, first) if way is None or image.op in way else None
+            for image in images
         ]
         sources.append(next((place for place, found in enumerate(lengths) if found is not None), None))
     alike = all(len(grid.shape) == len(grids[0].shape) for grid in grids)
@@ -128,7 +150,7 @@ def find_source(images, activations, grids, names, channels_first) -> SourceImag
     if sources[0] is None:
         return None
     image, axes = images[sources[0]], len(grids[0].shape)
-    first = inputs.is_channels_first(image.shape, unknown=channels_first[0])
+    first = is_channels_first(image.shape, unknown=channels_first[0])
     return SourceImage(sources[0], image, first, image.shape.rank > axes + 1)
 
 
@@ -136,12 +158,12 @@ def source_lengths(images, source, axes, channels_first) -> tf.Tensor | None:
     """Return the last lengths of the image that a layer looks at, also before it was preprocessed."""
     if source is None:
         return None
-    return maps.spatial_lengths(keras.tree.flatten(images)[source.position], axes, channels_first)
+    return spatial_lengths(keras.tree.flatten(images)[source.position], axes, channels_first)
 
 
 def _pooled(method, activations, grids, logits) -> tf.Tensor | None:
     """Return the mean over the layer's places, if that is all of the layer that a dense head takes."""
-    if method not in (formulas.gradcam, formulas.hirescam) or len(grids) > 1 or tf.executing_eagerly():
+    if method not in (gradcam, hirescam) or len(grids) > 1 or tf.executing_eagerly():
         return None
     (activations,), (grid,) = activations, grids
     first = 2 if grid.channels_first else 1
@@ -156,7 +178,7 @@ def _cam(activations, grid, pooled, logits) -> tf.Tensor:
     classes, instead of one back for each. Source: Zhou et al., "Learning Deep Features for Discriminative
     Localization", CVPR 2016.
     """
-    on_grid = maps.to_grid(activations, grid)
+    on_grid = to_grid(activations, grid)
     count, *lengths, channels = tf.unstack(tf.shape(on_grid))
     places = tf.transpose(tf.reshape(on_grid, [count, -1, channels]), [1, 0, 2])
     # The way back is linear in what comes in at its end; the way back through that is the head without bias.
@@ -191,7 +213,7 @@ def _explained(method, stage, passed, score) -> tf.Tensor:
         passed = forward(stage.model, images, [stage.read])
         return tf.cast(one(stage._replace(images=images, column=number), passed), dtype)
 
-    dtype = targets.at_least_float32(passed.activations[0]).dtype
+    dtype = at_least_float32(passed.activations[0]).dtype
     if score.shape.rank == 1:
         return one(stage, passed)
     columns = tf.range(tf.shape(score)[1])
@@ -201,7 +223,7 @@ def _explained(method, stage, passed, score) -> tf.Tensor:
 
 def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Tensor]:
     """Return the map of each layer, `(N, *grid)`, or `(N, M, *grid)` for a score `(N, M)`."""
-    on_grid = [maps.to_grid(targets.at_least_float32(each), grid) for each, grid in zip(activations, grids, strict=True)]
+    on_grid = [to_grid(at_least_float32(each), grid) for each, grid in zip(activations, grids, strict=True)]
 
     def one(seed):
         if not takes_gradients(formula):
@@ -209,7 +231,7 @@ def _signed_maps(tape, score, activations, grids, names, formula) -> list[tf.Ten
         else:
             gradients = _gradients(tape, score, activations, seed, names)
             gradients = [
-                maps.to_grid(check_gradient(gradient, score, grid), grid)
+                to_grid(check_gradient(gradient, score, grid), grid)
                 for gradient, grid in zip(gradients, grids, strict=True)
             ]
             found = [formula(*pair) for pair in zip(on_grid, gradients, strict=True)]
@@ -235,7 +257,7 @@ def _gradients(tape, score, activations, seed, names) -> list[tf.Tensor]:
     if None in gradients:
         raise not_on_path_error(names[gradients.index(None)])
     if not any(each.dtype == tf.float16 for each in activations):
-        return [targets.at_least_float32(each) for each in gradients]
+        return [at_least_float32(each) for each in gradients]
     scaled = tape.gradient(score, activations, 1024 * seed)
     return [undo_scaling(*pair) for pair in zip(gradients, scaled, strict=True)]
 

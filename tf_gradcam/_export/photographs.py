@@ -3,8 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._images.draw import colorize
-from tf_gradcam._images.read import MAX_PIXELS
+from tf_gradcam._images import MAX_PIXELS, colorize
 
 LONGEST_SIDE = 1024  # of an overlay: more than a screen shows would only keep the server busy
 _ALPHA = 0.4  # the colours' weight, as `overlay` has it
@@ -14,7 +13,7 @@ _MOST_TAGS = 64
 _ORIENTATION = 0x112
 
 
-def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
+def decode_photograph(data: tf.Tensor, channels: int) -> tf.Tensor:
     """Return the pixels of a JPEG, PNG, GIF, BMP or WebP file, `(H, W, channels)` uint8.
 
     Of a GIF that moves it is the first frame. A BMP has 24 or 32 bits: TensorFlow takes a palette's numbers

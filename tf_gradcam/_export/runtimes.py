@@ -15,11 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._explain import frozen
-from tf_gradcam._explain.cam import Explanation, GradCAM
-from tf_gradcam._export import plain_graph as plain
-from tf_gradcam._model import default_layer as choice
-from tf_gradcam._model import layers
+from tf_gradcam._explain import Explanation, GradCAM, fold_variables
+from tf_gradcam._export.plain_graph import LARGE, rewrite
+from tf_gradcam._export.plain_operations import Refused
+from tf_gradcam._model import default_layer, layer_path, require_specs
 
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
 _NEEDS = {
@@ -29,8 +28,12 @@ _NEEDS = {
 }
 _OPSET = 18  # the newest that tf2onnx writes
 _MOST_APART = 1e-3  # more than the rounding that, at an early layer, moves the maximum of a pooling
+
+
 # What every format knows, and what an error may say for other reasons.
 _COMMON = {"Add", "Cast", "Concat", "Const", "Identity", "MatMul", "Max", "Mean", "Mul", "Pad", "Placeholder"}
+
+
 _COMMON |= {"Range", "Reshape", "Shape", "Slice", "Squeeze", "Sum", "Tile", "Transpose"}
 
 
@@ -79,9 +82,9 @@ def convert(
     takes, concrete = _trace(cam, target, size, interpolation)
     answers = sorted(concrete.structured_outputs)
     try:
-        definition = plain.rewrite(frozen.fold_variables(concrete, inline=True), takes, answers)
+        definition = rewrite(fold_variables(concrete, inline=True), takes, answers)
         graph = Graph(definition, takes, answers)
-    except plain.Refused as error:
+    except Refused as error:
         raise _lacking(cam, format, error.operation.type, error.operation.name) from None
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
         unfinished = pathlib.Path(folder) / path.name
@@ -199,7 +202,7 @@ def _without_weights(definition):
     for node in definition.node:
         tensor = node.attr["value"].tensor if node.op == "Const" else None
         shape = tf.TensorShape(None if tensor is None else tensor.tensor_shape)
-        if tensor is not None and shape.num_elements() > plain.LARGE:
+        if tensor is not None and shape.num_elements() > LARGE:
             weights[node.name] = tf.make_ndarray(tensor)
             node = tf.compat.v1.NodeDef(name=node.name, op="Placeholder")
             node.attr["dtype"].type = tensor.dtype
@@ -253,7 +256,7 @@ _RUN = {"litert": _run_litert, "onnx": _run_onnx, "openvino": _run_openvino}
 
 def _trace(cam, target, size, interpolation):
     """Return the names of what the file takes, and the function of that."""
-    specs = layers.require_specs(cam.model)
+    specs = require_specs(cam.model)
     flat = keras.tree.flatten(specs)
     if len(flat) == 1:
         flat = [tf.TensorSpec(flat[0].shape, flat[0].dtype, "images")]
@@ -356,7 +359,7 @@ def _advice(cam, kind, name) -> str:
         return "Choose a method without loops, as 'gradcam' or 'layercam', or format='tensorflow'."
     if "gradient" not in name:
         return "Choose another format, or format='tensorflow'."
-    last = choice.default_layer(cam.model).layer
+    last = default_layer(cam.model).layer
     if cam.layer is last:
         return "Choose a layer after it, a method without gradients, or format='tensorflow'."
-    return f"Choose a layer after it: layer={layers.layer_path(cam.model, last)!r} is the last with a map."
+    return f"Choose a layer after it: layer={layer_path(cam.model, last)!r} is the last with a map."

@@ -16,17 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import __version__
+from tf_gradcam import __version__, targets
 from tf_gradcam._checks import is_whole
-from tf_gradcam._explain.cam import GradCAM, Layers
-from tf_gradcam._explain.frozen import MOST_BYTES, weight_bytes
-from tf_gradcam._export import photographs as encoded
-from tf_gradcam._export.runtimes import SUFFIXES, named_outputs, convert
-from tf_gradcam._methods import scene
-from tf_gradcam._methods.registry import Method
-from tf_gradcam._model import layers
-from tf_gradcam._model.inputs import is_channels_first, with_open_sides
-from tf_gradcam._targets import targets
+from tf_gradcam._explain import MOST_BYTES, GradCAM, Layers, weight_bytes
+from tf_gradcam._export.photographs import decode_photograph, heatmap_png, overlay_png, resize, shrink
+from tf_gradcam._export.runtimes import SUFFIXES, convert, named_outputs
+from tf_gradcam._methods import Method, is_classless
+from tf_gradcam._model import is_channels_first, layer_path, require_specs, with_open_sides
 
 _TRACED = "`preprocess`, `target` and `method` must be TensorFlow's operations: a server can't call Python."
 _TRIED = 64  # pixels, where a model leaves it open
@@ -132,7 +128,7 @@ def export_gradcam(
         raise ValueError(f"{_TRACED} Received one that calls NumPy: {error!s:.200}") from error
     if explainer.is_frozen:
         _check_bytes(cam.model, len(endpoints))
-    serve = _padded(lambda *images: cam.model(*images)), [layers.require_specs(cam.model)]
+    serve = _padded(lambda *images: cam.model(*images)), [require_specs(cam.model)]
     endpoints = {"serve": serve, "serving_default": serve, **endpoints}
     # Keras's own archive: a tf.Module around a Keras 3 model loads in Python, but nowhere else.
     archive = keras.export.ExportArchive()
@@ -174,7 +170,7 @@ def _check_progress(method) -> None:
 
 def _try(cam, target, look) -> None:
     """Explain black images: what is wrong with a target shows before the server."""
-    specs = layers.require_specs(cam.model)
+    specs = require_specs(cam.model)
 
     def zeros(spec, count):
         sides = [length or _TRIED for length in spec.shape[1:]]
@@ -199,7 +195,7 @@ def _check_savedmodel_only(format, **options) -> None:
 
 def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, list]]:
     """Return the signatures that explain, by name: each a function, and the specs of what it takes."""
-    specs = layers.require_specs(cam.model)
+    specs = require_specs(cam.model)
     if cam.preprocess is not None:
         specs = keras.tree.map_structure(_raw, specs)
     if isinstance(specs, tf.TensorSpec):
@@ -219,7 +215,7 @@ def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, li
     # A unit that says yes or no has two classes.
     classes = max(2, scores[-1]) if "class" in answer else None
     _check_count(labels, classes)
-    any_class = classes is not None and target is None and not scene.is_classless(cam.method)
+    any_class = classes is not None and target is None and not is_classless(cam.method)
     _check_top_k(top_k, classes if any_class and scores.rank == 2 and scores[-1] > 1 else None)
     endpoints = {"gradcam": (explain_target, [specs])}
     if any_class:
@@ -228,7 +224,7 @@ def _endpoints(cam, target, labels, top_k, look) -> dict[str, tuple[Callable, li
     if top_k is not None:
         best = targets.TopClasses(top_k)
         endpoints["gradcam_top_k"] = _padded(lambda images: explain(images, best)), [specs]
-    photograph = _photograph(layers.require_specs(cam.model))
+    photograph = _photograph(require_specs(cam.model))
     if photograph is not None and answer["heatmap"].shape.rank == 3:
         data = tf.TensorSpec([None], tf.string, "image_bytes")
         endpoints["gradcam_bytes"] = _of_bytes(explain_target, *photograph), [data]
@@ -286,15 +282,15 @@ def _of_bytes(explain, size, channels, channels_first) -> Callable:
     """Return the function of encoded photographs, which answers pictures."""
 
     def read(data):
-        pixels = encoded.decode(data, channels)
-        fitted = tf.ensure_shape(encoded.resize(pixels, size), [*size, channels])
+        pixels = decode_photograph(data, channels)
+        fitted = tf.ensure_shape(resize(pixels, size), [*size, channels])
         # In a string, as these are of different sizes.
-        return fitted, tf.io.serialize_tensor(encoded.shrink(pixels))
+        return fitted, tf.io.serialize_tensor(shrink(pixels))
 
     def draw(picture_and_heatmap):
         picture, heatmap = picture_and_heatmap
         pixels = tf.io.parse_tensor(picture, tf.uint8)
-        return encoded.overlay_png(pixels, heatmap), encoded.heatmap_png(heatmap)
+        return overlay_png(pixels, heatmap), heatmap_png(heatmap)
 
     def explain_bytes(image_bytes):
         kinds = tf.TensorSpec([*size, channels], tf.uint8), tf.TensorSpec([], tf.string)
@@ -400,7 +396,7 @@ def _write_manifest(folder, cam, about) -> None:
     for weight in cam.model.weights:
         checksum.update(weight.numpy().tobytes())
     manifest = {
-        "layer": [None if each is None else layers.layer_path(cam.model, each) for each in explained],
+        "layer": [None if each is None else layer_path(cam.model, each) for each in explained],
         "call": cam.call,
         "fuse": cam.fuse,
         "method": _told(cam.method),

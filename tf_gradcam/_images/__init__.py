@@ -1,6 +1,16 @@
 """Photographs in, pictures out; TensorFlow is never imported."""
 
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, show
-from tf_gradcam._images.read import load_image
+from tf_gradcam._images.read import MAX_PIXELS, check_size, header_size, load_image, require
 
-__all__ = ["colorize", "load_image", "overlay", "overlay_concepts", "show"]
+__all__ = [
+    "MAX_PIXELS",
+    "check_size",
+    "colorize",
+    "header_size",
+    "load_image",
+    "overlay",
+    "overlay_concepts",
+    "require",
+    "show",
+]

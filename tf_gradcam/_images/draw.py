@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_gradcam._images.read import load_image, require, resize
+from tf_gradcam._images.read import load_image, require, resize_pixels
 
 _DRAWN = 1200  # pixels along the longer side in a figure: enough for print, light in a contact sheet
 
@@ -186,7 +186,7 @@ def _fit(heatmap, photograph) -> np.ndarray:
     values = np.asarray(getattr(heatmap, "heatmap", heatmap))
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
     # Averaging in float32 may end a hair beyond 1.
-    return np.clip(resize(_check_heatmap(values), photograph.shape[:2]), 0, 1)
+    return np.clip(resize_pixels(_check_heatmap(values), photograph.shape[:2]), 0, 1)
 
 
 def _blend(photograph, heatmap, alpha, colormap, fade) -> np.ndarray:
@@ -208,7 +208,7 @@ def _checked_alpha(alpha):
 
 def _shrink(photograph) -> np.ndarray:
     factor = min(1, _DRAWN / max(photograph.shape))
-    return resize(photograph, [max(1, round(side * factor)) for side in photograph.shape[:2]])
+    return resize_pixels(photograph, [max(1, round(side * factor)) for side in photograph.shape[:2]])
 
 
 def _list(value, rank) -> list:

@@ -13,6 +13,7 @@ import numpy as np
 MAX_PIXELS = 100_000_000  # height * width; more is refused before anything is decoded
 MAX_BYTES = 4 * MAX_PIXELS  # of a file
 
+
 # What OpenCV decodes. Pillow knows more: some of it, such as EPS, is a program rather than an image.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 
@@ -59,10 +60,10 @@ def load_image(source: Any, size: tuple[int, int] | None = None) -> np.ndarray:
         pixels = _from_pillow(source)
     else:
         pixels = _from_array(source)
-    return np.array(pixels) if size is None else resize(pixels, size)
+    return np.array(pixels) if size is None else resize_pixels(pixels, size)
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Squash or stretch to `(height, width)`: averages where an axis shrinks, bilinear where one grows.
 
     Args:

@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
-from tf_gradcam._methods import chunks as loops
+from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
 from tf_gradcam._methods.formulas import gradcam_plus_plus
-from tf_gradcam._methods.scene import is_formula, apply_method, takes_gradients
+from tf_gradcam._methods.protocol import apply_method, is_formula, takes_gradients
 
 _FLIPS = {"horizontal": -1, "vertical": -2}  # axes of a map
 
@@ -64,7 +64,7 @@ class smooth:
             found = apply_method(method, scene.at(self._noisy(scene.image, indices + 1)))
             return [_sum_of_copies(found, first)]
 
-        (added,) = loops.sum_chunks(self.samples - 1, loops.copies_per_pass(self.batch, scene.image), more, [first])
+        (added,) = sum_chunks(self.samples - 1, copies_per_pass(self.batch, scene.image), more, [first])
         return added / self.samples
 
     def _mean_powers(self, scene, by, several) -> list[tf.Tensor]:
@@ -78,7 +78,7 @@ class smooth:
             return [_sum_of_copies(gradients**power, by) for power in powers]
 
         zeros = [tf.zeros_like(by) for _ in powers]
-        sums = loops.sum_chunks(self.samples, loops.copies_per_pass(self.batch, scene.image), step, zeros)
+        sums = sum_chunks(self.samples, copies_per_pass(self.batch, scene.image), step, zeros)
         return [each / self.samples for each in sums]
 
     def _noisy(self, image, indices):

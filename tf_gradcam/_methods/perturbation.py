@@ -12,9 +12,9 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
-from tf_gradcam._methods import chunks as loops
-from tf_gradcam._model import maps
-from tf_gradcam._model.forward import non_affine_operations
+from tf_gradcam._heatmap import resize_map
+from tf_gradcam._methods.chunks import copies_per_pass, gather_chunks, sum_chunks
+from tf_gradcam._model import non_affine_operations
 
 Progress = Callable[[int, int], None]
 
@@ -61,8 +61,8 @@ class ablationcam:
             left = tf.reshape(left, [-1, tf.shape(taken)[1], *ones, activations.shape[-1]])
             return _by_image(scene.tail(_rows(activations * left, activations)), scene)
 
-        copies = loops.copies_per_pass(self.batch, activations)
-        scores = loops.gather_chunks(tf.shape(chosen)[1], copies, step, scene.score.dtype)
+        copies = copies_per_pass(self.batch, activations)
+        scores = gather_chunks(tf.shape(chosen)[1], copies, step, scene.score.dtype)
         return tf.transpose(scene.score - scores)
 
 
@@ -260,7 +260,7 @@ class rise:
             return explained, tf.reduce_sum(scores, axis=0), tf.reduce_sum(masks, axis=0)
 
         zeros = [tf.zeros_like(each) for each in (image[..., 0], scene.score, image[0, ..., 0])]
-        explained, score, kept = loops.sum_chunks(self.masks, loops.copies_per_pass(self.batch, image), step, zeros)
+        explained, score, kept = sum_chunks(self.masks, copies_per_pass(self.batch, image), step, zeros)
         if self.centred:
             explained -= score[:, None, None] / self.masks * kept
         return explained / (self.masks * self.probability)
@@ -275,7 +275,7 @@ class rise:
 
         def draw(indices):
             kept = tf.cast(tf.gather(draws, indices) < self.probability, image.dtype)
-            masks = tf.cast(maps.resize_map(kept, (self.cells + 1) * cell, "bilinear"), image.dtype)
+            masks = tf.cast(resize_map(kept, (self.cells + 1) * cell, "bilinear"), image.dtype)
             for axis in range(2):
                 places = tf.gather(shifts[:, axis, None], indices) + tf.range(size[axis])
                 masks = tf.gather(masks, places, axis=axis + 1, batch_dims=1)
@@ -307,7 +307,7 @@ def _mask_scores(scene, activations, method, samples=1, changed=None) -> tf.Tens
         _report(method.progress, indices, count, scores)
         return scores
 
-    scores = loops.gather_chunks(count, loops.copies_per_pass(method.batch, activations), step, scene.score.dtype)
+    scores = gather_chunks(count, copies_per_pass(method.batch, activations), step, scene.score.dtype)
     scores = tf.reshape(scores, [activations.shape[-1], samples, -1])
     return tf.transpose(tf.reduce_mean(scores, axis=1))
 
@@ -317,7 +317,7 @@ def _resized(channels, lengths):
     values = _rows(channels, channels[0])
     places = list(range(1, values.shape.rank))
     values -= tf.reduce_min(values, places, keepdims=True)  # A constant channel is then 0 without rounding.
-    values = tf.cast(maps.resize_map(values, lengths, "bilinear"), values.dtype)
+    values = tf.cast(resize_map(values, lengths, "bilinear"), values.dtype)
     values -= tf.reduce_min(values, places, keepdims=True)
     masks = tf.math.divide_no_nan(values, tf.reduce_max(values, places, keepdims=True))
     return tf.reshape(masks, tf.concat([tf.shape(channels)[:2], lengths], axis=0))

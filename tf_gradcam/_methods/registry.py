@@ -33,8 +33,8 @@ from tf_gradcam._methods.formulas import (
     layercam,
     xgradcam,
 )
+from tf_gradcam._methods.full_gradient import fullgrad
 from tf_gradcam._methods.image_gradients import (
-    fullgrad,
     gradient,
     gradient_x_input,
     guided_backprop,

@@ -1,57 +1,29 @@
 """What a method may ask for beyond activations and gradients: other images, other activations, and the way
 between image, layer and score."""
 
-import inspect
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from tf_gradcam._model import maps
-from tf_gradcam._model.forward import ForwardPass, LayerCall, ancestors, operations_between, find_logits, forward
-from tf_gradcam._targets import rows as target_rows
-from tf_gradcam._targets import targets
+from tf_gradcam._methods.protocol import Scene
+from tf_gradcam._model import (
+    ForwardPass,
+    Grid,
+    LayerCall,
+    ancestors,
+    find_logits,
+    forward,
+    from_grid,
+    operations_between,
+    to_grid,
+)
+from tf_gradcam._targets import class_logits, score_target, target_arrays, with_arrays
+from tf_gradcam._tensors import at_least_float32
 
 # What an error of the running graph is known by.
 ONE_MAP_PER_IMAGE = "one map for each image"
 PATCHES_COUNT = "patches that the score depends on"
-
-
-class Scene(NamedTuple):
-    """A batch of images as a method sees it: one layer's activations, one score, and how they change.
-
-    It belongs to the graph that it was made in, and so do its functions: in the body of a loop, look at the
-    scenes that `at` returns there.
-
-    Attributes:
-        image: `(N, *axes, C)` float: the input that the layer looks at, as the model takes it, but with its
-            channels last, and with one channel where it has none.
-        activations: `(N, *grid, K)` float: what the layer returns, on its grid.
-        score: `(N,)` float: the target's score.
-        index: `(N,)` int32, the class that is explained, or `None` where the target is no class.
-        logits: `(N, classes)` where the score is one of several logits; else `None`.
-        gradients: a tensor of this scene to its gradient by `activations`, `(N, *grid, K)`.
-        image_gradients: a tensor of this scene to its gradient by `image`, `(N, *axes, C)`.
-        at: other images `(R * N, *axes, C)`, R copies of the batch one after another, to their scene: with
-            the same target, and whatever this left to the model as it was chosen at first.
-        tail: other activations `(R * N, *grid, K)` to their score `(R * N,)`: the network run on from the
-            layer, with nothing computed that only the layer needed.
-        layer_output: the tensor that the layer returned, in the graph.
-        model_input: the tensor that the model was given, in the graph.
-    """
-
-    image: tf.Tensor
-    activations: tf.Tensor
-    score: tf.Tensor
-    index: tf.Tensor | None
-    logits: tf.Tensor | None
-    gradients: Callable[[tf.Tensor], tf.Tensor]
-    image_gradients: Callable[[tf.Tensor], tf.Tensor]
-    at: Callable[[tf.Tensor], "Scene"]
-    tail: Callable[[tf.Tensor], tf.Tensor]
-    layer_output: tf.Tensor
-    model_input: tf.Tensor
 
 
 class SourceImage(NamedTuple):
@@ -71,7 +43,7 @@ class SourceImage(NamedTuple):
 
     def shown(self, values):
         """Return values of the image's shape as float `(N, *axes, C)`."""
-        values = targets.at_least_float32(values)
+        values = at_least_float32(values)
         if not self.has_channels:
             return values[..., None]
         if not self.channels_first:
@@ -104,7 +76,7 @@ class SceneContext(NamedTuple):
 
     model: keras.Model
     read: LayerCall
-    grid: maps.Grid
+    grid: Grid
     images: Any
     source: SourceImage
     target: Any
@@ -123,11 +95,11 @@ def make_scene(stage: SceneContext, images: Any, passed: ForwardPass, target: An
     source, layer_output = stage.source, passed.activations[0]
     model_input = keras.tree.flatten(images)[source.position]
     logits = find_logits(passed.outputs)
-    score, index = targets.score_target(target, passed.outputs, logits)
+    score, index = score_target(target, passed.outputs, logits)
     if stage.column is not None:
         score, index = score[:, stage.column], None if index is None else index[:, stage.column]
 
-    activations = maps.to_grid(targets.at_least_float32(layer_output), stage.grid)
+    activations = to_grid(at_least_float32(layer_output), stage.grid)
     score = tf.cast(score, activations.dtype)  # one precision for all that a method computes
 
     def gradients(of):
@@ -136,7 +108,7 @@ def make_scene(stage: SceneContext, images: Any, passed: ForwardPass, target: An
             raise not_on_path_error(stage.read.layer.name)
         if gradient is None:
             return tf.zeros_like(activations)
-        return maps.to_grid(check_gradient(gradient, score, stage.grid), stage.grid)
+        return to_grid(check_gradient(gradient, score, stage.grid), stage.grid)
 
     def image_gradients(of):
         found = [_differentiate(of, each) for each in _real(model_input, score)]
@@ -166,9 +138,9 @@ def make_scene(stage: SceneContext, images: Any, passed: ForwardPass, target: An
         copies = tf.shape(values)[0] // tf.shape(layer_output)[0]
         others, other_target = _copied(images, target, copies)
         own = _tile(layer_output, copies)
-        values = maps.from_grid(tf.cast(values, layer_output.dtype), stage.grid, own)
+        values = from_grid(tf.cast(values, layer_output.dtype), stage.grid, own)
         outputs = forward(stage.model, others, [stage.read], replace=[values]).outputs
-        value, _ = targets.score_target(other_target, outputs, find_logits(outputs))
+        value, _ = score_target(other_target, outputs, find_logits(outputs))
         return tf.cast(value if stage.column is None else value[:, stage.column], activations.dtype)
 
     return Scene(
@@ -176,7 +148,7 @@ def make_scene(stage: SceneContext, images: Any, passed: ForwardPass, target: An
         activations,
         score,
         index,
-        targets.class_logits(target, passed.outputs, logits),
+        class_logits(target, passed.outputs, logits),
         gradients,
         image_gradients,
         at,
@@ -186,44 +158,14 @@ def make_scene(stage: SceneContext, images: Any, passed: ForwardPass, target: An
     )
 
 
-def is_formula(method: Any) -> bool:
-    """Whether `method` needs nothing but activations, or activations and gradients."""
-    return not hasattr(method, "explain")
-
-
-def takes_gradients(formula: Callable) -> bool:
-    """Whether `formula` takes gradients, and not activations alone."""
-    try:
-        parameters = inspect.signature(formula).parameters.values()
-    except ValueError:  # Some callables don't tell.
-        return True
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [each for each in parameters if each.kind in kinds and each.default is inspect.Parameter.empty]
-    return len(needed) != 1 or any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
-
-
-def is_classless(method: Any) -> bool:
-    """Whether the map of `method` is the same for every target."""
-    while callable(getattr(method, "method", None)) or hasattr(getattr(method, "method", None), "explain"):
-        method = method.method  # one made of another
-    return is_formula(method) and not takes_gradients(method)
-
-
-def apply_method(method: Any, scene: Scene) -> tf.Tensor:
-    """Return the map of `scene` by `method`, a formula or more."""
-    if not is_formula(method):
-        return method.explain(scene)
-    if not takes_gradients(method):
-        return method(scene.activations)
-    return method(scene.activations, scene.gradients(scene.score))
-
-
 def _real(image, score):
     """Return the tensors to differentiate by: the image, or what whole numbers are cast to."""
     if not image.dtype.is_integer:
         return [image]
     casts = [
-        each.outputs[0] for each in operations_between(image, score) if each.type == "Cast" and each.inputs[0] is image
+        each.outputs[0]
+        for each in operations_between(image, score)
+        if each.type == "Cast" and each.inputs[0] is image
     ]
     return [each for each in casts if each.dtype.is_floating]
 
@@ -244,8 +186,8 @@ def _is_looked_up(numbers, score):
 
 def _copied(images, target, copies):
     """Return images and target, each as so many copies of the batch one after another."""
-    numbers = [_tile(each, copies) for each in target_rows.target_arrays(target)]
-    target = target_rows.with_arrays(target, numbers) if numbers else target
+    numbers = [_tile(each, copies) for each in target_arrays(target)]
+    target = with_arrays(target, numbers) if numbers else target
     return keras.tree.map_structure(lambda image: _tile(image, copies), images), target
 
 
@@ -260,7 +202,7 @@ def _differentiate(of, by):
         return None
     outputs = [output for operation in operations_between(by, of) for output in operation.outputs]
     if not any(output.dtype == tf.float16 for output in [by, *outputs]):
-        return targets.at_least_float32(tf.convert_to_tensor(gradient))
+        return at_least_float32(tf.convert_to_tensor(gradient))
     (scaled,) = tf.gradients(1024 * of, [by])
     return undo_scaling(tf.convert_to_tensor(gradient), tf.convert_to_tensor(scaled))
 
@@ -270,16 +212,16 @@ def undo_scaling(gradient: tf.Tensor, scaled: tf.Tensor) -> tf.Tensor:
 
     Spread over many places a gradient vanishes in float16, and scaled up another overflows.
     """
-    scaled = targets.at_least_float32(scaled) / 1024
-    return tf.where(tf.math.is_finite(scaled), scaled, targets.at_least_float32(gradient))
+    scaled = at_least_float32(scaled) / 1024
+    return tf.where(tf.math.is_finite(scaled), scaled, at_least_float32(gradient))
 
 
-def check_gradient(gradient: tf.Tensor, score: tf.Tensor, grid: maps.Grid) -> tf.Tensor:
+def check_gradient(gradient: tf.Tensor, score: tf.Tensor, grid: Grid) -> tf.Tensor:
     """Return `gradient`, with a complaint in the graph for what only its values can tell."""
     rows, images = tf.shape(gradient)[0], tf.shape(score)[0]
     complaints = [tf.debugging.assert_equal(rows, images, ONE_MAP_PER_IMAGE)]
     if grid.extra:
-        counts = tf.reduce_any(maps.to_grid(gradient, grid) != 0)
+        counts = tf.reduce_any(to_grid(gradient, grid) != 0)
         complaints.append(tf.debugging.Assert(counts | tf.reduce_all(gradient == 0), [PATCHES_COUNT]))
     with tf.control_dependencies([each for each in complaints if each is not None]):
         return tf.identity(gradient)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number
 from tf_gradcam._methods.formulas import gradcam
-from tf_gradcam._model.forward import non_affine_operations, mean_poolings
+from tf_gradcam._model import mean_poolings, non_affine_operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,8 @@ def _resize_again(operation, gradient):
 
 # The gradient of a resize -> the name of its gradient, which TensorFlow lacks, or silently takes for 0.
 _RESIZES = {f"Resize{kind}Grad": f"TFGradCAM{kind}" for kind in ("Bicubic", "Bilinear", "NearestNeighbor")}
+
+
 for _name in _RESIZES.values():
     with contextlib.suppress(KeyError):  # After a reload of this module TensorFlow keeps the one it has.
         tf.RegisterGradient(_name)(_resize_again)

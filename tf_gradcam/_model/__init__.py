@@ -1,5 +1,83 @@
 """All that looks into a Keras model."""
 
-from tf_gradcam._model.layers import list_layers
+from tf_gradcam._model.default_layer import default_layer, resolve_layers
+from tf_gradcam._model.discovery import (
+    activation_grid,
+    ends_without_convolution,
+    final_activation,
+    list_layers,
+    maps_from_trial,
+    trace_trial,
+)
+from tf_gradcam._model.forward import ForwardPass, LayerCall, build_model, forward
+from tf_gradcam._model.graph import (
+    ancestors,
+    is_dense_head,
+    mean_poolings,
+    non_affine_operations,
+    operations_between,
+)
+from tf_gradcam._model.grid import Grid, from_grid, spatial_lengths, to_grid
+from tf_gradcam._model.inputs import as_batch, check_images, require_specs
+from tf_gradcam._model.layers import (
+    are_channels_first,
+    check_layer,
+    check_model,
+    is_built,
+    layer_path,
+    structure_key,
+    walk_layers,
+)
+from tf_gradcam._model.logits import find_logits, logits_need_graph
+from tf_gradcam._model.specs import (
+    count_call_arguments,
+    declared_specs,
+    functional_graph,
+    is_channels_first,
+    raw_image_specs,
+    specs_to_trace,
+    with_open_sides,
+)
 
-__all__ = ["list_layers"]
+__all__ = [
+    "ForwardPass",
+    "Grid",
+    "LayerCall",
+    "activation_grid",
+    "ancestors",
+    "are_channels_first",
+    "as_batch",
+    "build_model",
+    "check_images",
+    "check_layer",
+    "check_model",
+    "count_call_arguments",
+    "declared_specs",
+    "default_layer",
+    "ends_without_convolution",
+    "final_activation",
+    "find_logits",
+    "forward",
+    "from_grid",
+    "functional_graph",
+    "is_built",
+    "is_channels_first",
+    "is_dense_head",
+    "layer_path",
+    "list_layers",
+    "logits_need_graph",
+    "maps_from_trial",
+    "mean_poolings",
+    "non_affine_operations",
+    "operations_between",
+    "raw_image_specs",
+    "require_specs",
+    "resolve_layers",
+    "spatial_lengths",
+    "specs_to_trace",
+    "structure_key",
+    "to_grid",
+    "trace_trial",
+    "walk_layers",
+    "with_open_sides",
+]

@@ -6,8 +6,18 @@ from typing import Any
 
 import keras
 
-from tf_gradcam._model import inputs, layers
-from tf_gradcam._model.forward import LayerCall, ancestors, concatenated_parts
+from tf_gradcam._model.discovery import (
+    LayerMap,
+    maps_from_keras_graph,
+    maps_from_trial,
+    only_depended_on,
+    trace_trial,
+)
+from tf_gradcam._model.forward import LayerCall
+from tf_gradcam._model.graph import ancestors, concatenated_parts
+from tf_gradcam._model.inputs import require_specs
+from tf_gradcam._model.layers import check_layer, find_layer
+from tf_gradcam._model.specs import functional_graph, is_channels_first, with_trial_sides
 
 # What may stand between the last convolutions and the head. A pooled map is coarser than it need be, and one
 # that was permuted, reshaped or cropped doesn't lie on the image any more.
@@ -27,19 +37,21 @@ _PRODUCTS = (  # operations with weights in them; a call may hide one
 _MOST_TRIED = 32  # layers whose gradients are looked at, from the last
 
 
-def resolve_layers(model: keras.Model, layer: Any, call: int | None = None, images: Any = None) -> list[LayerCall]:
+def resolve_layers(
+    model: keras.Model, layer: Any, call: int | None = None, images: Any = None
+) -> list[LayerCall]:
     """Return what `layer` and `call` mean: a read for each layer, or that of the default one for `None`.
 
     Raises:
         TypeError: if `layer` is neither a string nor a layer nor a list of them nor `None`.
         ValueError: if `model` has no such layer, or several.
     """
-    layers.check_layer(layer, call)
+    check_layer(layer, call)
     if layer is None:
         default = default_layer(model, images)
         return [default] if call is None else _by_input(model, images, [default._replace(call=call)])
     several = layer if isinstance(layer, list | tuple) else [layer]
-    reads = [LayerCall(layers.find_layer(model, each), call) for each in several]
+    reads = [LayerCall(find_layer(model, each), call) for each in several]
     return reads if call is None else _by_input(model, images, reads)
 
 
@@ -48,10 +60,10 @@ def _by_input(model, images, reads) -> list[LayerCall]:
 
     Keras may run what looks at the second image first.
     """
-    specs = layers.require_specs(model, images)
+    specs = require_specs(model, images)
     if len(keras.tree.flatten(specs)) == 1:
         return reads
-    trial = layers.trace_trial(model, specs)
+    trial = trace_trial(model, specs)
     found = []
     for layer, call in reads:
         ways = [ancestors([run.output]) for run in trial.runs if run.layer is layer]
@@ -78,8 +90,8 @@ def default_layer(model: keras.Model, images: Any = None) -> LayerCall:
     Raises:
         ValueError: if no layer of `model` has one.
     """
-    specs = layers.require_specs(model, images)
-    candidates = _upright(layers.maps_from_keras_graph(model) or [], specs) if _has_one_vector(model) else []
+    specs = require_specs(model, images)
+    candidates = _upright(maps_from_keras_graph(model) or [], specs) if _has_one_vector(model) else []
     if not candidates or candidates[-1].info.calls > 1:
         candidates = _candidates(model, specs)
     if not candidates:
@@ -88,17 +100,17 @@ def default_layer(model: keras.Model, images: Any = None) -> LayerCall:
             "where no layer has one."
         )
     if candidates[-1].grid.extra:
-        candidates = layers.only_depended_on(model, specs, candidates[-_MOST_TRIED:]) or candidates
+        candidates = only_depended_on(model, specs, candidates[-_MOST_TRIED:]) or candidates
     last = candidates[-1]
     return LayerCall(last.info.layer, last.run if last.info.calls > 1 else None)
 
 
 def _has_one_vector(model) -> bool:
     """Whether the model's graph tells that it returns (N, classes), and nothing else."""
-    return inputs.functional_graph(model) is not None and [len(each.shape) for each in model.outputs] == [2]
+    return functional_graph(model) is not None and [len(each.shape) for each in model.outputs] == [2]
 
 
-def _upright(found, specs) -> list[layers.LayerMap]:
+def _upright(found, specs) -> list[LayerMap]:
     """Return the maps that can be the end of the convolutions, leaving out those that only look like one.
 
     What has an image's axes has about its proportions: the queries of a transformer, (tokens, heads), do not.
@@ -109,7 +121,7 @@ def _upright(found, specs) -> list[layers.LayerMap]:
     images = [spec.shape for spec in keras.tree.flatten(specs) if len(spec.shape) == 4]
     if not images or None in images[0][1:]:
         return found
-    height, width = images[0][2:] if inputs.is_channels_first(images[0]) else images[0][1:3]
+    height, width = images[0][2:] if is_channels_first(images[0]) else images[0][1:3]
     return [each for each in found if _fits(each.grid.shape, height / width)] or found
 
 
@@ -126,15 +138,15 @@ def _fits(grid, proportion) -> bool:
     return (height - 1) / (width + 1) / 1.5 <= proportion <= 1.5 * (height + 1) / max(width - 1, 0.5)
 
 
-def _candidates(model, specs) -> list[layers.LayerMap]:
+def _candidates(model, specs) -> list[LayerMap]:
     """Return the maps on the way to every output, in order of execution, the best one last."""
-    trial = layers.trace_trial(model, specs)
+    trial = trace_trial(model, specs)
     is_dense = any(len(output.shape) > 2 for output in trial.outputs)
     if is_dense and any(None in spec.shape[1:] for spec in keras.tree.flatten(specs)):
         with contextlib.suppress(Exception):  # It may not take the size of the trial; then no grid is known.
-            specs = keras.tree.map_structure(layers.with_trial_sides, specs)
-            trial = layers.trace_trial(model, specs)
-    found = _upright(layers.maps_from_trial(model, trial), specs)
+            specs = keras.tree.map_structure(with_trial_sides, specs)
+            trial = trace_trial(model, specs)
+    found = _upright(maps_from_trial(model, trial), specs)
     pieces = [piece for output in trial.outputs for piece in concatenated_parts(output)]
     ways = [ancestors([piece]) for piece in pieces]
     found = [each for each in found if all(each.output.op in way for way in ways)] or found

@@ -1,1 +1,28 @@
 """What is explained, and its way into the compiled function."""
+
+from tf_gradcam._targets.classes import class_logits
+from tf_gradcam._targets.outputs import find_output
+from tf_gradcam._targets.rows import (
+    check_range,
+    holds_callable,
+    refers_to_dead_callable,
+    target_arrays,
+    to_rows,
+    trace_key,
+    with_arrays,
+)
+from tf_gradcam._targets.scores import pin_choices, score_target
+
+__all__ = [
+    "check_range",
+    "class_logits",
+    "find_output",
+    "holds_callable",
+    "pin_choices",
+    "refers_to_dead_callable",
+    "score_target",
+    "target_arrays",
+    "to_rows",
+    "trace_key",
+    "with_arrays",
+]

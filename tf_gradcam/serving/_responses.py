@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam._images import draw as visualize
-from tf_gradcam._images import read as image
+from tf_gradcam._images import check_size, header_size, load_image, require
+from tf_gradcam._images import overlay as overlay_photograph
 
 MOST_VALUES = 2**24  # of one image's heatmap or activations: 4096 x 4096, or 512 x 512 x 64
-
 _FINISHED = ("heatmap", "heatmap_png_bytes")
 _ALONE = "output"  # REST leaves out the name of an output that is alone
+
 
 # By the number in `TensorProto.dtype`: the dtype, the field of its values, and what that keeps their bits in.
 _STRING, _BFLOAT16 = 7, 14
@@ -116,7 +116,7 @@ def heatmap(
     serving.heatmap({"activations": activations, "gradients": gradients}, (224, 224))
     ```
     """
-    image.check_size(size)
+    check_size(size)
     name, maps = _explanation(answers(response), index)
     maps = maps if maps.ndim == 3 else maps[None]
     _check_position("rank", rank, len(maps), "heatmaps for an image")
@@ -130,7 +130,7 @@ def heatmap(
             "Give it as `map`, if it is one."
         )
     if size is not None:
-        cv2 = image.require("cv2", "opencv-python")
+        cv2 = require("cv2", "opencv-python")
         values = cv2.resize(values, (int(size[1]), int(size[0])), interpolation=cv2.INTER_LINEAR)
     if not finished and values.max() > 0:
         values = values / values.max()
@@ -173,7 +173,7 @@ def overlay(
     """
     named = answers(response)
     values = heatmap(named, index=index, rank=rank)
-    return visualize.overlay(photograph, values, alpha=alpha, colormap=colormap, fade=fade)
+    return overlay_photograph(photograph, values, alpha=alpha, colormap=colormap, fade=fade)
 
 
 # REST
@@ -395,10 +395,10 @@ def _decoded(name, values) -> np.ndarray:
     if not isinstance(data, bytes):
         raise ValueError(f"`{name}` must be bytes, one PNG file for each image. Received: {data!r:.80}")
     try:
-        width, height = image.header_size(data)
+        width, height = header_size(data)
         if width * height > MOST_VALUES:  # fewer than of a photograph, and before anything is decoded
             raise ValueError(f"{width} x {height} pixels, more than {MOST_VALUES:,}")
-        pixels = image.load_image(data)
+        pixels = load_image(data)
     except ValueError as error:
         raise ValueError(f"`{name}` must hold the PNG file of a heatmap: {error}") from error
     if np.ptp(pixels, axis=-1).any():

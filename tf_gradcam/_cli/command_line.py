@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import glob
-import importlib
 import importlib.util
 import itertools
 import json
@@ -26,6 +25,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+from rich import text
 
 from tf_gradcam import __version__
 
@@ -351,8 +352,7 @@ def _serve_check(arguments) -> int:
     import tensorflow as tf
     from matplotlib import pyplot
 
-    from tf_gradcam import load_image, show
-    from tf_gradcam.serving import _responses as serving
+    from tf_gradcam import load_image, serving, show
 
     version = _newest(arguments.exported)
     photograph = load_image(arguments.photo)
@@ -429,7 +429,7 @@ def _heatmaps(name, answers) -> dict[str, Any]:
     """Return the heatmaps in the answers of a signature, each with its title."""
     import numpy as np
 
-    from tf_gradcam.serving import _responses as serving
+    from tf_gradcam import serving
 
     if not {"heatmap", "heatmap_png_bytes"} & answers.keys():
         return {}
@@ -441,13 +441,12 @@ def _heatmaps(name, answers) -> dict[str, Any]:
 def _layers(arguments) -> int:
     _import_tensorflow()
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._model import default_layer as choice
-    from tf_gradcam._model import layers
+    from tf_gradcam._model import default_layer, list_layers
 
     model = load_classifier(arguments.model).model
-    default = choice.default_layer(model).layer
+    default = default_layer(model).layer
     rows = []
-    for each in layers.list_layers(model):
+    for each in list_layers(model):
         notes = [f"runs {each.calls} times"] if each.calls > 1 else []
         notes += ["default"] if each.layer is default else []
         rows.append((each.path, type(each.layer).__name__, _shape(each.shape), ", ".join(notes)))
@@ -457,13 +456,13 @@ def _layers(arguments) -> int:
 
 def _methods(arguments) -> int:
     _import_tensorflow()
-    from tf_gradcam._methods import registry as methods
-    from tf_gradcam._methods import scene
+    from tf_gradcam import methods
+    from tf_gradcam._methods import is_classless
 
     rows = []
     for name, about in methods.METHODS.items():
         place = "image" if _is_at_image(about.method) else "layer"
-        place += f", {_EVERY_CLASS}" if scene.is_classless(about.method) else ""
+        place += f", {_EVERY_CLASS}" if is_classless(about.method) else ""
         rows.append((name, about.cost, "yes" if about.signed else "no", place, about.paper))
     _print_table(("method", "forward passes", "signed", "looks at", "paper"), rows)
     print(
@@ -510,7 +509,7 @@ def _percent(row) -> str:
 
 
 def _print_table(columns, rows) -> None:
-    from rich import box, console, table, text
+    from rich import box, console, table
 
     grid = table.Table(box=box.SIMPLE_HEAD)
     for name in columns:
@@ -647,8 +646,8 @@ def _explainer(arguments) -> Callable[..., list[list[_Answer]]]:
     _import_tensorflow()
     import numpy as np
 
+    from tf_gradcam import targets
     from tf_gradcam._cli.classifier import class_index, load_classifier
-    from tf_gradcam._targets import targets
 
     chosen = _chosen_methods(arguments)
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
@@ -684,8 +683,8 @@ def _explainer(arguments) -> Callable[..., list[list[_Answer]]]:
 
 def _chosen_methods(arguments) -> dict[str, Any]:
     """Return the methods that are asked for, by name, with the channels that they are allowed."""
-    from tf_gradcam._methods import registry as methods
-    from tf_gradcam._methods import scene
+    from tf_gradcam import methods
+    from tf_gradcam._methods import is_classless
 
     chosen = {name: methods.get(name) for name in arguments.method}
     names = ", ".join(chosen)
@@ -694,7 +693,7 @@ def _chosen_methods(arguments) -> dict[str, Any]:
             f"`--top` must be 1 with several methods. Received: {arguments.top} and {names}. Compare the "
             "methods class by class: --target N"
         )
-    if (arguments.top > 1 or arguments.target is not None) and all(map(scene.is_classless, chosen.values())):
+    if (arguments.top > 1 or arguments.target is not None) and all(map(is_classless, chosen.values())):
         raise ValueError(
             "`--target` and `--top` need a method that explains a class. "
             f"Received: {names}, with the same map for every class. Leave them out."
@@ -711,8 +710,8 @@ def _chosen_methods(arguments) -> dict[str, Any]:
 def _ways(model, chosen, arguments) -> list[_Way]:
     """Return the way of each method: those at the image need no layer where others are given one."""
     from tf_gradcam import GradCAM
-    from tf_gradcam._methods import scene
-    from tf_gradcam._model import layers
+    from tf_gradcam._methods import is_classless
+    from tf_gradcam._model import layer_path
 
     asked = {"layer": _asked_layer(arguments), "call": arguments.call, "fuse": arguments.fuse}
     only_at_image = all(map(_is_at_image, chosen.values()))
@@ -720,8 +719,8 @@ def _ways(model, chosen, arguments) -> list[_Way]:
     for name, method in chosen.items():
         cam = GradCAM(model, method=method, **({} if _is_at_image(method) and not only_at_image else asked))
         explained = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
-        path = "image" if cam.layer is None else ", ".join(layers.layer_path(model, each) for each in explained)
-        ways.append(_Way(name, cam, path, scene.is_classless(method), _is_slow(method)))
+        path = "image" if cam.layer is None else ", ".join(layer_path(model, each) for each in explained)
+        ways.append(_Way(name, cam, path, is_classless(method), _is_slow(method)))
     return ways
 
 
@@ -816,13 +815,11 @@ def _compiled(cam, *args, **kwargs):
 
 def _output(model, outputs, name):
     """Return the output of that name or position; of a model with one output, that."""
-    from tf_gradcam._targets import rows as target_rows
-    from tf_gradcam._targets import targets
+    from tf_gradcam import targets
+    from tf_gradcam._targets import find_output, to_rows
 
     goal = targets.Output(0 if name is None else name)
-    return targets.find_output(
-        target_rows.to_rows(goal, 1, getattr(model, "output_names", None)).name, outputs
-    )
+    return find_output(to_rows(goal, 1, getattr(model, "output_names", None)).name, outputs)
 
 
 def _scores(output, has_class):
@@ -903,9 +900,9 @@ def _load(photo):
 
 def _model_input(image, model):
     """Return a photograph as `model` takes it, but for preprocessing: float32 `(1, h, w, C)` in 0..255."""
-    from tf_gradcam._model import layers
+    from tf_gradcam._model import require_specs
 
-    return _fitted(image, layers.require_specs(model))
+    return _fitted(image, require_specs(model))
 
 
 def _fitted(image, spec):
@@ -913,10 +910,10 @@ def _fitted(image, spec):
     import cv2
 
     from tf_gradcam import load_image
-    from tf_gradcam._model import inputs
+    from tf_gradcam._model import is_channels_first
 
     shape = tuple(getattr(spec, "shape", ()))
-    channels_first = inputs.is_channels_first(shape)
+    channels_first = is_channels_first(shape)
     if channels_first:
         shape = (shape[0], *shape[2:], shape[1])
     if len(shape) != 4 or shape[-1] not in (None, 1, 3):
@@ -1058,9 +1055,9 @@ def _panels(answers, arguments) -> list[tuple[Any, str]]:
     found = [_found(answer.row) for answer in answers if answer.row["score"] is not None]
     panels = [(image, "\n".join(textwrap.wrap(found[0] if found else _EVERY_CLASS, 32, max_lines=2)))]
     for answer in answers:
-        overlay = _pictures(answer._replace(image=image), arguments)["overlay"]
+        picture = _pictures(answer._replace(image=image), arguments)["overlay"]
         about = "" if not found or answer.row["score"] is not None else f", {_EVERY_CLASS}"
-        panels.append((overlay, answer.row["method"] + about))
+        panels.append((picture, answer.row["method"] + about))
     return panels
 
 

@@ -1,0 +1,99 @@
+"""Targets of a segmentation: a region of pixels."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tf_gradcam._targets.outputs import (
+    both_sides,
+    given_or_best,
+    only_logits,
+    only_output,
+    with_class_index,
+    wrong_outputs_error,
+)
+from tf_gradcam._tensors import at_least_float32
+
+
+class Region(NamedTuple):
+    """A class of a segmentation `(N, *grid, classes)`: its logit, summed over a region of pixels.
+
+    The region is a mask or, without one, the pixels where the class is predicted; where it is predicted
+    nowhere, the score is 0 and the heatmap blank. One channel `(N, *grid, 1)` has two classes if it ends in a
+    sigmoid, as in `Binary`; if not it has none, and needs a mask, over which its values are summed.
+
+    Source: Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class
+    Activation Mapping", AAAI 2020 (Seg-Grad-CAM).
+
+    Attributes:
+        index: class, an int or one per image `(N,)`; by default the one that is predicted most often, in the
+            mask if there is one; of a sigmoid's two sides 1, if it is predicted at all.
+        mask: `(*grid)` or one per image `(N, *grid)`, on the grid of the outputs: bool, or weights >= 0.
+    """
+
+    index: Any = None
+    mask: Any = None
+
+    def score(self, outputs, logits):
+        outputs, logits = only_output(outputs), only_logits(logits)
+        if not logits.shape.rank or logits.shape.rank < 3:
+            raise wrong_outputs_error("Region", "(N, *grid, classes)", logits, "Give a class instead.")
+        weights = None if self.mask is None else _weights(self.mask, logits)
+        if logits.shape[-1] == 1 and logits is outputs:
+            if weights is None:
+                advice = "Give Binary for yes or no, Region(mask=mask), or a callable outputs -> (N,)."
+                raise wrong_outputs_error(
+                    "None or a class", "several channels, or a sigmoid's", logits, advice
+                )
+            return _sum(_pixels(logits)[..., 0], weights), None
+        sides = _pixels(both_sides(logits))
+        predicted = tf.argmax(sides, axis=-1, output_type=tf.int32)
+        classes = tf.shape(sides)[-1]
+        counts = tf.math.bincount(predicted, weights, minlength=classes, maxlength=classes, axis=-1)
+        if logits.shape[-1] == 1:  # Side 0 is the background, however large.
+            counts *= tf.constant([0, 1], counts.dtype)
+        index = given_or_best(self.index, counts)
+        values = tf.gather(sides, index[:, None], axis=2, batch_dims=1)[..., 0]
+        return _sum(values, predicted == index[:, None] if weights is None else weights), index
+
+    def fixed(self, outputs, logits):
+        index = with_class_index(self, outputs, logits).index
+        if self.mask is not None:
+            grid = tf.shape(only_logits(logits))[:-1]
+            return Region(index, tf.broadcast_to(self.mask, grid))
+        predicted = tf.argmax(both_sides(only_logits(logits)), axis=-1, output_type=tf.int32)
+        mask = predicted == tf.reshape(index, [-1] + [1] * (predicted.shape.rank - 1))
+        return Region(index, tf.cast(mask, tf.float32))
+
+
+def _pixels(values):
+    """Return `(N, *grid, classes)` as `(N, pixels, classes)`."""
+    shape = tf.shape(values)
+    return tf.reshape(at_least_float32(values), [shape[0], -1, shape[-1]])
+
+
+def _weights(mask, outputs):
+    """Return `mask` with one weight for each pixel of `outputs` `(N, *grid, classes)`: `(N, pixels)`."""
+    check_mask(mask, outputs)
+    shape = tf.shape(outputs)[:-1]
+    mask = mask if len(mask.shape) == outputs.shape.rank - 1 else mask[None]
+    if not outputs.shape[1:-1].is_fully_defined():  # else `check_range` has seen to it
+        message = "`target` must have a mask of the grid of the model's outputs."
+        tf.debugging.assert_equal(tf.shape(mask)[1:], shape[1:], message)
+    return tf.reshape(tf.broadcast_to(mask, shape), [shape[0], -1])
+
+
+def check_mask(mask, outputs, count=None) -> None:
+    grid = tf.TensorShape(outputs.shape)[1:-1]
+    batch, shape = mask.shape[: -grid.rank], mask.shape[-grid.rank :]
+    if len(batch) > 1 or not grid.is_compatible_with(shape) or (count and len(batch) and batch[0] != count):
+        raise ValueError(
+            f"`target` must have a mask of the grid of the model's outputs, {tuple(grid)}, or one for each "
+            f"image. Received: mask of shape {tuple(mask.shape)}. Resize it to that grid."
+        )
+
+
+def _sum(values, weights):
+    """Return the weighted sums of `values` `(N, pixels)`, which may be infinite where there is no weight."""
+    weights = tf.cast(weights, values.dtype)
+    return tf.reduce_sum(tf.where(weights > 0, weights * values, tf.zeros_like(values)), axis=1)
