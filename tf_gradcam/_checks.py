@@ -1,7 +1,12 @@
-"""Checks of the parameters of methods, which are made before any model is at hand."""
+"""Checks of arguments, and the words of their errors: numbers, ranges, "did you mean", one line of text.
 
+Every package calls it. It imports nothing but the standard library.
+"""
+
+import difflib
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -33,3 +38,27 @@ def check_seed(method: Any) -> None:
 
 def is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
+    """Return `"Did you mean 'a' or 'b'?"` with the known names most like `name`, or `""` if none is.
+
+    Upper and lower case, hyphens and underscores count as the same.
+    """
+    by_plain_name = {_plain(each): each for each in known}
+    near = difflib.get_close_matches(_plain(name), by_plain_name, most)
+    return f"Did you mean {' or '.join(repr(by_plain_name[each]) for each in near)}?" if near else ""
+
+
+def _plain(name):
+    return name.casefold().replace("-", "_")
+
+
+def printable(text: Any) -> str:
+    """Return text with escapes in place of what would move a terminal's cursor or can't be encoded."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def one_line(text: Any) -> str:
+    """Return text in one printable line, with single spaces."""
+    return printable(" ".join(str(text).split()))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_gradcam._images.read import load_image, require, resize_pixels
+from tf_gradcam._images.read import load_image, require, resize_pixels, size_within
 
 _DRAWN = 1200  # pixels along the longer side in a figure: enough for print, light in a contact sheet
 
@@ -207,8 +207,7 @@ def _checked_alpha(alpha):
 
 
 def _shrink(photograph) -> np.ndarray:
-    factor = min(1, _DRAWN / max(photograph.shape))
-    return resize_pixels(photograph, [max(1, round(side * factor)) for side in photograph.shape[:2]])
+    return resize_pixels(photograph, size_within(photograph.shape[:2], _DRAWN))
 
 
 def _list(value, rank) -> list:

@@ -6,6 +6,7 @@ import os
 import pathlib
 import stat
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,13 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     shrunk = min(width, pixels.shape[1]), min(height, pixels.shape[0])
     pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def size_within(size: Sequence[int], longest: int) -> tuple[int, int]:
+    """Return `(height, width)` shrunk in proportion until no side is longer than `longest` pixels."""
+    factor = min(1, longest / max(size))
+    height, width = (max(1, round(side * factor)) for side in size)
+    return height, width
 
 
 def require(module: str, package: str):
