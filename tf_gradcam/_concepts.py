@@ -10,11 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam._explain import apply_preprocess, cast_to_specs, find_source, require_grid, source_lengths
+from tf_gradcam._explain import (
+    apply_preprocess,
+    cast_to_specs,
+    find_source,
+    source_lengths,
+    tapped_layer,
+)
 from tf_gradcam._heatmap import parse_size, resize_map
 from tf_gradcam._model import (
     LayerCall,
-    are_channels_first,
     as_batch,
     build_model,
     check_images,
@@ -27,7 +32,6 @@ from tf_gradcam._model import (
     is_built,
     resolve_layers,
     specs_to_trace,
-    to_grid,
 )
 from tf_gradcam._tensors import at_least_float32
 
@@ -107,11 +111,12 @@ def deep_feature_factorization(
     if not is_built(model):
         build_model(model, images)
     (read,) = resolve_layers(model, layer, call, images)
-    (first,) = are_channels_first(model, [read.layer])
-    grid, source, activations = _look(model, read, images, first)
+    grid, source, activations = _look(model, read, images)
     shares, features, error = _factorize(decomposition, activations, concepts)
     signed_maps = shares.T.reshape(concepts, *activations.shape[:-1]).swapaxes(0, 1)
-    sides = source_lengths(raw, source, len(grid.shape), first) if isinstance(size, str) else size
+    sides = (
+        source_lengths(raw, source, len(grid.shape), read.channels_first) if isinstance(size, str) else size
+    )
     heatmaps = signed_maps
     if sides is not None:
         flat = tf.constant(signed_maps.reshape(-1, *signed_maps.shape[2:]))
@@ -131,16 +136,15 @@ def _import(module):
         ) from error
 
 
-def _look(model, read, images, channels_first):
+def _look(model, read, images):
     """Return the layer's grid, the image that it looks at, and its activations on the grid."""
     found = []
 
     def look(images):
         (activations,), _ = forward(model, images, [read])
-        grid = require_grid(model, read.layer, activations, images, channels_first)
-        source = find_source(images, [activations], [grid], [read.layer.name], [channels_first])
-        found.extend([grid, source])
-        return to_grid(at_least_float32(activations), grid)
+        tapped = tapped_layer(model, images, read, activations)
+        found.extend([tapped.grid, find_source(images, [tapped])])
+        return tapped.on_grid()
 
     activations = _run(look, images).numpy()
     return *found, activations

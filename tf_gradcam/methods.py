@@ -1,14 +1,16 @@
-"""All methods by name: what turns a layer's activations, gradients and scores into a map.
+"""Methods: what turns a layer's activations, gradients and scores into a signed map.
 
 A method is
 
 * a formula `(activations, gradients) -> map`: `(N, *grid, K)` twice to a signed map `(N, *grid)`;
 * a formula `(activations) -> map`, the same for every class; or
-* an object with a method `explain(scene) -> map`, for whatever needs more (see `tf_gradcam.scene.Scene`).
-  Ours are frozen dataclasses, whose fields are their parameters: `methods.scorecam(channels=64)`.
+* an object with a method `explain(scene) -> map`, for whatever needs more (see `Scene`).
+  Those of this library are frozen dataclasses, with their parameters as fields:
+  `methods.scorecam(channels=64)`.
 
-A map is positive where the image speaks for the target and negative where it speaks against it; those that
-know no sign are never negative. ReLU, resizing and scaling come later and are the same for every method.
+A map is positive where the image speaks for the target, and negative where it speaks against it. Some methods
+know no sign: their maps are never negative. ReLU, resizing and scaling come later, and are the same for every
+method.
 `docs/methods.md` says which to take.
 """
 
@@ -44,11 +46,13 @@ from tf_gradcam._methods.registry import (
     sscam,
     xgradcam,
 )
+from tf_gradcam._methods.scene import Scene
 
 __all__ = [
     "METHODS",
     "About",
     "Method",
+    "Scene",
     "ablationcam",
     "augment",
     "cam",

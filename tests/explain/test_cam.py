@@ -17,7 +17,7 @@ from conftest import CLASSES, SIDE, Subclassed, build, chain, head, parts
 from oracle import Oracle
 
 from tf_gradcam import GradCAM, build_submodel, make_gradcam_heatmap, methods, pretrained, targets
-from tf_gradcam._explain.cam import _SHARED
+from tf_gradcam._explain.shared import _EXPLAINERS
 from tf_gradcam._model.forward import LayerCall, forward
 from tf_gradcam._model.layers import find_layer, walk_layers
 
@@ -613,7 +613,7 @@ def test_callables_and_methods_made_on_the_spot_do_not_pile_up(functional, image
     for _ in range(100):
         with pytest.raises(ValueError, match="`method` must return a map"):
             small(method=lambda activations, gradients: activations)
-    assert len(_SHARED[functional]) == 64
+    assert len(_EXPLAINERS[functional]) == 64
 
 
 def test_photographs_of_many_sizes_are_one_trace(functional):
@@ -659,7 +659,7 @@ def test_a_gradcam_notices_that_its_model_changed(images):
 
 def is_compiled(model):
     """Whether what `make_gradcam_heatmap` keeps for a model has a trace."""
-    return any(any(each._traces.values()) for each in _SHARED[model].values())
+    return any(any(each._traces.values()) for each in _EXPLAINERS[model].values())
 
 
 @pytest.mark.parametrize("target", [None, 3, [4, 0, 2], targets.Classes([1, 3]), targets.Contrast()], ids=str)

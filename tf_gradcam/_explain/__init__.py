@@ -1,14 +1,11 @@
 """Explain images: the doors `GradCAM` and `make_gradcam_heatmap`, and the engine behind them."""
 
-from tf_gradcam._explain.cam import Explanation, GradCAM, Layers, make_gradcam_heatmap
+from tf_gradcam._explain.cam import GradCAM, make_gradcam_heatmap
+from tf_gradcam._explain.explainer import Layers
+from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import MOST_BYTES, fold_variables, weight_bytes
-from tf_gradcam._explain.signed_maps import (
-    apply_preprocess,
-    cast_to_specs,
-    find_source,
-    require_grid,
-    source_lengths,
-)
+from tf_gradcam._explain.preprocess import apply_preprocess, cast_to_specs
+from tf_gradcam._explain.tapped import find_source, source_lengths, tapped_layer
 
 __all__ = [
     "MOST_BYTES",
@@ -20,7 +17,7 @@ __all__ = [
     "find_source",
     "fold_variables",
     "make_gradcam_heatmap",
-    "require_grid",
     "source_lengths",
+    "tapped_layer",
     "weight_bytes",
 ]

@@ -1,76 +1,18 @@
-"""The explainer: images to heatmaps, in one compiled function."""
+"""The two doors: `GradCAM`, a reusable explainer, and `make_gradcam_heatmap`, one call for one heatmap."""
 
 import copy
 import warnings
-import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import methods, targets
-from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
-from tf_gradcam._explain.signed_maps import apply_preprocess, cast_to_specs, signed_maps_function
-from tf_gradcam._heatmap import FUSIONS, INTERPOLATIONS, fuse_heatmaps, parse_size, to_heatmap
-from tf_gradcam._methods import ONE_MAP_PER_IMAGE, PATCHES_COUNT, Method, is_classless, is_formula
-from tf_gradcam._model import (
-    as_batch,
-    build_model,
-    check_images,
-    check_layer,
-    check_model,
-    count_call_arguments,
-    declared_specs,
-    default_layer,
-    ends_without_convolution,
-    final_activation,
-    functional_graph,
-    is_built,
-    layer_path,
-    raw_image_specs,
-    resolve_layers,
-    specs_to_trace,
-    structure_key,
-)
-from tf_gradcam._targets import (
-    check_range,
-    holds_callable,
-    refers_to_dead_callable,
-    target_arrays,
-    to_rows,
-    trace_key,
-    with_arrays,
-)
-
-Layers = str | keras.Operation | Sequence[str | keras.Operation] | None
-
-
-class Explanation(NamedTuple):
-    """What a `GradCAM` answers: tensors, on the model's device.
-
-    `(h, w)` stands for the layer's grid, `(H, W)` for the heatmap's size: one length for a signal, three for
-    a volume or video. Where several scores are explained for each image, as `targets.Classes` asks for, each
-    of the first four has an axis for them after the batch.
-
-    Attributes:
-        heatmap: `(N, H, W)` float32 in `[0, 1]`: ReLU of the map, resized, divided by its maximum; for
-            several layers their heatmaps in one.
-        map: `(N, h, w)` float32 (float64 where the model is), signed and unscaled, on the layer's own grid,
-            or on the image where the method explains at the image; for several layers a tuple of them.
-        score: `(N,)`, the score that was explained; for a class, its logit.
-        target: `(N,)` int32, the class that was explained, or `None` where the target is no class.
-        outputs: what the model returned.
-        heatmaps: a tuple with the heatmap of each layer.
-    """
-
-    heatmap: tf.Tensor
-    map: tf.Tensor | tuple[tf.Tensor, ...]
-    score: tf.Tensor
-    target: tf.Tensor | None
-    outputs: Any
-    heatmaps: tuple[tf.Tensor, ...]
+from tf_gradcam._explain.explainer import Explainer, Layers
+from tf_gradcam._explain.explanation import Explanation
+from tf_gradcam._explain.shared import shared_explainer
+from tf_gradcam._methods import Method, method_name
 
 
 class GradCAM:
@@ -125,11 +67,19 @@ class GradCAM:
         preprocess: Callable[[Any], Any] | None = None,
     ):
         self.model = model
-        self._explainer = _Explainer(model, layer, call, method, fuse, preprocess)
+        self._explainer = Explainer(model, layer, call, method, fuse, preprocess)
         self.call = call
         self.method = self._explainer.method
         self.fuse = fuse
         self.preprocess = preprocess
+
+    def __repr__(self) -> str:
+        """Return model, layer, method and whether it is frozen, in one line."""
+        model, layer = self.model, self.layer
+        names = [each.name for each in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
+        frozen = ", frozen" if self.is_frozen else ""
+        method = method_name(self.method)
+        return f"GradCAM(model={model.name!r}, layer={names!r}, method={method!r}{frozen})"
 
     @property
     def layer(self) -> keras.Operation | tuple[keras.Operation, ...] | None:
@@ -220,356 +170,6 @@ class GradCAM:
         return self._explainer.explain("images", images, target, size, interpolation)
 
 
-class _Question(NamedTuple):
-    """What is asked about images.
-
-    Attributes:
-        specs: of what the images are cast to, in the structure that the model takes.
-        target: as `target_rows.per_image` returns it, or `None`.
-        size: as `maps.checked_size` returns it.
-        interpolation: a method of `tf.image.resize`.
-    """
-
-    specs: Any
-    target: Any
-    size: Any
-    interpolation: str
-
-    def numbers(self) -> list:
-        return [] if self.target is None else target_arrays(self.target)
-
-    def lengths(self) -> list[np.ndarray]:
-        return [] if self.size is None or isinstance(self.size, str) else [self.size]
-
-    def holds_callable(self) -> bool:
-        return self.target is not None and holds_callable(self.target)
-
-    def key(self, tensors) -> tuple:
-        """Return what a trace is for: all of the question but the numbers in it, and the images' dtypes."""
-        one = isinstance(self.specs, tf.TensorSpec)
-        shapes = self.specs if one else repr(self.specs)
-        images = tensors[:1] if one else tensors[: len(keras.tree.flatten(self.specs))]
-        dtypes = tuple(each.dtype for each in images)
-        kind = None if self.target is None else trace_key(self.target)
-        size = self.size if isinstance(self.size, str) else np.shape(self.size)
-        return shapes, dtypes, kind, size, self.interpolation
-
-
-class _Explainer:
-    """What both doors share. It keeps neither the model nor the layers alive."""
-
-    def __init__(self, model, layer, call, method, fuse, preprocess=None):
-        check_model(model)
-        check_layer(layer, call)
-        if preprocess is not None and not callable(preprocess):
-            raise TypeError(f"`preprocess` must be a callable. Received: preprocess={preprocess!r}")
-        self._model = weakref.ref(model)
-        self._several = isinstance(layer, list | tuple)
-        self._requested = [_weak(each) for each in layer] if self._several else _weak(layer)
-        self._call = call
-        self.method = methods.get(method)
-        self._at_image = getattr(self.method, "at_image", False)
-        if self._at_image and layer is not None:
-            raise ValueError(
-                f"`layer` must be None for a method that explains at the image itself. "
-                f"Received: layer={layer!r} and method={method if isinstance(method, str) else _name(method)}"
-            )
-        self._fuse = _checked_fuse(fuse, layer)
-        self._preprocess = preprocess
-        self._takes_several = count_call_arguments(model) > 1
-        self._parts = None
-        self._weights = None  # those that are frozen into its traces
-        if is_built(model) and declared_specs(model) is not None:
-            self._compile()
-
-    @property
-    def layer(self):
-        if self._parts is None or self._at_image:
-            return None
-        found = tuple(layer() for layer, _ in self._reads)
-        return found if self._several else found[0]
-
-    @property
-    def is_frozen(self):
-        return self._weights is not None
-
-    def frozen(self):
-        """Return an explainer with traces of its own, which hold the model's weights of now."""
-        if self._parts is None:
-            raise ValueError("`model` must be built to be frozen. Explain an image first, or call it on one.")
-        frozen = copy.copy(self)
-        frozen._traces = {}
-        frozen._weights = WeightSnapshot(self._model())
-        return frozen
-
-    def _compile(self, images=None):
-        model = self._model()
-        asked = [_strong(each) for each in self._requested] if self._several else _strong(self._requested)
-        reads = resolve_layers(model, asked, self._call, images)
-        if self._at_image:  # Any run of the layer tells which image is meant.
-            reads = [read._replace(call=read.call or 0) for read in reads]
-        self._reads = [(weakref.ref(read.layer), read.call) for read in reads]
-        self._explain_map = signed_maps_function(model, self._reads, self.method, self._preprocess)
-        self._compiled_map = tf.function(self._explain_map, autograph=False)
-        # Made once, as it takes its time.
-        self._specs = declared_specs(model)
-        self._has_graph = functional_graph(model) is not None
-        self._names = getattr(functional_graph(model), "output_names", None)
-        self._traces = {}
-        self._parts = structure_key(model)  # last, as it tells other threads that all the rest is there
-
-    def explain(self, name, images, target, size, interpolation, first_eagerly: bool = False) -> Explanation:
-        if not _is_no_class(target) and is_classless(self.method):
-            raise ValueError(
-                f"`target` must be None for a method whose map is the same for every class. Received: "
-                f"target={target!r:.80}"
-            )
-        if interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"`interpolation` must be one of {INTERPOLATIONS}. Received: interpolation={interpolation!r}"
-            )
-        size = parse_size(size)
-        if self._weights is not None:
-            self._weights.check()
-        images = self._batch(name, images)
-        flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
-        if target is not None:
-            target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._names)
-        question = _Question(self._specs_to_trace(images), target, size, interpolation)
-        check_images(name, images, question.specs)
-        tensors = [*flat, *question.numbers(), *question.lengths()]
-        if first_eagerly and not self._traces:
-            self._keep(question.key(tensors), None)  # The next one is compiled.
-            explanation = self._eagerly(question, tensors)
-            if explanation is not None:
-                return explanation
-        return self._compiled(question, tensors, images)
-
-    def _batch(self, name, images):
-        """Return `images` as tensors; the first ones build the model, and a Sequential one may have grown."""
-        known = self._specs if self._parts is not None else declared_specs(self._model())
-        images = as_batch(name, images, known, self._takes_several)
-        if self._parts is None or self._parts != structure_key(self._model()):
-            if self._weights is not None:
-                raise self._weights.changed()
-            prepared = apply_preprocess(self._preprocess, images)
-            if not is_built(self._model()):
-                build_model(self._model(), cast_to_specs(prepared, specs_to_trace(self._model(), prepared)))
-            self._compile(None if known is not None and self._parts is not None else prepared)
-        return images
-
-    def _specs_to_trace(self, images):
-        """Return the shapes and dtypes to trace for: the model's own, or as open as `preprocess` needs."""
-        if self._preprocess is not None:
-            return raw_image_specs(images)
-        return self._specs if self._has_graph else specs_to_trace(self._model(), images)
-
-    def _compiled(self, question, tensors, images) -> Explanation:
-        key = question.key(tensors)
-        compiled = self._traces.get(key)
-        if compiled is None:
-            compiled = self._trace(question, tensors)
-            self._keep(key, compiled)
-        if question.target is not None:
-            answer = compiled.structured_outputs
-            check_range(question.target, answer.target, answer.outputs)
-        try:
-            return compiled(*tensors)
-        except tf.errors.InvalidArgumentError as error:
-            told = self._told(str(error), images)
-            if told is None:
-                raise
-            raise ValueError(told) from error
-
-    def _keep(self, key, compiled):
-        """Keep a trace, or `None` for what ran once without, and drop those whose callable is no more."""
-        traces = {key: each for key, each in self._traces.items() if not refers_to_dead_callable(key[2])}
-        self._traces = {**traces, key: compiled}
-
-    def _trace(self, question, tensors):
-        """Return the compiled function for a question of this kind, traced with an open batch."""
-        # Whatever the size or the images' dtype, the model is traced once for each kind of target. A callable
-        # is no kind: it may have been made on the spot, and must then be free to go, trace and all.
-        explain_map = self._explain_map if question.holds_callable() else self._compiled_map
-        shapes = [spec.shape for spec in keras.tree.flatten(question.specs)]
-        shapes += [[None, *each.shape[1:]] for each in question.numbers()]
-        shapes += [each.shape for each in question.lengths()]
-        signature = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, tensors, strict=True)]
-        function = self._answer(explain_map, question)
-        concrete = tf.function(function, autograph=False).get_concrete_function(*signature)
-        if self._weights is None:
-            return concrete
-        self._weights.note(concrete.variables)  # A layer may have some that Keras doesn't know.
-        self._weights.check_all()  # All traces are of one moment.
-        return frozen_function(concrete)
-
-    def _answer(self, explain_map, question) -> Callable[..., Explanation]:
-        """Return the function of tensors that answers a question.
-
-        It takes the images, then the numbers in target and size, if any, all flat: to bind structures would
-        take TensorFlow half a millisecond at every call.
-        """
-        specs, target, size, interpolation = question
-        count, numbers = len(keras.tree.flatten(specs)), len(question.numbers())
-
-        def answer(*tensors):
-            images = keras.tree.pack_sequence_as(specs, tensors[:count])
-            if target is None:  # The predicted classes have rows, too.
-                goal = to_rows(None, tf.shape(tensors[0])[0])
-            else:
-                goal = with_arrays(target, tensors[count : count + numbers])
-            signed_maps, score, index, outputs, places = explain_map(cast_to_specs(images, specs), goal)
-            lengths = places if isinstance(size, str) else None if size is None else tensors[-1]
-            _check_lengths(lengths, signed_maps[0], score, size)
-            heatmap, heatmaps = self._heatmaps(signed_maps, score, lengths, interpolation)
-            own_map = tuple(signed_maps) if self._several else signed_maps[0]
-            return Explanation(heatmap, own_map, score, index, outputs, heatmaps)
-
-        return answer
-
-    def _eagerly(self, question, tensors) -> Explanation | None:
-        """Return the answer without compiling, which is faster where it is wanted once.
-
-        `None` where only a graph tells the logits, or what is wrong.
-        """
-        last = final_activation(self._model()) if is_formula(self.method) else None
-        if last is None or question.holds_callable():
-            return None
-        # Eagerly, a convolution's gradient by its filters is computed, too: in vain, and with a 1x1 kernel of
-        # stride 2 it ends the process (TensorFlow 2.21 on a CPU).
-        if not all(ends_without_convolution(self._model(), layer()) for layer, _ in self._reads):
-            return None
-        try:
-            explanation = self._answer(self._explain_map, question)(*tensors)
-            if question.target is not None:
-                check_range(question.target, explanation.target, explanation.outputs)
-        except (ValueError, tf.errors.OpError):
-            return None
-        (output,) = keras.tree.flatten(explanation.outputs)
-        is_noted = last is keras.activations.linear or hasattr(output, "_keras_logits")
-        return explanation if is_noted else None
-
-    def _heatmaps(self, signed_maps, score, lengths, interpolation):
-        """Return the heatmap of all layers in one, and a tuple with that of each."""
-        axes = score.shape.rank  # the batch, and that of several scores
-        grids = [tf.shape(each)[axes:] for each in signed_maps]
-        places = [tf.reduce_prod(grid) for grid in grids]
-        if lengths is None and self._several:
-            lengths = tf.gather(tf.stack(grids), tf.argmax(tf.stack(places)))
-        heatmaps = []
-        for signed_map, grid in zip(signed_maps, grids, strict=True):
-            flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
-            heatmaps.append(to_heatmap(flat, lengths, interpolation))
-        fused = fuse_heatmaps(heatmaps, places, self._fuse) if self._several else heatmaps[0]
-
-        def unflat(heatmap):
-            return tf.reshape(heatmap, tf.concat([tf.shape(score), tf.shape(heatmap)[1:]], 0))
-
-        return unflat(fused), tuple(map(unflat, heatmaps))
-
-    def _told(self, error, images) -> str | None:
-        """Return what helps against a problem that only shows when the graph runs; `None` if unknown."""
-        if "`target` must" in error:
-            return error[error.index("`target` must") :].partition("\n")[0]
-        if "EnsureShape" in error and self._preprocess is not None:
-            return f"`preprocess` must return what the model takes. Received: {error}"
-        names = ", ".join(repr(layer().name) for layer, _ in self._reads)
-        if ONE_MAP_PER_IMAGE in error:
-            return (
-                f"`layer` must return {ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns "
-                "more rows than there are images, as windows of one are. Choose a layer before or after."
-            )
-        if PATCHES_COUNT in error:
-            default = default_layer(self._model(), None if self._has_graph else images).layer
-            path = layer_path(self._model(), default)
-            return (
-                f"`layer` must have {PATCHES_COUNT}. Received: layer={names}, of which only the "
-                "class token counts, as nothing mixes the tokens after it. "
-                f"Choose a layer before: {path!r}, or layer=None."
-            )
-        return None
-
-
-def _name(method) -> str:
-    return getattr(method, "__name__", type(method).__name__)
-
-
-def _weak(layer):
-    return weakref.ref(layer) if isinstance(layer, keras.Operation) else layer
-
-
-def _strong(layer):
-    if not isinstance(layer, weakref.ref):
-        return layer
-    if layer() is None:
-        raise ValueError("`layer` must be a layer of the model. Received: a layer that is no more.")
-    return layer()
-
-
-def _checked_fuse(fuse, layer):
-    several = isinstance(layer, list | tuple)
-    if fuse is not None and (not isinstance(fuse, str) or fuse not in FUSIONS):
-        raise ValueError(f"`fuse` must be one of {FUSIONS}. Received: fuse={fuse!r}")
-    if fuse is not None and not several:
-        raise ValueError(
-            f"`fuse` must be left out where one layer is explained. Received: fuse={fuse!r}, and "
-            f"layer={getattr(layer, 'name', layer)!r}. Give a list of layers."
-        )
-    return fuse or FUSIONS[0]
-
-
-def _is_no_class(target) -> bool:
-    """Whether `target` leaves the class open; which output is meant has to be said even then."""
-    return target is None or (isinstance(target, targets.Output) and target.target is None)
-
-
-def _check_lengths(lengths, signed_map, score, size) -> None:
-    grid = signed_map.shape.rank - score.shape.rank
-    if size is None:
-        return
-    if lengths is None:
-        raise ValueError(
-            f'`size` must be None or {grid} lengths. Received: size="input", but no input of the model has '
-            f"the {grid} axes of the layer's grid."
-        )
-    if lengths.shape[0] not in (None, grid):
-        raise ValueError(
-            f"`size` must hold one length for each of the {grid} axes of the layer's grid. "
-            f"Received: {lengths.shape[0]} lengths"
-        )
-
-
-# model -> {(layer, call, method, fuse, its parts): explainer}. Nothing of ours in it keeps a model alive.
-_SHARED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_MOST_SHARED = 64  # of a model, before the oldest goes: a method may have been made on the spot
-
-
-def _shared(model, layer, call, method, fuse) -> _Explainer:
-    """Return the explainer that all calls with this model, layer and method share."""
-    check_model(model)
-    check_layer(layer, call)
-    _checked_fuse(fuse, layer)
-    known = methods.get(method)
-    try:
-        hash(known)
-    except TypeError as error:
-        raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}") from error
-    about = call, known, fuse, structure_key(model)
-    explainers = _SHARED.setdefault(model, {})
-    asked = tuple(map(_weak, layer)) if isinstance(layer, list | tuple) else _weak(layer)
-    explainer = explainers.get((asked, *about))
-    if explainer is None:
-        explainer = _Explainer(model, layer, call, known, fuse)
-        if isinstance(explainer.layer, keras.Operation):  # However it was named, one serves it.
-            ((_, run),) = explainer._reads
-            about_layer = _weak(explainer.layer), run, known, fuse, structure_key(model)
-            explainer = explainers.setdefault(about_layer, explainer)
-        explainers[asked, *about] = explainer
-        while len(explainers) > _MOST_SHARED:
-            explainers.pop(next(iter(explainers)))
-    return explainer
-
-
 def make_gradcam_heatmap(
     model: keras.Model,
     img: Any,
@@ -624,7 +224,7 @@ def make_gradcam_heatmap(
         raise TypeError("`model` comes first, then `img`. Received them swapped.")
     # The answer goes to the host, so the image may as well be checked there.
     img = _on_host(img)
-    explainer = _shared(model, layer, call, method, fuse)
+    explainer = shared_explainer(model, layer, call, method, fuse)
     explanation = explainer.explain("img", img, target, size, interpolation, first_eagerly=True)
     signed_maps = explanation.map if isinstance(explanation.map, tuple) else (explanation.map,)
     signed_maps = [each.numpy() for each in signed_maps]

@@ -96,14 +96,15 @@ class WeightSnapshot:
         """Raise a `ValueError` if samples of the head, or of the two weights whose turn it is, changed."""
         looked_at = [*self._head, *itertools.islice(self._turn, 2)]
         if any(_sample(each) != self._noted[each.ref()][0] for each in looked_at):
-            raise self.changed()
+            raise self.changed_error()
 
     def check_all(self) -> None:
         """Raise a `ValueError` if any number in them changed."""
         if any(_checksum(each.deref()) != checksum for each, (_, checksum) in self._noted.items()):
-            raise self.changed()
+            raise self.changed_error()
 
-    def changed(self) -> ValueError:
+    def changed_error(self) -> ValueError:
+        """Return the error for a model that changed since."""
         return ValueError(
             f"This GradCAM was frozen at {self._moment}, and its model has changed since. "
             "Call freeze() again on the GradCAM that it was made from."

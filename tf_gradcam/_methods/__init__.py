@@ -1,32 +1,33 @@
-"""What turns activations, gradients and scores into a map."""
+"""Signed maps from activations, gradients and scores; the public names are in `tf_gradcam.methods`."""
 
 from tf_gradcam._methods.formulas import gradcam, hirescam
-from tf_gradcam._methods.protocol import is_classless, is_formula, takes_gradients
-from tf_gradcam._methods.registry import Method
-from tf_gradcam._methods.scene import (
-    ONE_MAP_PER_IMAGE,
-    PATCHES_COUNT,
-    SceneContext,
-    SourceImage,
-    check_gradient,
-    make_scene,
-    not_on_path_error,
-    undo_scaling,
+from tf_gradcam._methods.protocol import (
+    Method,
+    is_at_image,
+    is_classless,
+    is_formula,
+    is_slow,
+    reports_progress,
+    takes_channels,
+    takes_gradients,
 )
+from tf_gradcam._methods.registry import get, method_name
+from tf_gradcam._methods.scene import SceneContext, SourceImage, make_scene
 
 __all__ = [
-    "ONE_MAP_PER_IMAGE",
-    "PATCHES_COUNT",
     "Method",
     "SceneContext",
     "SourceImage",
-    "check_gradient",
+    "get",
     "gradcam",
     "hirescam",
+    "is_at_image",
     "is_classless",
     "is_formula",
+    "is_slow",
     "make_scene",
-    "not_on_path_error",
+    "method_name",
+    "reports_progress",
+    "takes_channels",
     "takes_gradients",
-    "undo_scaling",
 ]

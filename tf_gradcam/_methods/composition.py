@@ -3,14 +3,21 @@
 import dataclasses
 import itertools
 import numbers
-from typing import Any
 
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
 from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
 from tf_gradcam._methods.formulas import gradcam_plus_plus
-from tf_gradcam._methods.protocol import apply_method, is_formula, takes_gradients
+from tf_gradcam._methods.protocol import (
+    Method,
+    apply_method,
+    image_formula,
+    is_at_image,
+    is_formula,
+    takes_gradients,
+)
+from tf_gradcam._methods.scene import Scene
 
 _FLIPS = {"horizontal": -1, "vertical": -2}  # axes of a map
 
@@ -34,7 +41,7 @@ class smooth:
         batch: how many images at most are in one pass.
     """
 
-    method: Any
+    method: Method
     samples: int = 16
     noise: float = 0.15
     seed: int = 0
@@ -46,17 +53,19 @@ class smooth:
         check_seed(self)
 
     @property
-    def at_image(self):
-        return getattr(self.method, "at_image", False)
+    def at_image(self) -> bool:
+        """Whether the inner method explains at the image itself."""
+        return is_at_image(self.method)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map of the inner method, of its shape."""
         method = self.method
         if is_formula(method) and takes_gradients(method):
             terms = self._mean_powers(scene, scene.activations, _takes_powers(method))
             return method(scene.activations, *terms)
-        if hasattr(method, "formula"):
-            return method.formula(scene.image, *self._mean_powers(scene, scene.image, False))
+        formula = image_formula(method)
+        if formula is not None:
+            return formula(scene.image, *self._mean_powers(scene, scene.image, False))
         # The first map says what shape they have.
         first = apply_method(method, scene.at(self._noisy(scene.image, tf.constant([0]))))
 
@@ -118,7 +127,7 @@ class augment:
         scales: factors to zoom by, about the middle, from 0.1 to 10; beyond the edge of the image is 0.
     """
 
-    method: Any
+    method: Method
     flips: tuple[str, ...] = ("horizontal",)
     scales: tuple[float, ...] = (1.0,)
 
@@ -136,10 +145,11 @@ class augment:
             )
 
     @property
-    def at_image(self):
-        return getattr(self.method, "at_image", False)
+    def at_image(self) -> bool:
+        """Whether the inner method explains at the image itself."""
+        return is_at_image(self.method)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map of the inner method, of its shape."""
         if self.scales != (1.0,) and scene.image.shape.rank != 4:
             raise ValueError(

@@ -12,6 +12,7 @@ from tf_gradcam._methods.image_gradients import (
     enlarge_to_image,
     operations_inside_functions,
 )
+from tf_gradcam._methods.scene import Scene
 from tf_gradcam._model import operations_between
 
 
@@ -35,7 +36,7 @@ class fullgrad:
 
     at_image: ClassVar[bool] = True
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *axes)`."""
         image = scene.image
         steps = _steps(scene.model_input, scene.score)

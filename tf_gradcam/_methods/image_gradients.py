@@ -19,6 +19,7 @@ from tf_gradcam._checks import check_counts
 from tf_gradcam._heatmap import resize_map
 from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
 from tf_gradcam._methods.formulas import gradcam
+from tf_gradcam._methods.scene import Scene
 from tf_gradcam._model import operations_between
 
 
@@ -38,7 +39,7 @@ class gradient:
         """Return the map `(N, *axes)` of an image and a gradient `(N, *axes, C)`."""
         return _strength(gradients)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *axes)`."""
         return self.formula(scene.image, scene.image_gradients(scene.score))
 
@@ -59,7 +60,7 @@ class gradient_x_input:
         """Return the map `(N, *axes)` of an image and a gradient `(N, *axes, C)`."""
         return tf.reduce_sum(image * gradients, axis=-1)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *axes)`."""
         return self.formula(scene.image, scene.image_gradients(scene.score))
 
@@ -90,7 +91,7 @@ class integrated_gradients:
         check_counts(self, "steps", "batch")
         object.__setattr__(self, "baseline", _checked_baseline(self.baseline))
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *axes)`."""
         image = scene.image
         baseline = self._for_channels(image)
@@ -143,7 +144,7 @@ class guided_backprop:
 
     at_image: ClassVar[bool] = True
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *axes)`."""
         return _strength(_guided_gradients(scene))
 
@@ -159,7 +160,7 @@ class guided_gradcam:
     the strongest channel of each pixel.
     """
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map on the image, `(N, *axes)`."""
         coarse = tf.nn.relu(gradcam(scene.activations, scene.gradients(scene.score)))
         coarse = enlarge_to_image(coarse, scene)

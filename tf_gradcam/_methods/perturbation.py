@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_gradcam._checks import check_counts, check_number, check_seed
 from tf_gradcam._heatmap import resize_map
 from tf_gradcam._methods.chunks import copies_per_pass, gather_chunks, sum_chunks
+from tf_gradcam._methods.scene import Scene
 from tf_gradcam._model import non_affine_operations
 
 Progress = Callable[[int, int], None]
@@ -42,7 +43,7 @@ class ablationcam:
     def __post_init__(self):
         check_counts(self, "batch", optional=("channels",))
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
         chosen = _strongest(scene.activations, self.channels)
         affine = scene.logits is not None and not non_affine_operations(scene.layer_output, scene.logits)
@@ -103,7 +104,7 @@ class scorecam:
         check_counts(self, "batch", optional=("channels",))
         _check_progress(self.progress)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
         activations = _only(scene.activations, self.channels)
         scores = _mask_scores(scene, activations, self)
@@ -146,7 +147,7 @@ class sscam:
         check_seed(self)
         _check_progress(self.progress)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
 
         def noisy(masks, sample):
@@ -192,7 +193,7 @@ class iscam:
         check_counts(self, "samples", "batch", optional=("channels",))
         _check_progress(self.progress)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
 
         def scaled(masks, sample):
@@ -242,7 +243,7 @@ class rise:
         check_seed(self)
         _check_progress(self.progress)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, H, W)`."""
         image = scene.image
         if image.shape.rank != 4:

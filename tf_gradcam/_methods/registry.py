@@ -1,24 +1,11 @@
-"""All methods by name: what turns a layer's activations, gradients and scores into a map.
-
-A method is
-
-* a formula `(activations, gradients) -> map`: `(N, *grid, K)` twice to a signed map `(N, *grid)`;
-* a formula `(activations) -> map`, the same for every class; or
-* an object with a method `explain(scene) -> map`, for whatever needs more (see `tf_gradcam.scene.Scene`).
-  Ours are frozen dataclasses, whose fields are their parameters: `methods.scorecam(channels=64)`.
-
-A map is positive where the image speaks for the target and negative where it speaks against it; those that
-know no sign are never negative. ReLU, resizing and scaling come later and are the same for every method.
-`docs/methods.md` says which to take.
-"""
+"""All methods by name, and the one that a name, class or partial means; `methods` is its public face."""
 
 import contextlib
 import dataclasses
-import difflib
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from tf_gradcam._checks import did_you_mean
 from tf_gradcam._methods import formulas
 from tf_gradcam._methods.composition import augment, smooth
 from tf_gradcam._methods.formulas import (
@@ -42,9 +29,8 @@ from tf_gradcam._methods.image_gradients import (
     integrated_gradients,
 )
 from tf_gradcam._methods.perturbation import ablationcam, iscam, rise, scorecam, sscam
+from tf_gradcam._methods.protocol import Method, is_formula
 from tf_gradcam._methods.scoring import cam, finercam, shapleycam
-
-Method = Callable | Any  # anything with a method `explain`
 
 
 class About(NamedTuple):
@@ -94,7 +80,9 @@ METHODS = {
 
 
 def get(method: str | Method) -> Method:
-    """Return the method called `method`, or `method` itself when it is one already, with what is inside.
+    """Return the method that a name, class, partial or method means.
+
+    A name inside a composed method, as in `smooth("gradcam")`, is resolved too.
 
     Raises:
         ValueError: if there is no method of that name.
@@ -102,7 +90,7 @@ def get(method: str | Method) -> Method:
     """
     if isinstance(method, str):
         return _named(method).method
-    if isinstance(method, type) and hasattr(method, "explain"):
+    if isinstance(method, type) and not is_formula(method):
         if method in (smooth, augment):
             raise TypeError(f'`method` must be around another: methods.{method.__name__}("gradcam")')
         method = method()  # `methods.scorecam` means `methods.scorecam()`.
@@ -112,8 +100,8 @@ def get(method: str | Method) -> Method:
         return get(method())
     if isinstance(method, functools.partial) and method.func in vars(formulas).values():
         with contextlib.suppress(TypeError):  # Parameters that can't be hashed are shared with nobody.
-            return _partial(method.func, method.args, tuple(sorted(method.keywords.items())))
-    if callable(method) or hasattr(method, "explain"):
+            return _shared_partial(method.func, method.args, tuple(sorted(method.keywords.items())))
+    if callable(method) or not is_formula(method):
         return method
     raise TypeError(
         "`method` must be a name, a callable (activations, gradients) -> map, or one of tf_gradcam.methods. "
@@ -124,12 +112,19 @@ def get(method: str | Method) -> Method:
 def _named(name) -> About:
     if name in METHODS:
         return METHODS[name]
-    near = difflib.get_close_matches(name.lower().replace("-", ""), METHODS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"`method` must be one of {sorted(METHODS)}. Received: method={name!r}.{hint}")
+    hint = did_you_mean(name.replace("++", "_plus_plus"), METHODS, most=1)
+    raise ValueError(f"`method` must be one of {sorted(METHODS)}. Received: method={name!r}. {hint}".rstrip())
+
+
+def method_name(method: Method) -> str:
+    """Return the name that `method` has in `METHODS`, or else what Python calls it."""
+    for name, about in METHODS.items():
+        if about.method is method or about.method == method:
+            return name
+    return getattr(method, "__name__", repr(method))
 
 
 @functools.lru_cache(64)
-def _partial(formula, arguments, keywords):
-    """Return one partial for all that are alike: equal methods share what was compiled for them."""
+def _shared_partial(formula, arguments, keywords):
+    """Return the same partial for equal arguments, so that equal methods share what was compiled for them."""
     return functools.partial(formula, *arguments, **dict(keywords))

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number
 from tf_gradcam._methods.formulas import gradcam
+from tf_gradcam._methods.scene import Scene
 from tf_gradcam._model import mean_poolings, non_affine_operations
 
 
@@ -24,7 +25,7 @@ class cam:
             the target is no class.
     """
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
         if scene.logits is None:
             raise _no_class("cam")
@@ -61,7 +62,7 @@ class shapleycam:
     Source: Cai, "CAMs as Shapley Value-based Explainers", 2025, the map of its section on ShapleyCAM.
     """
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
         with tf.compat.v1.get_default_graph().gradient_override_map(_RESIZES):
             gradients = scene.gradients(scene.score)
@@ -107,7 +108,7 @@ class finercam:
         check_counts(self, "classes")
         check_number(self, "gamma", above=-math.inf)
 
-    def explain(self, scene) -> tf.Tensor:
+    def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *grid)`."""
         if scene.logits is None:
             raise _no_class("finercam")

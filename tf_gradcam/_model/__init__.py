@@ -1,7 +1,16 @@
-"""All that looks into a Keras model."""
+"""All that looks into a Keras model: its inputs, layers, graph, maps, logits and gradients."""
 
 from tf_gradcam._model.default_layer import default_layer, resolve_layers
+from tf_gradcam._model.differentiate import (
+    ONE_MAP_PER_IMAGE,
+    PATCHES_COUNT,
+    check_gradient,
+    graph_gradient,
+    not_on_path_error,
+    tape_gradients,
+)
 from tf_gradcam._model.discovery import (
+    LayerInfo,
     activation_grid,
     ends_without_convolution,
     final_activation,
@@ -9,7 +18,7 @@ from tf_gradcam._model.discovery import (
     maps_from_trial,
     trace_trial,
 )
-from tf_gradcam._model.forward import ForwardPass, LayerCall, build_model, forward
+from tf_gradcam._model.forward import ForwardPass, LayerCall, WeakLayerCall, build_model, forward
 from tf_gradcam._model.graph import (
     ancestors,
     is_dense_head,
@@ -19,6 +28,7 @@ from tf_gradcam._model.graph import (
 )
 from tf_gradcam._model.grid import Grid, from_grid, spatial_lengths, to_grid
 from tf_gradcam._model.inputs import as_batch, check_images, require_specs
+from tf_gradcam._model.keras_internals import functional_graph, has_noted_logits
 from tf_gradcam._model.layers import (
     are_channels_first,
     check_layer,
@@ -32,7 +42,6 @@ from tf_gradcam._model.logits import find_logits, logits_need_graph
 from tf_gradcam._model.specs import (
     count_call_arguments,
     declared_specs,
-    functional_graph,
     is_channels_first,
     raw_image_specs,
     specs_to_trace,
@@ -40,14 +49,19 @@ from tf_gradcam._model.specs import (
 )
 
 __all__ = [
+    "ONE_MAP_PER_IMAGE",
+    "PATCHES_COUNT",
     "ForwardPass",
     "Grid",
     "LayerCall",
+    "LayerInfo",
+    "WeakLayerCall",
     "activation_grid",
     "ancestors",
     "are_channels_first",
     "as_batch",
     "build_model",
+    "check_gradient",
     "check_images",
     "check_layer",
     "check_model",
@@ -60,6 +74,8 @@ __all__ = [
     "forward",
     "from_grid",
     "functional_graph",
+    "graph_gradient",
+    "has_noted_logits",
     "is_built",
     "is_channels_first",
     "is_dense_head",
@@ -69,6 +85,7 @@ __all__ = [
     "maps_from_trial",
     "mean_poolings",
     "non_affine_operations",
+    "not_on_path_error",
     "operations_between",
     "raw_image_specs",
     "require_specs",
@@ -76,6 +93,7 @@ __all__ = [
     "spatial_lengths",
     "specs_to_trace",
     "structure_key",
+    "tape_gradients",
     "to_grid",
     "trace_trial",
     "walk_layers",

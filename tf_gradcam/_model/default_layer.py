@@ -1,7 +1,11 @@
-"""Which layer is explained: the one that is asked for, or the last that still has a map."""
+"""Which layer is explained: the one that is asked for, or the last that still has a map.
+
+Called with a user's `layer` and `call`, and by whoever suggests a layer.
+"""
 
 import contextlib
 import math
+import re
 from typing import Any
 
 import keras
@@ -16,12 +20,21 @@ from tf_gradcam._model.discovery import (
 from tf_gradcam._model.forward import LayerCall
 from tf_gradcam._model.graph import ancestors, concatenated_parts
 from tf_gradcam._model.inputs import require_specs
-from tf_gradcam._model.layers import check_layer, find_layer
-from tf_gradcam._model.specs import functional_graph, is_channels_first, with_trial_sides
+from tf_gradcam._model.keras_internals import functional_graph
+from tf_gradcam._model.layers import are_channels_first, check_layer, find_layer
+from tf_gradcam._model.specs import is_channels_first, with_trial_sides
 
 # What may stand between the last convolutions and the head. A pooled map is coarser than it need be, and one
 # that was permuted, reshaped or cropped doesn't lie on the image any more.
-_AFTER_THE_END = tuple(f"keras.src.layers.{kind}." for kind in ("pooling", "regularization", "reshaping"))
+_AFTER_THE_END = tuple(
+    kind
+    for name, kind in vars(keras.layers).items()
+    if re.search(
+        "Pool|Dropout|GaussianNoise|ActivityReg|Cropping|Flatten|Permute|Repeat|Reshape|UpSampling|ZeroPad",
+        name,
+    )
+)
+_MOVING_OPERATIONS = ("Cast", "Moveaxis", "Reshape", "Swapaxes", "Transpose")
 _PRODUCTS = (  # operations with weights in them; a call may hide one
     "BatchMatMulV2",
     "Conv2D",
@@ -40,7 +53,7 @@ _MOST_TRIED = 32  # layers whose gradients are looked at, from the last
 def resolve_layers(
     model: keras.Model, layer: Any, call: int | None = None, images: Any = None
 ) -> list[LayerCall]:
-    """Return what `layer` and `call` mean: a read for each layer, or that of the default one for `None`.
+    """Return what `layer` and `call` mean: a `LayerCall` for each layer, or for `None` the default one's.
 
     Raises:
         TypeError: if `layer` is neither a string nor a layer nor a list of them nor `None`.
@@ -48,28 +61,35 @@ def resolve_layers(
     """
     check_layer(layer, call)
     if layer is None:
-        default = default_layer(model, images)
-        return [default] if call is None else _by_input(model, images, [default._replace(call=call)])
-    several = layer if isinstance(layer, list | tuple) else [layer]
-    reads = [LayerCall(find_layer(model, each), call) for each in several]
-    return reads if call is None else _by_input(model, images, reads)
+        found = [default_layer(model, images)]
+        found = found if call is None else [found[0]._replace(call=call)]
+    else:
+        several = layer if isinstance(layer, list | tuple) else [layer]
+        found = [LayerCall(find_layer(model, each), call) for each in several]
+    if call is not None:
+        found = _by_order_of_inputs(model, images, found)
+    channels_first = are_channels_first(model, [each.layer for each in found])
+    return [each._replace(channels_first=first) for each, first in zip(found, channels_first, strict=True)]
 
 
-def _by_input(model, images, reads) -> list[LayerCall]:
-    """Return `reads` with runs as they are executed, instead of in the order of the inputs they look at.
+def _by_order_of_inputs(model, images, layer_calls) -> list[LayerCall]:
+    """Return calls counted in order of execution, given calls counted in the order of the model's inputs.
 
     Keras may run what looks at the second image first.
     """
     specs = require_specs(model, images)
     if len(keras.tree.flatten(specs)) == 1:
-        return reads
+        return layer_calls
     trial = trace_trial(model, specs)
     found = []
-    for layer, call in reads:
-        ways = [ancestors([run.output]) for run in trial.runs if run.layer is layer]
-        inputs_of = [[place for place, image in enumerate(trial.images) if image.op in way] for way in ways]
-        order = sorted(range(len(ways)), key=lambda run, seen=inputs_of: seen[run][:1])
-        found.append(LayerCall(layer, order[call] if call < len(order) else call))
+    for asked in layer_calls:
+        paths = [ancestors([run.output]) for run in trial.runs if run.layer is asked.layer]
+        first_input = [
+            [position for position, image in enumerate(trial.images) if image.op in path][:1]
+            for path in paths
+        ]
+        order = sorted(range(len(paths)), key=first_input.__getitem__)
+        found.append(asked._replace(call=order[asked.call]) if asked.call < len(order) else asked)
     return found
 
 
@@ -126,8 +146,7 @@ def _upright(found, specs) -> list[LayerMap]:
 
 
 def _is_after_the_end(layer) -> bool:
-    moved = type(layer).__name__ in ("Cast", "Moveaxis", "Reshape", "Swapaxes", "Transpose")  # operations
-    return moved or any(kind.__module__.startswith(_AFTER_THE_END) for kind in type(layer).__mro__)
+    return type(layer).__name__ in _MOVING_OPERATIONS or isinstance(layer, _AFTER_THE_END)
 
 
 def _fits(grid, proportion) -> bool:

@@ -12,9 +12,16 @@ from tf_gradcam._model.forward import LayerCall, call_model, forward, tap
 from tf_gradcam._model.graph import ancestors, find_token_start, flattened_grids
 from tf_gradcam._model.grid import Grid, find_grid, to_grid
 from tf_gradcam._model.inputs import require_specs
-from tf_gradcam._model.layers import are_channels_first, check_model, child_layers, walk_layers
+from tf_gradcam._model.keras_internals import (
+    child_layers,
+    functional_graph,
+    is_functional,
+    is_keras_own,
+    nodes_in_order,
+)
+from tf_gradcam._model.layers import are_channels_first, check_model, walk_layers
 from tf_gradcam._model.logits import find_logits
-from tf_gradcam._model.specs import functional_graph, with_trial_sides
+from tf_gradcam._model.specs import with_trial_sides
 
 _BATCH = 3  # of a trial run, to see which outputs have one row for each image
 
@@ -119,10 +126,11 @@ def activation_grid(
 
 def _is_graph(layer: keras.Operation) -> bool:
     """Whether `layer` is a Functional or Sequential model, whose graph tells what it does."""
-    kinds = (keras.Sequential, keras.src.models.Functional)
-    own = type(layer).call in [kind.call for kind in kinds]
-    own = own and type(layer).__call__ in [kind.__call__ for kind in kinds]
-    return own and bool(getattr(layer, "inputs", None))
+    if not (is_functional(layer) or isinstance(layer, keras.Sequential)):
+        return False
+    overrides = [vars(kind) for kind in type(layer).__mro__ if not kind.__module__.startswith("keras.")]
+    is_changed = any("call" in each or "__call__" in each for each in overrides)
+    return not is_changed and bool(getattr(layer, "inputs", None))
 
 
 def _is_leaf(layer: keras.Operation) -> bool:
@@ -131,7 +139,7 @@ def _is_leaf(layer: keras.Operation) -> bool:
         return True
     if isinstance(layer, keras.Model | keras.layers.Wrapper):
         return False
-    return type(layer).__module__.startswith("keras.src.layers.") or not child_layers(layer)
+    return is_keras_own(layer) or not child_layers(layer)
 
 
 def maps_from_keras_graph(model) -> list[LayerMap] | None:
@@ -165,9 +173,7 @@ def ends_without_convolution(model: keras.Model, layer: keras.Operation) -> bool
     """Whether Keras's own layers follow on `layer`, and no convolution, where Keras's graph tells all."""
     runs = [run.layer for run in _runs_of_graph(model)]
     after = runs[len(runs) - runs[::-1].index(layer) :] if layer in runs else runs
-    return all(
-        type(each).__module__.startswith("keras.") and "Conv" not in type(each).__name__ for each in after
-    )
+    return all(is_keras_own(each) and "Conv" not in type(each).__name__ for each in after)
 
 
 def _runs_of_graph(model) -> list[LayerRun] | None:
@@ -175,9 +181,8 @@ def _runs_of_graph(model) -> list[LayerRun] | None:
     functional = functional_graph(model)
     if not _is_graph(model) or functional is None:
         return None
-    nodes = [node for _, depth in sorted(functional._nodes_by_depth.items(), reverse=True) for node in depth]
     runs = []
-    for node in nodes:
+    for node in nodes_in_order(functional):
         layer = node.operation
         if _is_leaf(layer):
             runs.append(LayerRun(layer, node.outputs[0] if len(node.outputs) == 1 else None))

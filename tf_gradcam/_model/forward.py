@@ -1,8 +1,12 @@
-"""One forward pass of any Keras model: tap layers while it runs, and find its logits."""
+"""One forward pass of any Keras model, with layers tapped while it runs.
+
+Whatever needs activations or logits calls `forward`.
+"""
 
 import contextlib
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,13 +47,13 @@ def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, A
 
 
 def call_model(model: keras.Model, images: Any) -> Any:
-    """Return what `model` answers to `images` in inference mode, changing none of its state."""
+    """Call `model` on `images` in inference mode, and change none of its state."""
     with keras.StatelessScope():
         return _call(model, images)
 
 
 def build_model(model: keras.Model, images: Any) -> None:
-    """Give `model` its weights, as its first call would, and leave the state of those that it has."""
+    """Build the weights of `model` by a first call, and leave the state of layers that are built already."""
     state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
     _call(model, keras.tree.map_structure(lambda image: image[:1], images))
     for variable, value in state:
@@ -65,14 +69,37 @@ def _call(model, images):
 
 
 class LayerCall(NamedTuple):
-    """Which layer to read, and which of its runs: `None` where it must run once."""
+    """One run of a layer, to read its activations.
+
+    Attributes:
+        layer: the layer.
+        call: which of its runs, from 0 in order of execution; `None` where it must run once.
+        channels_first: whether the channels come right after the batch.
+    """
 
     layer: keras.Operation
     call: int | None = None
+    channels_first: bool = False
+
+    def weak(self) -> "WeakLayerCall":
+        """Return the same without keeping the layer alive."""
+        return WeakLayerCall(weakref.ref(self.layer), self.call, self.channels_first)
+
+
+class WeakLayerCall(NamedTuple):
+    """A `LayerCall` that does not keep its layer alive."""
+
+    layer_reference: weakref.ref
+    call: int | None
+    channels_first: bool
+
+    def strong(self) -> LayerCall:
+        """Return the `LayerCall`; the layer must be alive."""
+        return LayerCall(self.layer_reference(), self.call, self.channels_first)
 
 
 class ForwardPass(NamedTuple):
-    """What one forward pass shows: the activations of each layer read, and what the model returned."""
+    """What one forward pass shows: the activations of each layer asked for, and what the model returned."""
 
     activations: list[tf.Tensor]
     outputs: Any
@@ -81,35 +108,34 @@ class ForwardPass(NamedTuple):
 def forward(
     model: keras.Model,
     images: Any,
-    reads: Sequence[LayerCall],
+    layer_calls: Sequence[LayerCall],
     watch: Callable[[tf.Tensor], None] | None = None,
     replace: Sequence[tf.Tensor] | None = None,
 ) -> ForwardPass:
-    """Call `model` once and read layers on the way. Whatever needs values goes through here.
+    """Call `model` once, and read the activations of layers on the way.
 
     Args:
         model: any built Keras model.
         images: tensors, in the structure that `model` takes.
-        reads: the layers to read, each returning one tensor.
+        layer_calls: the runs to read; each of these layers returns one tensor.
         watch: called with the activations at the moment they appear, before anything uses them:
-            `tape.watch` puts them, and nothing below them, on a tape.
-        replace: activations for each read, to go on with instead. In a graph, what only the layer itself
-            needed is then never computed.
+            `tape.watch` puts them, and nothing before them, on a tape.
+        replace: activations for each of `layer_calls`, with which the model goes on instead. In a graph,
+            what only the layer itself needed is then never computed.
 
     Raises:
-        ValueError: if a layer doesn't run as often as its read says, or returns something other than one
-            tensor.
+        ValueError: if a layer has no such run, or returns something other than one tensor.
     """
-    runs = {id(read.layer): 0 for read in reads}
-    seen = [None] * len(reads)
+    runs = {id(each.layer): 0 for each in layer_calls}
+    seen: list[Any] = [None] * len(layer_calls)
 
     def note(layer, output):
         run = runs[id(layer)]
         runs[id(layer)] += 1
-        for index, read in enumerate(reads):
-            if read.layer is layer and run == (read.call or 0):
-                # A tensor of its own: a layer that returns its input unchanged (dropout, say) would else
-                # put the input on the tape, and with it every branch that goes round the layer.
+        for index, asked in enumerate(layer_calls):
+            if asked.layer is layer and run == (asked.call or 0):
+                # A tensor of its own: a layer that returns its input unchanged, as dropout does, would
+                # otherwise put the input on the tape, and with it every branch around the layer.
                 output = seen[index] = tf.identity(_one_tensor(layer, output))
                 if watch is not None:
                     watch(output)
@@ -117,10 +143,10 @@ def forward(
                     output = replace[index]
         return output
 
-    with tap(list({id(read.layer): read.layer for read in reads}.values()), note):
+    with tap(list({id(each.layer): each.layer for each in layer_calls}.values()), note):
         outputs = call_model(model, images)
-    for read, activations in zip(reads, seen, strict=True):
-        _check_run(read, runs[id(read.layer)], activations)
+    for asked, activations in zip(layer_calls, seen, strict=True):
+        _check_run(asked, runs[id(asked.layer)], activations)
     return ForwardPass(seen, outputs)
 
 
@@ -133,27 +159,27 @@ def _one_tensor(layer, output):
     )
 
 
-def _check_run(read, runs, activations) -> None:
-    name = read.layer.name
+def _check_run(asked, runs, activations) -> None:
+    name = asked.layer.name
     if runs == 0:
         raise ValueError(
             f"`layer` must run when the model is called. Received: layer={name!r}, which ran 0 times. "
-            "Choose a layer that runs on the way to the output."
+            "Choose a layer on the path to the output."
         )
     if activations is not None and not _is_open(activations):
         raise ValueError(
             f"`layer` must run in the open. Received: layer={name!r}, which runs inside a tf.function or a "
             "loop of the model's own. Take the decorator off, or choose a layer outside."
         )
-    if read.call is None and runs > 1:
+    if asked.call is None and runs > 1:
         raise ValueError(
             f"`layer` must run once, or `call` must say which run is meant. Received: layer={name!r}, which "
             f"ran {runs} times. Give call=0 for the first, up to call={runs - 1} for the last."
         )
     if activations is None:
         raise ValueError(
-            f"`call` must be a run of the layer, from 0 to {runs - 1}. Received: call={read.call}, and layer "
-            f"{name!r} ran {'once' if runs == 1 else f'{runs} times'}."
+            f"`call` must be a run of the layer, from 0 to {runs - 1}. Received: call={asked.call}, and "
+            f"layer {name!r} ran {'once' if runs == 1 else f'{runs} times'}."
         )
 
 

@@ -1,12 +1,15 @@
-"""Which layers a model has, and which of them have a map: the look-up, the list."""
+"""The layers of a model: checks of the arguments, every layer with its path, and the layer that a name means.
 
-import difflib
+Called by whoever takes `model` and `layer` from a user.
+"""
+
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
-from tf_gradcam._model.specs import functional_graph
+from tf_gradcam._checks import did_you_mean
+from tf_gradcam._model.keras_internals import child_layers, functional_graph, is_functional
 
 
 def check_model(model: Any) -> None:
@@ -45,8 +48,11 @@ def check_layer(layer: Any, call: Any = None) -> None:
 
 
 def structure_key(model: keras.Model) -> tuple[int, ...]:
-    """Return what tells that `model` gained or lost a layer at the top; a functional model never does."""
-    return () if isinstance(model, keras.src.models.Functional) else tuple(map(id, model.layers))
+    """Return a key that changes when `model` gains or loses a layer at its top level.
+
+    A functional model never does, and its key is empty.
+    """
+    return () if is_functional(model) else tuple(map(id, model.layers))
 
 
 def is_built(model: keras.Model) -> bool:
@@ -58,7 +64,7 @@ def is_built(model: keras.Model) -> bool:
     )
 
 
-# Every layer, and the one that is meant
+# Every layer, and the layer that a name means
 
 
 def walk_layers(
@@ -71,7 +77,7 @@ def walk_layers(
     above = (*above, model)
     for layer in child_layers(model):
         if any(layer is each for each in above):
-            continue  # A layer that refers to what holds it has that among its own layers.
+            continue  # A layer that refers to its parent lists the parent among its own layers.
         path = "/".join(each.name for each in (*above[1:], layer))
         if isinstance(layer, keras.Layer):
             yield from walk_layers(layer, above)
@@ -81,13 +87,6 @@ def walk_layers(
 def layer_path(model: keras.Model, layer: keras.Operation) -> str:
     """Return the path of a layer of `model`."""
     return next(path for path, each in walk_layers(model) if each is layer)
-
-
-def child_layers(layer: keras.Layer) -> list[keras.Operation]:
-    if not isinstance(layer, keras.Model):
-        return layer._flatten_layers(include_self=False, recursive=False)
-    # In order of execution, and with the steps that are no layers.
-    return layer.operations if isinstance(layer, keras.src.models.Functional) else layer.layers
 
 
 def find_layer(model: keras.Model, layer: str | keras.Operation) -> keras.Operation:
@@ -117,36 +116,35 @@ def find_layer(model: keras.Model, layer: str | keras.Operation) -> keras.Operat
             f"`layer` must name one layer. Received: layer={layer!r}, which may be any of "
             f"{[path for path, _ in matches]}. Give a path or the layer itself."
         )
-    paths = [path for path, _ in layers]
-    names = {name.lower(): name for path, each in layers for name in (path, each.name)}
-    near = [names[name] for name in difflib.get_close_matches(layer.lower(), names)]
-    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    hint = did_you_mean(layer, [name for path, each in layers for name in (path, each.name)])
     raise ValueError(
-        f"`layer` must be a layer of the model. Received: layer={layer!r}. {hint}"
-        f"Its layers: {_shortened(paths)}"
+        f"`layer` must be a layer of the model. Received: layer={layer!r}. {hint + ' ' if hint else ''}"
+        f"Its layers: {_last_names([path for path, _ in layers])}"
     )
 
 
-def _shortened(names: list[str], most: int = 12) -> str:
-    names = [repr(name) for name in names]
-    return ", ".join(names if len(names) <= most else ["...", *names[-most:]])
+def _last_names(names: list[str], most: int = 12) -> str:
+    quoted = [repr(name) for name in names]
+    return ", ".join(quoted if len(quoted) <= most else ["...", *quoted[-most:]])
 
 
 def are_channels_first(model: keras.Model, layers: Sequence[keras.Operation]) -> list[bool]:
-    """Return for each layer whether its channels come right after the batch: its own word, or a neighbour's.
+    """Return for each of `layers` whether its channels come right after the batch.
 
-    A layer that has no `data_format`, as an activation has none, does as the one before it; a permutation
-    may turn it round.
+    A layer says so by its `data_format`. One that has none, as an activation, does as the layer before it,
+    or at the beginning as the first layer that says it. A permutation may move the channels.
     """
-    known, first = {}, None
+    known: dict[int, bool | None] = {}
+    latest = None
     for _, each in walk_layers(model):
-        data_format = _turned(each) or getattr(each, "data_format", None)
-        known[id(each)] = first = first if data_format is None else data_format == "channels_first"
-    begin = next((each for each in known.values() if each is not None), False)
-    return [begin if known.get(id(layer)) is None else known[id(layer)] for layer in layers]
+        data_format = _permuted_data_format(each) or getattr(each, "data_format", None)
+        latest = latest if data_format is None else data_format == "channels_first"
+        known[id(each)] = latest
+    first = next((each for each in known.values() if each is not None), False)
+    return [first if known.get(id(layer)) is None else bool(known[id(layer)]) for layer in layers]
 
 
-def _turned(layer) -> str | None:
+def _permuted_data_format(layer) -> str | None:
     """Return where a permutation puts the channels, if it moves them from one end to the other."""
     axes = (0, *layer.dims) if isinstance(layer, keras.layers.Permute) else getattr(layer, "axes", None)
     if not isinstance(axes, list | tuple) or len(axes) < 4:

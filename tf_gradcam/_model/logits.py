@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_gradcam._model.keras_internals import has_noted_logits, noted_logits
+
 
 def find_logits(outputs: Any) -> Any:
     """Return for each output what its final softmax or sigmoid was given, or the output where there is none.
@@ -21,7 +23,8 @@ class _Hidden(Exception):
 
 def _logits(output: Any) -> Any:
     if tf.executing_eagerly():  # There is no graph to read; Keras leaves a note on its own activations.
-        return getattr(output, "_keras_logits", output)
+        logits = noted_logits(output)
+        return output if logits is None else logits
     if not tf.is_tensor(output):
         return output
     try:
@@ -56,4 +59,4 @@ def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
 def logits_need_graph(outputs: Any) -> bool:
     """Whether the logits of `outputs`, symbolic ones, can be found in their graph only."""
     flat = keras.tree.flatten(outputs)
-    return any(_logits(output) is not output and not hasattr(output, "_keras_logits") for output in flat)
+    return any(_logits(output) is not output and not has_noted_logits(output) for output in flat)
