@@ -1,30 +1,87 @@
 """Grad-CAM for any Keras model: where did the network see the evidence for this class?"""
 
-import importlib
+import typing as _typing
+
+from tf_gradcam._registration import register_submodel_layer as _register_submodel_layer
 
 __version__ = "0.1.0"
 
-# Loaded when first used: `tf-gradcam --help` need not wait for TensorFlow, nor tensors for matplotlib.
+# For editors and type checkers. At run time each name is loaded when it is first used: `tf-gradcam --help`
+# does not wait for TensorFlow, nor heatmaps for matplotlib.
+if _typing.TYPE_CHECKING:
+    from tf_gradcam import methods as methods
+    from tf_gradcam import pretrained as pretrained
+    from tf_gradcam import serving as serving
+    from tf_gradcam import targets as targets
+    from tf_gradcam._concepts import Factorization as Factorization
+    from tf_gradcam._concepts import deep_feature_factorization as deep_feature_factorization
+    from tf_gradcam._explain import Explanation as Explanation
+    from tf_gradcam._explain import GradCAM as GradCAM
+    from tf_gradcam._explain import make_gradcam_heatmap as make_gradcam_heatmap
+    from tf_gradcam._export import export_gradcam as export_gradcam
+    from tf_gradcam._images import colorize as colorize
+    from tf_gradcam._images import load_image as load_image
+    from tf_gradcam._images import overlay as overlay
+    from tf_gradcam._images import overlay_concepts as overlay_concepts
+    from tf_gradcam._images import show as show
+    from tf_gradcam._methods import Scene as Scene
+    from tf_gradcam._model import LayerInfo as LayerInfo
+    from tf_gradcam._model import list_layers as list_layers
+    from tf_gradcam._submodel import build_submodel as build_submodel
+
+_MODULES = ("methods", "pretrained", "serving", "targets")
 _HOMES = {
-    "_explain": ["Explanation", "GradCAM", "make_gradcam_heatmap"],
-    "_concepts": ["Factorization", "deep_feature_factorization"],
-    "_model": ["list_layers"],
-    "_submodel": ["build_submodel"],
-    "_images": ["colorize", "load_image", "overlay", "overlay_concepts", "show"],
-    "_export": ["export_gradcam"],
+    "Explanation": "_explain",
+    "Factorization": "_concepts",
+    "GradCAM": "_explain",
+    "LayerInfo": "_model",
+    "Scene": "_methods",
+    "build_submodel": "_submodel",
+    "colorize": "_images",
+    "deep_feature_factorization": "_concepts",
+    "export_gradcam": "_export",
+    "list_layers": "_model",
+    "load_image": "_images",
+    "make_gradcam_heatmap": "_explain",
+    "overlay": "_images",
+    "overlay_concepts": "_images",
+    "show": "_images",
 }
-_MODULES = ["methods", "pretrained", "serving", "targets"]
-__all__ = sorted(["__version__", *_MODULES, *(name for names in _HOMES.values() for name in names)])
+__all__ = [
+    "Explanation",
+    "Factorization",
+    "GradCAM",
+    "LayerInfo",
+    "Scene",
+    "__version__",
+    "build_submodel",
+    "colorize",
+    "deep_feature_factorization",
+    "export_gradcam",
+    "list_layers",
+    "load_image",
+    "make_gradcam_heatmap",
+    "methods",
+    "overlay",
+    "overlay_concepts",
+    "pretrained",
+    "serving",
+    "show",
+    "targets",
+]
+
+_register_submodel_layer()
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> _typing.Any:
+    from importlib import import_module
+
     if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

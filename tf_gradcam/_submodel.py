@@ -1,4 +1,7 @@
-"""The textbook's sub-model, for any Keras model: images in, activations and logits out."""
+"""The textbook's sub-model for any Keras model: images in, activations and logits out.
+
+The front door exports `build_submodel`. `_registration` names the layer `Probe` to Keras.
+"""
 
 import keras
 import tensorflow as tf
@@ -14,6 +17,8 @@ from tf_gradcam._model import (
     walk_layers,
 )
 
+_TO_LOAD = "import tf_gradcam before keras.models.load_model"
+
 
 @keras.saving.register_keras_serializable("tf_gradcam")
 class Probe(keras.layers.Layer):
@@ -21,7 +26,7 @@ class Probe(keras.layers.Layer):
 
     Args:
         model: the model to call; its weights become weights of this layer.
-        layer: position in `layers.walk(model)` of the layer to read; a path may belong to two layers.
+        layer: the position in `walk_layers(model)` of the layer to read, as a path may belong to two layers.
         run: which of the layer's runs to read, or `None` where it runs once.
     """
 
@@ -34,28 +39,31 @@ class Probe(keras.layers.Layer):
 
     def call(self, images):
         _, layer = list(walk_layers(self.model))[self.position]
-        read = forward(self.model, images, [LayerCall(layer, self.run)])
+        activations, outputs = forward(self.model, images, [LayerCall(layer, self.run)])
         if not tf.executing_eagerly():
-            self._needs_graph = logits_need_graph(read.outputs)
+            self._needs_graph = logits_need_graph(outputs)
         elif self._needs_graph:
             raise ValueError(
-                "The logits of this model are found in its graph only. Call the sub-model inside a "
-                "tf.function, or by its predict()."
+                "`model` shows its logits in a graph only. Received: a call outside of one. Call the "
+                "sub-model inside a tf.function, or by its predict()."
             )
-        logits = find_logits(read.outputs)
+        logits = find_logits(outputs)
         if None in keras.tree.flatten(logits):
             raise ValueError(
                 f"`model` must show its logits. Received: model={self.model.name!r}, an output of which "
                 "comes out of a tf.function of its own. Take the decorator off."
             )
-        return read.activations[0], logits
+        return activations[0], logits
 
     def get_config(self):
         model = keras.saving.serialize_keras_object(self.model)
-        return {**super().get_config(), "model": model, "layer": self.position, "run": self.run}
+        # Keras shows the config in its error where nobody imported this library before loading the model.
+        note = {"to_load": _TO_LOAD}
+        return {**note, **super().get_config(), "model": model, "layer": self.position, "run": self.run}
 
     @classmethod
     def from_config(cls, config):
+        config.pop("to_load", None)  # Models saved before have none.
         model = keras.saving.deserialize_keras_object(config.pop("model"))
         return cls(model, **config)
 

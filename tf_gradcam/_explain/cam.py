@@ -226,8 +226,8 @@ def make_gradcam_heatmap(
     img = _on_host(img)
     explainer = shared_explainer(model, layer, call, method, fuse)
     explanation = explainer.explain("img", img, target, size, interpolation, first_eagerly=True)
-    signed_maps = explanation.map if isinstance(explanation.map, tuple) else (explanation.map,)
-    signed_maps = [each.numpy() for each in signed_maps]
+    maps = explanation.map if isinstance(explanation.map, tuple) else (explanation.map,)
+    signed_maps = [each.numpy() for each in maps]
     if not all(np.isfinite(each).all() for each in signed_maps):
         raise ValueError(
             "`model` answers NaN or infinity for `img`, or its gradients do: look for it in the weights, and "

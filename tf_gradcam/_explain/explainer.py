@@ -6,7 +6,7 @@
 import copy
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ from tf_gradcam._model import (
 )
 from tf_gradcam._targets import check_range, refers_to_dead_callable, to_rows, with_arrays
 
-Layers = str | keras.Operation | Sequence[str | keras.Operation] | None
+Layers: TypeAlias = str | keras.Operation | Sequence[str | keras.Operation] | None
 
 
 class Explainer:
@@ -261,7 +261,7 @@ class Explainer:
             _check_lengths(lengths, found, size)
             heatmap, heatmaps = self._heatmaps(found.maps, found.score, lengths, interpolation)
             signed_map = tuple(found.maps) if self._several else found.maps[0]
-            return Explanation(heatmap, signed_map, found.score, found.index, found.outputs, heatmaps)
+            return Explanation(heatmap, signed_map, found.score, found.class_index, found.outputs, heatmaps)
 
         return answer
 
@@ -289,7 +289,7 @@ class Explainer:
             return error[error.index("`target` must") :].partition("\n")[0]
         if "EnsureShape" in error and self._preprocess is not None:
             return f"`preprocess` must return what the model takes. Received: {error}"
-        names = ", ".join(repr(each.layer_reference().name) for each in self.layer_calls)
+        names = ", ".join(repr(each.strong().layer.name) for each in self.layer_calls)
         if ONE_MAP_PER_IMAGE in error:
             return (
                 f"`layer` must return {ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns more rows "
@@ -297,11 +297,12 @@ class Explainer:
                 "before or after."
             )
         if PATCHES_COUNT in error:
-            default = default_layer(self._model(), None if self._has_graph else images).layer
+            model = self._model()
+            default = default_layer(model, None if self._has_graph else images).layer
             return (
                 f"`layer` must have {PATCHES_COUNT}. Received: layer={names}, of which only the class token "
                 "counts, as nothing mixes the tokens after it. "
-                f"Choose a layer before: {layer_path(self._model(), default)!r}, or layer=None."
+                f"Choose a layer before: {layer_path(model, default)!r}, or layer=None."
             )
         return None
 

@@ -98,8 +98,9 @@ class Explanation(NamedTuple):
         Raises:
             ImportError, FileNotFoundError, TypeError, ValueError: as `tf_gradcam.show` does.
         """
-        look = {"alpha": alpha, "colormap": colormap, "fade": fade}
-        return draw_figure(photograph, self, titles=titles, labels=labels, **look)
+        return draw_figure(
+            photograph, self, titles=titles, labels=labels, alpha=alpha, colormap=colormap, fade=fade
+        )
 
 
 def _summary(values) -> str:

@@ -1,4 +1,7 @@
-"""A compiled function with the weights of one moment in it, and how to notice that they changed since."""
+"""A compiled function with the weights of one moment in it, and how to notice that they changed since.
+
+The explainer uses it for `GradCAM.freeze`; exports take `fold_variables` to write files.
+"""
 
 import contextlib
 import datetime
@@ -22,10 +25,10 @@ def fold_variables(
 
     Args:
         concrete: the function.
-        inline: whether to inline all functions that it calls, also such as were made constant before.
+        inline: whether to inline all functions that it calls, also those whose variables were folded before.
 
     Raises:
-        ValueError: if it holds something that is no weight, as a table or a random generator.
+        ValueError: if it holds something other than weights, such as a table or a random generator.
     """
     try:
         with tf.init_scope():  # also in a tf.function of the user's
@@ -48,7 +51,7 @@ def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callabl
     Batch normalization is folded into convolutions, and these are fused with what follows.
 
     Raises:
-        ValueError: as `constant` does.
+        ValueError: as `fold_variables` does.
     """
     structure = concrete.structured_outputs
     # What is `None` in an answer is no output of the graph.
@@ -56,12 +59,12 @@ def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callabl
     folded = fold_variables(concrete)
 
     def call(*tensors):
-        # Not `folded(...)`: it has lost the arguments' names, and finds that out anew at every call.
+        # Not `folded(...)`: it has lost the arguments' names, and looks for them at every call.
         answers = iter(folded._call_flat(list(map(tf.convert_to_tensor, tensors)), []))
         leaves = [next(answers) if present else None for present in is_tensor]
         return tf.nest.pack_sequence_as(structure, leaves)
 
-    call.structured_outputs = structure
+    call.structured_outputs = structure  # type: ignore[attr-defined]  # as a ConcreteFunction has it
     return call
 
 
@@ -80,26 +83,26 @@ class WeightSnapshot:
                 f"`model` must have less than 2 GiB of weights to be frozen. Received: {held / 2**30:.1f} GiB"
             )
         self._moment = datetime.datetime.now().isoformat(" ", "seconds")
-        self._noted = {}
+        self._noted: dict = {}  # reference to a variable -> (sample, checksum)
         self.note(weight.value for weight in model.weights)
-        # Whatever else is trained, the head is.
+        # Whatever is trained, the head is trained too.
         self._head = [weight.value for weight in (model.trainable_weights or model.weights)[-2:]]
 
     def note(self, variables: Iterable[tf.Variable]) -> None:
-        """Note what `variables` hold, those that are not known yet: a sample, and a checksum of it all."""
+        """Note a sample and a checksum of each of `variables` that was not noted before."""
         for each in variables:
             if each.ref() not in self._noted:
                 self._noted[each.ref()] = _sample(each), _checksum(each)
         self._turn = itertools.cycle([each.deref() for each in self._noted])
 
     def check(self) -> None:
-        """Raise a `ValueError` if samples of the head, or of the two weights whose turn it is, changed."""
+        """Raise a `ValueError` if a sample of the head, or of two other weights by turns, has changed."""
         looked_at = [*self._head, *itertools.islice(self._turn, 2)]
         if any(_sample(each) != self._noted[each.ref()][0] for each in looked_at):
             raise self.changed_error()
 
     def check_all(self) -> None:
-        """Raise a `ValueError` if any number in them changed."""
+        """Raise a `ValueError` if any number of any weight has changed."""
         if any(_checksum(each.deref()) != checksum for each, (_, checksum) in self._noted.items()):
             raise self.changed_error()
 
@@ -112,12 +115,12 @@ class WeightSnapshot:
 
 
 def _numbers(variable, step=1) -> np.ndarray:
-    """Return every so many numbers of a variable."""
+    """Return every `step`-th number of a variable, flat."""
     with contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope():
         value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
-        if "CPU" not in value.device:  # The whole of it would take its time from there.
+        if "CPU" not in value.device:  # To copy all of it to the host would take too long.
             return tf.reshape(value, [-1])[::step].numpy()
-        # As it lies in memory: numpy() would copy it. There is no such view of bfloat16.
+        # A view of the memory, which numpy() would copy. There is no such view of bfloat16.
         array = value.numpy() if value.dtype == tf.bfloat16 else np.asarray(memoryview(value))
     return array.reshape(-1)[::step]
 

@@ -46,14 +46,14 @@ class SignedMaps(NamedTuple):
     Attributes:
         maps: of each layer `(N, *grid)`, or `(N, M, *grid)` for M scores of each image.
         score: `(N,)` or `(N, M)`.
-        index: the class that the score belongs to, int32 of its shape, or `None`.
+        class_index: the class that the score belongs to, int32 of its shape, or `None`.
         outputs: what the model returned, or `None` where that is more than tensors.
         image_lengths: the lengths of the image that the layers look at, or `None` where there is none.
     """
 
     maps: list[tf.Tensor]
     score: tf.Tensor
-    index: tf.Tensor | None
+    class_index: tf.Tensor | None
     outputs: Any
     image_lengths: tf.Tensor | None
 
@@ -69,7 +69,7 @@ class _Pass(NamedTuple):
     logits: Any
     target: Any
     score: tf.Tensor
-    index: tf.Tensor | None
+    class_index: tf.Tensor | None
     tape: tf.GradientTape
 
 
@@ -94,7 +94,9 @@ def signed_maps_function(
         axes = maps[0].shape.rank - passed.score.shape.rank  # more than the grid's for a map on a video
         channels_first = layer_calls[0].channels_first
         lengths = source_lengths(images, passed.source, axes, channels_first)
-        return SignedMaps(maps, passed.score, passed.index, passed.outputs if is_shown else None, lengths)
+        return SignedMaps(
+            maps, passed.score, passed.class_index, passed.outputs if is_shown else None, lengths
+        )
 
     return signed_maps
 
@@ -123,7 +125,7 @@ def _maps_in_closed_form(passed, method) -> list[tf.Tensor] | None:
     if pooled is None:
         return None
     every_class = _class_activation_maps(passed, pooled, logits)
-    return [tf.gather(every_class, passed.index, axis=1, batch_dims=1)]
+    return [tf.gather(every_class, passed.class_index, axis=1, batch_dims=1)]
 
 
 def _pooled(tapped, logits) -> tf.Tensor | None:

@@ -12,10 +12,11 @@ from tf_gradcam._methods.protocol import (
     takes_gradients,
 )
 from tf_gradcam._methods.registry import get, method_name
-from tf_gradcam._methods.scene import SceneContext, SourceImage, make_scene
+from tf_gradcam._methods.scene import Scene, SceneContext, SourceImage, make_scene
 
 __all__ = [
     "Method",
+    "Scene",
     "SceneContext",
     "SourceImage",
     "get",

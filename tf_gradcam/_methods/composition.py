@@ -175,7 +175,7 @@ class augment:
 
 
 def _is_scale(value) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0.1 <= value <= 10
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0.1 <= float(value) <= 10
 
 
 def _flipped(values, axes, channels):

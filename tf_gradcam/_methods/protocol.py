@@ -6,13 +6,13 @@ A method is a formula, `(activations, gradients) -> map` or `(activations) -> ma
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from tf_gradcam._methods.scene import Scene
 
-Method = Callable | Any  # a formula, or anything with a method `explain`
+Method: TypeAlias = Any  # a formula, or an object with `explain(scene)`
 
 
 def apply_method(method: Method, scene: Scene) -> tf.Tensor:

@@ -4,7 +4,6 @@ Called with a user's `layer` and `call`, and by whoever suggests a layer.
 """
 
 import contextlib
-import math
 import re
 from typing import Any
 
@@ -19,6 +18,7 @@ from tf_gradcam._model.discovery import (
 )
 from tf_gradcam._model.forward import LayerCall
 from tf_gradcam._model.graph import ancestors, concatenated_parts
+from tf_gradcam._model.grid import place_count
 from tf_gradcam._model.inputs import require_specs
 from tf_gradcam._model.keras_internals import functional_graph
 from tf_gradcam._model.layers import are_channels_first, check_layer, find_layer
@@ -176,8 +176,9 @@ def _candidates(model, specs) -> list[LayerMap]:
     found = [each for each in found if each.output.op not in makes_output] or found
     most_axes = max((len(each.grid.shape) for each in found), default=0)  # An image's, not a text's.
     found = [each for each in found if len(each.grid.shape) == most_axes]
-    coarsest = min((math.prod(each.grid.shape) for each in found if None not in each.grid.shape), default=0)
-    return [each for each in found if None in each.grid.shape or math.prod(each.grid.shape) == coarsest]
+    known = [each for each in found if None not in each.grid.shape]
+    coarsest = min((place_count(each.grid.shape) for each in known), default=0)
+    return [each for each in found if each not in known or place_count(each.grid.shape) == coarsest]
 
 
 def _ends_a_chain(found, runs) -> bool:

@@ -1,7 +1,6 @@
 """Which layers have a map: read off Keras's graph, or off a trial run."""
 
 import collections
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import tensorflow as tf
 
 from tf_gradcam._model.forward import LayerCall, call_model, forward, tap
 from tf_gradcam._model.graph import ancestors, find_token_start, flattened_grids
-from tf_gradcam._model.grid import Grid, find_grid, to_grid
+from tf_gradcam._model.grid import Grid, find_grid, place_count, to_grid
 from tf_gradcam._model.inputs import require_specs
 from tf_gradcam._model.keras_internals import (
     child_layers,
@@ -88,7 +87,8 @@ class LayerMap(NamedTuple):
 def _with_map(model, runs, find_grid) -> list[LayerMap]:
     """Return those layers that gave a map, with the last run that did, in the order of these runs."""
     paths = {id(layer): path for path, layer in walk_layers(model)}
-    counts, found = collections.Counter(), {}
+    counts: collections.Counter = collections.Counter()
+    found: dict[int, LayerMap] = {}
     for run, first in zip(runs, are_channels_first(model, [run.layer for run in runs]), strict=True):
         number = counts[id(run.layer)]
         counts[id(run.layer)] += 1
@@ -120,7 +120,7 @@ def activation_grid(
     grid = find_grid(shape, shapes, channels_first, flattened_grids(way))
     if grid is None or not grid.extra:
         return grid
-    start = find_token_start(way, shape[1], math.prod(grid.shape))
+    start = find_token_start(way, shape[1], place_count(grid.shape))
     return None if start is None else grid._replace(start=start)
 
 
@@ -160,7 +160,7 @@ def final_activation(model: keras.Model) -> Callable | None:
     """
     if maps_from_keras_graph(model) is None or len(model.outputs) > 1 or len(model.inputs[0].shape) < 4:
         return None
-    last = _runs_of_graph(model)[-1].layer
+    last = (_runs_of_graph(model) or [])[-1].layer
     known = [keras.activations.softmax, keras.activations.sigmoid]
     if type(last) in (keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv3D):
         known.append(keras.activations.linear)
@@ -171,7 +171,7 @@ def final_activation(model: keras.Model) -> Callable | None:
 
 def ends_without_convolution(model: keras.Model, layer: keras.Operation) -> bool:
     """Whether Keras's own layers follow on `layer`, and no convolution, where Keras's graph tells all."""
-    runs = [run.layer for run in _runs_of_graph(model)]
+    runs = [run.layer for run in (_runs_of_graph(model) or [])]
     after = runs[len(runs) - runs[::-1].index(layer) :] if layer in runs else runs
     return all(is_keras_own(each) and "Conv" not in type(each).__name__ for each in after)
 

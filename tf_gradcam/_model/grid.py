@@ -1,4 +1,8 @@
-"""Where the places of a map are in what a layer returns."""
+"""Where the places of a map are in what a layer returns, and activations to their grid and back.
+
+A grid has one axis for a signal, two for an image, three for a volume or a video. The tokens of a vision
+transformer are the flattened places of a grid. Called by whoever reads activations.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +12,7 @@ import tensorflow as tf
 
 from tf_gradcam._model.specs import is_channels_first
 
-_MOST_EXTRA = 8  # tokens that are no patch: a class token and registers
+_MOST_EXTRA = 8  # tokens that are no patch, such as a class token and registers
 
 
 class Grid(NamedTuple):
@@ -39,17 +43,17 @@ def find_grid(
 
     Args:
         shape: of the activations, with the batch.
-        images: shapes of the inputs that they depend on, with the batch. What comes of a signal is a signal,
-            and three axes that come of an image are tokens.
+        images: shapes of the inputs that they depend on, with the batch. Three axes are a signal where the
+            input is one, and tokens where it is an image.
         channels_first: whether the layer has its channels right after the batch.
-        flattened: grids `(h, w)` that were flattened on the way to tokens, the likelier first.
+        flattened: grids `(h, w)` that were flattened on the path to the tokens, the likelier first.
     """
     if len(shape) < 3:
         return None
     if len(shape) == 3 and max(map(len, images), default=0) > 3:
         return _token_grid(shape, flattened)
     *places, channels = (*shape[2:], shape[1]) if channels_first else shape[1:]
-    if math.prod(1 if length is None else length for length in places) <= 1 and None not in places:
+    if place_count(places) <= 1 and None not in places:
         return None
     return Grid(tuple(places), channels, None, channels_first)
 
@@ -63,13 +67,18 @@ def _token_grid(shape, flattened) -> Grid | None:
     return Grid(tuple(grid), channels, tokens - math.prod(grid))
 
 
+def place_count(shape: Sequence[int | None]) -> int:
+    """Return how many places a grid of this shape has; a length that varies counts as 1."""
+    return math.prod(1 if length is None else length for length in shape)
+
+
 def to_grid(values: tf.Tensor, grid: Grid) -> tf.Tensor:
     """Return activations, or their gradients, as `(N, *grid, K)`."""
     if grid.channels_first:
         return tf.transpose(values, [0, *range(2, values.shape.rank), 1])
     if grid.extra is None:
         return values
-    tokens = values[:, grid.start : grid.start + math.prod(grid.shape)]
+    tokens = values[:, grid.start : grid.start + place_count(grid.shape)]
     return tf.reshape(tokens, [-1, *grid.shape, values.shape[-1]])
 
 
@@ -82,19 +91,19 @@ def from_grid(values: tf.Tensor, grid: Grid, activations: tf.Tensor) -> tf.Tenso
         return tf.transpose(values, [0, values.shape.rank - 1, *range(1, values.shape.rank - 1)])
     if grid.extra is None:
         return values
-    end = grid.start + math.prod(grid.shape)
-    tokens = tf.reshape(values, [-1, math.prod(grid.shape), values.shape[-1]])
+    end = grid.start + place_count(grid.shape)
+    tokens = tf.reshape(values, [-1, place_count(grid.shape), values.shape[-1]])
     return tf.concat([activations[:, : grid.start], tokens, activations[:, end:]], axis=1)
 
 
 def spatial_lengths(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | None:
-    """Return the lengths of the last `rank` axes of an image that are no channels, or `None` if too few.
+    """Return the lengths of the last `rank` axes of an image, not counting channels.
 
-    An image with one axis more than the grid, the batch's, has no channels. Of a video the last two axes are
-    taken for a map of all its frames.
+    An image with the batch's axis and `rank` others has no channels. Of a video, the last two axes are those
+    of a map for all its frames. Returns `None` where the image has too few axes.
     """
     axes = image.shape.rank
-    if axes == rank + 1:  # but a signal of one channel is no picture
+    if axes == rank + 1:  # A last axis of length 1 holds the channel of a signal.
         return None if image.shape[-1] == 1 else tf.shape(image)[1:]
     if axes < rank + 2:
         return None

@@ -1,5 +1,6 @@
 """What a model takes: the shapes and dtypes of its inputs, and arrays checked against them."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,6 +114,8 @@ def _aligned(images, specs) -> Iterator[Any]:
 def _tensor(name, image) -> tf.Tensor:
     """Return a tensor of real numbers; what is still on the host is checked for NaN."""
     if not tf.is_tensor(image):
+        if isinstance(image, str | bytes | os.PathLike) or hasattr(image, "getexif"):
+            raise _not_read_yet(name, image)
         try:
             image = np.asarray(image)
         except ValueError as error:
@@ -133,6 +136,16 @@ def _tensor(name, image) -> tf.Tensor:
     if 0 in image.shape.as_list():
         raise ValueError(f"`{name}` must not be empty. Received: shape {image.shape}")
     return image
+
+
+def _not_read_yet(name, image) -> TypeError:
+    """Return the error for a path, bytes or a PIL image in place of an array."""
+    source = repr(image) if isinstance(image, str | os.PathLike) else "photograph"
+    return TypeError(
+        f"`{name}` must be an array or tensor, as the model takes it. Received: {image!r:.80} (of type "
+        f"{type(image).__name__}). Read it first: tf_gradcam.load_image({source}, size=(height, width)), and "
+        "preprocess it as the model needs."
+    )
 
 
 def check_images(name: str, images: Any, specs: Any) -> None:

@@ -1,4 +1,7 @@
-"""Find what a final softmax or sigmoid was given."""
+"""Find the logits: what a final softmax or sigmoid was given.
+
+Called after every forward pass.
+"""
 
 from typing import Any
 
@@ -9,16 +12,16 @@ from tf_gradcam._model.keras_internals import has_noted_logits, noted_logits
 
 
 def find_logits(outputs: Any) -> Any:
-    """Return for each output what its final softmax or sigmoid was given, or the output where there is none.
+    """Return the logits of each output: what its final softmax or sigmoid was given.
 
-    `None` stands for an output that comes out of a `tf.function` of the model's own, which can't be looked
-    into.
+    Where there is neither, it is the output itself. It is `None` where the output comes out of a
+    `tf.function` of the model's own, whose graph can't be read.
     """
     return keras.tree.map_structure(_logits, outputs)
 
 
-class _Hidden(Exception):
-    """The way to the logits leads into a function."""
+class _HiddenInFunction(Exception):
+    """The path to the logits leads into a function."""
 
 
 def _logits(output: Any) -> Any:
@@ -28,28 +31,29 @@ def _logits(output: Any) -> Any:
     if not tf.is_tensor(output):
         return output
     try:
-        logits = _behind_squashing(output)
-    except _Hidden:
+        logits = _before_activation(output)
+    except _HiddenInFunction:
         return None
     return output if logits is None else logits
 
 
-def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
+def _before_activation(output: tf.Tensor) -> tf.Tensor | None:
+    """Return what the softmax or sigmoid that `output` ends in was given; `None` if it ends in neither."""
     operation = output.op
     if operation.type in ("PartitionedCall", "StatefulPartitionedCall"):
-        raise _Hidden
+        raise _HiddenInFunction
     if operation.type in ("Softmax", "LogSoftmax", "Sigmoid"):
         return operation.inputs[0]
-    # A detector joins its boxes and class scores; joined as they are, probabilities are one vector.
+    # A detector joins boxes and class scores. Probabilities that are joined to (N, M) are one vector.
     if operation.type == "ConcatV2" and output.shape.rank != 2:
         *pieces, axis = operation.inputs
-        logits = [_behind_squashing(piece) for piece in pieces]
-        if all(each is None for each in logits):
+        of_pieces = [_before_activation(piece) for piece in pieces]
+        if all(each is None for each in of_pieces):
             return None
-        return tf.concat([p if x is None else x for p, x in zip(pieces, logits, strict=True)], axis)
+        return tf.concat([p if x is None else x for p, x in zip(pieces, of_pieces, strict=True)], axis)
     if operation.type not in ("Identity", "Cast", "Reshape", "Transpose"):
         return None
-    logits = _behind_squashing(operation.inputs[0])
+    logits = _before_activation(operation.inputs[0])
     if logits is None or operation.type in ("Identity", "Cast"):
         return logits
     rearrange = {"Reshape": tf.reshape, "Transpose": tf.transpose}[operation.type]
@@ -57,6 +61,6 @@ def _behind_squashing(output: tf.Tensor) -> tf.Tensor | None:
 
 
 def logits_need_graph(outputs: Any) -> bool:
-    """Whether the logits of `outputs`, symbolic ones, can be found in their graph only."""
+    """Return whether only the graph of `outputs`, symbolic ones, shows their logits."""
     flat = keras.tree.flatten(outputs)
     return any(_logits(output) is not output and not has_noted_logits(output) for output in flat)

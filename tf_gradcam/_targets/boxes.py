@@ -34,7 +34,7 @@ class Detection(NamedTuple):
         index = given_or_best(self.index, scores)
         return pick(scores, index), index
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         return with_class_index(self, outputs, logits)
 
 
@@ -57,9 +57,9 @@ class Box(NamedTuple):
     def score(self, outputs, logits):
         return _Where(*self._best(outputs)).score(outputs, logits)
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         overlaps, detection = self._best(outputs)
-        return _Where(overlaps, detection.fixed(outputs, logits))
+        return _Where(overlaps, detection.pinned(outputs, logits))
 
     def _best(self, outputs):
         boxes, _ = _boxes_and_scores(outputs, self.split)

@@ -47,10 +47,10 @@ class Class(NamedTuple):
         index = given_or_best(self.index, logits)
         return pick(logits, index), index
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         is_map = only_logits(logits).shape.rank > 2
         return (
-            Region(self.index).fixed(outputs, logits) if is_map else with_class_index(self, outputs, logits)
+            Region(self.index).pinned(outputs, logits) if is_map else with_class_index(self, outputs, logits)
         )
 
 
@@ -69,8 +69,8 @@ class Classes(NamedTuple):
             return pick(logits, self.indices), tf.convert_to_tensor(self.indices)
         return self._each().score(outputs, logits)
 
-    def fixed(self, outputs, logits):
-        return _Each(tuple(each.fixed(outputs, logits) for each in self._each().targets))
+    def pinned(self, outputs, logits):
+        return _Each(tuple(each.pinned(outputs, logits) for each in self._each().targets))
 
     def _each(self):
         return _Each(tuple(map(Class, tf.unstack(self.indices, axis=1))))
@@ -83,13 +83,13 @@ class TopClasses(NamedTuple):
         count: how many, from 1 to as many as the model has.
     """
 
-    count: int
+    count: Any  # an int; `Any`, as a tuple has a method of this name
 
     def score(self, outputs, logits):
         return self._found(logits).score(outputs, logits)
 
-    def fixed(self, outputs, logits):
-        return self._found(logits).fixed(outputs, logits)
+    def pinned(self, outputs, logits):
+        return self._found(logits).pinned(outputs, logits)
 
     def _found(self, logits):
         logits = only_logits(logits)
@@ -132,9 +132,9 @@ class Binary(NamedTuple):
             raise wrong_outputs_error("Binary", "(N, 1)", logits, "Give a class instead.")
         return _OfSigmoid(Class(self.index)).score(outputs, logits)
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         logits = only_logits(logits)
-        return _OfSigmoid(Class(self.index).fixed(tf.sigmoid(logits), logits))
+        return _OfSigmoid(Class(self.index).pinned(tf.sigmoid(logits), logits))
 
 
 class _OfSigmoid(NamedTuple):
@@ -166,7 +166,7 @@ class Probability(NamedTuple):
         both = outputs if outputs.shape[-1] != 1 else tf.concat([1 - outputs, outputs], axis=-1)
         return pick(both, index), index
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         return with_class_index(self, outputs, logits)
 
 
@@ -201,7 +201,7 @@ class Output(NamedTuple):
     def score(self, outputs, logits):
         return score_target(self.target, *self.found(outputs, logits))
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         return self._replace(target=pin_choices(self.target, *self.found(outputs, logits)))
 
     def found(self, outputs, logits):
@@ -247,11 +247,11 @@ class Contrast(NamedTuple):
     other: Any = None
 
     def score(self, outputs, logits):
-        index, other = self.fixed(outputs, logits)
+        index, other = self.pinned(outputs, logits)
         logits = only_logits(logits)
         return pick(logits, index) - pick(logits, other), index
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         logits = only_logits(logits)
         if logits.shape.rank != 2 or logits.shape[-1] == 1:
             advice = "Give Binary for a single unit: its logit is the contrast of its two sides."
@@ -278,7 +278,7 @@ class Against(NamedTuple):
         value, index = score_target(self.target, outputs, logits)
         return -value, index
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         return Against(pin_choices(self.target, outputs, logits))
 
 
@@ -313,7 +313,7 @@ class Pixel(NamedTuple):
         pixel = tf.gather_nd(outputs, where)
         return Class(self.index).score(pixel, pixel if logits is outputs else tf.gather_nd(logits, where))
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         return with_class_index(self, outputs, logits)
 
 

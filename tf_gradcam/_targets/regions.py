@@ -56,7 +56,7 @@ class Region(NamedTuple):
         values = tf.gather(sides, index[:, None], axis=2, batch_dims=1)[..., 0]
         return _sum(values, predicted == index[:, None] if weights is None else weights), index
 
-    def fixed(self, outputs, logits):
+    def pinned(self, outputs, logits):
         index = with_class_index(self, outputs, logits).index
         if self.mask is not None:
             grid = tf.shape(only_logits(logits))[:-1]

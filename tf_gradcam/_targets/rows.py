@@ -1,4 +1,8 @@
-"""A target on its way into the compiled function: checked, a row for each image, its numbers apart."""
+"""Prepare a target for the compiled function: checked, with one row for each image.
+
+The arrays in a target go into the compiled function as arguments, so that other numbers never trace anew.
+Called by the explainer before and while it traces.
+"""
 
 import inspect
 import weakref
@@ -146,7 +150,19 @@ def _array(name, value, kinds) -> np.ndarray:
     return array
 
 
+def _is_one_hot(values) -> bool:
+    """Return whether every row of `values` `(N, classes)` is 1 for one class and 0 for all others."""
+    values = np.asarray(values) if hasattr(values, "numpy") or isinstance(values, np.ndarray) else np.zeros(0)
+    is_binary = values.ndim == 2 and values.shape[-1] > 1 and bool(np.isin(values, (0, 1)).all())
+    return is_binary and bool((values.sum(axis=-1) == 1).all())
+
+
 def _no_target(name, value) -> TypeError:
+    if name == "index" and _is_one_hot(value):
+        return TypeError(
+            "`target` must be None, a class (int), or one class per image. Received: a one-hot array of "
+            f"shape {np.shape(value)}. Give the classes: target.argmax(axis=-1)."
+        )
     if name == "index":
         return TypeError(
             "`target` must be None, a class (int), one class per image, a target such as "
@@ -164,7 +180,10 @@ def _rows(values, count, what, axes):
             return np.broadcast_to(values, (count, *shape))
         return tf.broadcast_to(values, [count, *shape])
     if len(shape) != axes + 1 or 0 in shape[1:]:
-        raise ValueError(f"`target` must be one {what}, or one for each image. Received: shape {shape}")
+        hint = " Of one-hot targets, give the classes: target.argmax(axis=-1)." if _is_one_hot(values) else ""
+        raise ValueError(
+            f"`target` must be one {what}, or one for each image. Received: shape {shape}.{hint}"
+        )
     if isinstance(count, int) and shape[0] not in (None, count):
         raise ValueError(
             f"`target` must hold one {what} for each of the {count} images. Received: {shape[0]}"
@@ -177,23 +196,23 @@ def _is_array(leaf) -> bool:
 
 
 def target_arrays(target: Any) -> list:
-    """Return the arrays in `target`, as `per_image` returned it, flat."""
+    """Return the arrays in `target`, as `to_rows` returned it, flat."""
     return list(filter(_is_array, tf.nest.flatten(target)))
 
 
-def with_arrays(target: Any, numbers: Sequence[Any]) -> Any:
-    """Return `target` with other arrays or tensors in the place of its `numbers`."""
-    rest = iter(numbers)
+def with_arrays(target: Any, arrays: Sequence[Any]) -> Any:
+    """Return `target` with `arrays` in the place of those that `target_arrays` returns."""
+    rest = iter(arrays)
     return tf.nest.map_structure(lambda leaf: next(rest) if _is_array(leaf) else leaf, target)
 
 
 def holds_callable(target: Any) -> bool:
-    """Whether `target` is a callable, or has one in it."""
+    """Return whether `target` is a callable, or has one in it."""
     return any(map(callable, tf.nest.flatten(target)))
 
 
 def trace_key(target: Any) -> Hashable:
-    """Return what makes a target trace anew: all of it but its numbers. It keeps no callable alive.
+    """Return a key of what a target traces anew for: all of it but its numbers. It keeps no callable alive.
 
     Raises:
         TypeError: if a callable in it isn't hashable.
@@ -216,16 +235,16 @@ def trace_key(target: Any) -> Hashable:
     return weak
 
 
-def refers_to_dead_callable(kind: Hashable) -> bool:
-    """Whether a callable in a target of this kind is no more."""
-    return any(isinstance(leaf, weakref.ref) and leaf() is None for leaf in tf.nest.flatten(kind))
+def refers_to_dead_callable(key: Hashable) -> bool:
+    """Return whether a callable in the target of this `trace_key` was deleted since."""
+    return any(isinstance(leaf, weakref.ref) and leaf() is None for leaf in tf.nest.flatten(key))
 
 
 def check_range(target: Any, index: Any, outputs: Any) -> None:
     """Raise a `ValueError` if the model has no such class, pixel or box as `target` holds.
 
     Args:
-        target: as `per_image` returns it. What is symbolic in it isn't checked.
+        target: as `to_rows` returns it. What is symbolic in it is not checked.
         index: the class index that the target's score belongs to, or `None` where it belongs to none.
         outputs: what the model returned, or specs of it.
     """
@@ -258,11 +277,10 @@ def _check_numbers(target, name, index, outputs) -> None:
     given = given.reshape(-1, len(limits))
     wrong = given[np.any(given >= limits, axis=1)].tolist()
     if wrong:
-        first, last, wrong = [0 for _ in limits], [limit - 1 for limit in limits], wrong[0]
-        if len(limits) == 1:
-            first, last, wrong = first[0], last[0], wrong[0]
+        ends: list[Any] = [[0] * len(limits), [limit - 1 for limit in limits], wrong[0]]
+        first, last, received = ends if len(limits) > 1 else (each[0] for each in ends)
         name = "target" if name == "index" else name
-        raise ValueError(f"`target` must be a {what} from {first} to {last}. Received: {name}={wrong}")
+        raise ValueError(f"`target` must be a {what} from {first} to {last}. Received: {name}={received}")
 
 
 def _limits(target, name, outputs) -> list[int | None]:

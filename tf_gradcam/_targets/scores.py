@@ -33,4 +33,4 @@ def pin_choices(target: Any, outputs: Any, logits: Any) -> Any:
         outputs: what the model returned.
         logits: as `score` takes them.
     """
-    return target.fixed(outputs, logits) if hasattr(target, "fixed") else target
+    return target.pinned(outputs, logits) if hasattr(target, "pinned") else target
