@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+LINT   := $(VENV)-lint/bin
 # Two at a time, as to trace takes one core. A worker that is done steals from the other, but keeps most of a
 # file's tests to itself, and with them what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check \
+.PHONY: help demo test test-fast test-minimum test-hub lint format notebooks bench bench-check \
 	bench-methods bench-serving peers gallery parity applications formats clean
 .NOTPARALLEL:  # two pips in one environment would step on each other
 
@@ -30,9 +31,14 @@ test-minimum:  ## run the fast tests with the oldest versions that are supported
 test-hub: $(VENV)/hub.stamp  ## explain models of KerasHub, which takes a few more packages
 	$(BIN)/python -m pytest tests/test_keras_hub.py $(PYTEST_ARGS)
 
-lint: $(VENV)/test.stamp  ## check style and format
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+lint: $(VENV)-lint/lint.stamp  ## check style, format and types, in seconds
+	$(LINT)/ruff check
+	$(LINT)/ruff format --check
+	$(LINT)/mypy
+
+format: $(VENV)-lint/lint.stamp  ## format the code, and mend what ruff can mend
+	$(LINT)/ruff check --fix
+	$(LINT)/ruff format
 
 notebooks: $(VENV)/test.stamp  ## run the notebooks from top to bottom
 	$(BIN)/python -m pytest tests/test_notebooks.py
@@ -68,7 +74,8 @@ formats: $(VENV)/test.stamp  ## write files for LiteRT, ONNX and OpenVINO and co
 	$(BIN)/python benchmarks/formats.py
 
 clean:  ## remove everything that was made
-	rm -rf .venv .venv-minimum .venv-parity .venv-peers build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lint .venv-minimum .venv-parity .venv-peers build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stem is the extra to install. The version, which pip writes down, is in __init__.py.
@@ -77,6 +84,13 @@ $(VENV)/%.stamp: pyproject.toml setup.cfg tf_gradcam/__init__.py $(CONSTRAINTS) 
 		$(addprefix --constraint ,$(CONSTRAINTS)) --editable ".[$*]"
 	@touch $@
 
-# bin/pip, not bin/python: where ensurepip is missing, venv fails and leaves the latter behind.
-$(BIN)/pip:
-	$(PYTHON) -m venv $(VENV)
+# Only ruff and mypy: the requirements of the extra `lint`, without the package and its TensorFlow.
+$(VENV)-lint/lint.stamp: pyproject.toml | $(LINT)/pip
+	$(LINT)/python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		print(*project['optional-dependencies']['lint'], sep='\n')" > $(VENV)-lint/requirements.txt
+	$(LINT)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)-lint/requirements.txt
+	@touch $@
+
+# bin/pip, not bin/python: where ensurepip is missing, venv fails and leaves bin/python behind.
+$(BIN)/pip $(LINT)/pip:
+	$(PYTHON) -m venv $(@:/bin/pip=)

@@ -201,7 +201,7 @@ def test_no_key_is_in_both_pyproject_toml_and_setup_cfg():
         "metadata": ["version"],
         "options": ["packages"],
         "options.packages.find": ["include"],
-        "options.package_data": ["tf_gradcam.pretrained"],
+        "options.package_data": ["tf_gradcam", "tf_gradcam.pretrained"],
     }
     assert pyproject["project"]["dynamic"] == ["version"]
     assert "version" not in pyproject["project"]
@@ -241,7 +241,7 @@ def wheel(tmp_path_factory):
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     package = {f"tf_gradcam/{module.as_posix()}" for module in MODULES}
-    package.add("tf_gradcam/pretrained/imagenet_labels.txt")
+    package |= {"tf_gradcam/py.typed", "tf_gradcam/pretrained/imagenet_labels.txt"}
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     about = {f"tf_gradcam-{tf_gradcam.__version__}.dist-info/{name}" for name in about}
     assert set(zipfile.ZipFile(wheel).namelist()) == package | about
