@@ -6,6 +6,7 @@ import importlib.metadata
 import itertools
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -163,7 +164,11 @@ def test_there_is_one_version():
         if isinstance(node, ast.Assign) and node.targets[0].id == "__version__"
     )
     assert version == tf_gradcam.__version__ == importlib.metadata.version("tf_gradcam")
-    assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    unreleased, *released = re.findall(r"^## \[(.+?)\](.*)$", changelog, re.MULTILINE)
+    assert unreleased == ("Unreleased", "")
+    assert not released or released[0][0] == version  # Before the first release there is none.
+    assert all(re.fullmatch(r" - \d{4}-\d{2}-\d{2}", date) for _, date in released)
 
 
 def test_importing_it_loads_nothing_but_the_standard_library():
@@ -215,6 +220,13 @@ def test_the_lower_bounds_are_the_versions_that_are_tested():
     lines = (ROOT / "tests" / "minimum.txt").read_text(encoding="utf-8").splitlines()
     tested = [line for line in lines if not line.startswith("#")]
     assert sorted(tested) == sorted(bound.replace(">=", "==") for bound in bounds)
+
+
+def test_pre_commit_runs_the_ruff_of_the_extra_lint():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (ruff,) = (line for line in project["optional-dependencies"]["lint"] if line.startswith("ruff"))
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"additional_dependencies: (.*)", hooks)) == {f'["{ruff}"]'}
 
 
 def test_contributing_shows_every_package():
