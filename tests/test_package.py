@@ -36,6 +36,7 @@ PUBLIC_FACES = {"methods": "_methods", "targets": "_targets"}
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 PACKAGES = sorted(FLOOR_OF)
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 WITHOUT_TENSORFLOW = {"_checks", "_images", "serving"}
 
 
@@ -232,6 +233,20 @@ def test_pre_commit_runs_the_ruff_of_the_extra_lint():
 def test_contributing_shows_every_package():
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert [package for package in PACKAGES if f"`{package}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.]+/)+[\w-]+\.(?:cc|ipynb|md|py|toml|txt|yml))`", text)
+    linked = re.findall(r"\]\(([^)#:\s]+)\)", text)
+    tests = [f"{name}.py" for name in re.findall(r"`(test_\w+)`", text)]
+    missing = [
+        *(name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()),
+        *(name for name in linked if not (page.parent / name).exists()),
+        *(name for name in tests if not list((ROOT / "tests").rglob(name))),
+    ]
+    assert missing == []
 
 
 # The wheel
