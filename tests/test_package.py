@@ -239,7 +239,7 @@ def test_contributing_shows_every_package():
 def test_every_file_that_a_page_names_exists(page):
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"`((?:[\w.]+/)+[\w-]+\.(?:cc|ipynb|md|py|toml|txt|yml))`", text)
-    linked = re.findall(r"\]\(([^)#:\s]+)\)", text)
+    linked = re.findall(r"\]\(([\w./-]+)\)", text)
     tests = [f"{name}.py" for name in re.findall(r"`(test_\w+)`", text)]
     missing = [
         *(name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()),
