@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-fast test-minimum test-hub lint format notebooks bench bench-check \
 	bench-methods bench-serving peers gallery parity applications formats clean
-.NOTPARALLEL:  # two pips in one environment would step on each other
+.NOTPARALLEL:  # two pips must not install into one environment at the same time
 
 help:  ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ test: lint $(VENV)/test.stamp  ## run lint and every test
 test-fast: $(VENV)/test.stamp  ## run the tests that take no patience
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-# Old releases warn of newer ones beside them: there, warnings are no errors.
+# Old releases raise warnings about newer packages, so warnings are not errors here.
 test-minimum:  ## run the fast tests with the oldest versions that are supported
 	$(MAKE) test-fast VENV=.venv-minimum CONSTRAINTS=tests/minimum.txt PYTEST_ARGS="-W default"
 
@@ -36,7 +36,7 @@ lint: $(VENV)-lint/lint.stamp  ## check style, format and types, in seconds
 	$(LINT)/ruff format --check
 	$(LINT)/mypy
 
-format: $(VENV)-lint/lint.stamp  ## format the code, and mend what ruff can mend
+format: $(VENV)-lint/lint.stamp  ## format the code, and fix what ruff can fix
 	$(LINT)/ruff check --fix
 	$(LINT)/ruff format
 
@@ -78,7 +78,7 @@ clean:  ## remove everything that was made
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The stem is the extra to install. The version, which pip writes down, is in __init__.py.
+# The stem is the extra to install. pip records the version, so a new one in __init__.py installs again.
 $(VENV)/%.stamp: pyproject.toml setup.cfg tf_gradcam/__init__.py $(CONSTRAINTS) | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		$(addprefix --constraint ,$(CONSTRAINTS)) --editable ".[$*]"

@@ -1,4 +1,4 @@
-"""The house: which way the imports point, what is public, what is installed, and what is in the wheel."""
+"""Which way imports go, what is public, what pages and packaging files say, what is in the wheel."""
 
 import ast
 import configparser
@@ -196,7 +196,7 @@ def test_heatmaps_need_neither_opencv_nor_matplotlib():
     assert shape == "(8, 9)\n"
 
 
-# The papers
+# Packaging files and pages
 
 
 def test_no_key_is_in_both_pyproject_toml_and_setup_cfg():
