@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+LINT   := $(VENV)-lint/bin
 # Two at a time, as to trace takes one core. A worker that is done steals from the other, but keeps most of a
 # file's tests to itself, and with them what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-fast test-minimum test-hub lint notebooks bench bench-check \
+.PHONY: help demo test test-fast test-minimum test-hub lint format notebooks bench bench-check \
 	bench-methods bench-serving peers gallery parity applications formats clean
-.NOTPARALLEL:  # two pips in one environment would step on each other
+.NOTPARALLEL:  # two pips must not install into one environment at the same time
 
 help:  ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -23,16 +24,21 @@ test: lint $(VENV)/test.stamp  ## run lint and every test
 test-fast: $(VENV)/test.stamp  ## run the tests that take no patience
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-# Old releases warn of newer ones beside them: there, warnings are no errors.
+# Old releases raise warnings about newer packages, so warnings are not errors here.
 test-minimum:  ## run the fast tests with the oldest versions that are supported
 	$(MAKE) test-fast VENV=.venv-minimum CONSTRAINTS=tests/minimum.txt PYTEST_ARGS="-W default"
 
 test-hub: $(VENV)/hub.stamp  ## explain models of KerasHub, which takes a few more packages
 	$(BIN)/python -m pytest tests/test_keras_hub.py $(PYTEST_ARGS)
 
-lint: $(VENV)/test.stamp  ## check style and format
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+lint: $(VENV)-lint/lint.stamp  ## check style, format and types, in seconds
+	$(LINT)/ruff check
+	$(LINT)/ruff format --check
+	$(LINT)/mypy
+
+format: $(VENV)-lint/lint.stamp  ## format the code, and fix what ruff can fix
+	$(LINT)/ruff check --fix
+	$(LINT)/ruff format
 
 notebooks: $(VENV)/test.stamp  ## run the notebooks from top to bottom
 	$(BIN)/python -m pytest tests/test_notebooks.py
@@ -68,15 +74,23 @@ formats: $(VENV)/test.stamp  ## write files for LiteRT, ONNX and OpenVINO and co
 	$(BIN)/python benchmarks/formats.py
 
 clean:  ## remove everything that was made
-	rm -rf .venv .venv-minimum .venv-parity .venv-peers build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lint .venv-minimum .venv-parity .venv-peers build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The stem is the extra to install. The version, which pip writes down, is in __init__.py.
+# The stem is the extra to install. pip records the version, so a new one in __init__.py installs again.
 $(VENV)/%.stamp: pyproject.toml setup.cfg tf_gradcam/__init__.py $(CONSTRAINTS) | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		$(addprefix --constraint ,$(CONSTRAINTS)) --editable ".[$*]"
 	@touch $@
 
-# bin/pip, not bin/python: where ensurepip is missing, venv fails and leaves the latter behind.
-$(BIN)/pip:
-	$(PYTHON) -m venv $(VENV)
+# Only ruff and mypy: the requirements of the extra `lint`, without the package and its TensorFlow.
+$(VENV)-lint/lint.stamp: pyproject.toml | $(LINT)/pip
+	$(LINT)/python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		print(*project['optional-dependencies']['lint'], sep='\n')" > $(VENV)-lint/requirements.txt
+	$(LINT)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)-lint/requirements.txt
+	@touch $@
+
+# bin/pip, not bin/python: where ensurepip is missing, venv fails and leaves bin/python behind.
+$(BIN)/pip $(LINT)/pip:
+	$(PYTHON) -m venv $(@:/bin/pip=)

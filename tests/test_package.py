@@ -1,4 +1,4 @@
-"""The house: which way the imports point, what is public, what is installed, and what is in the wheel."""
+"""Which way imports go, what is public, what pages and packaging files say, what is in the wheel."""
 
 import ast
 import configparser
@@ -6,6 +6,7 @@ import importlib.metadata
 import itertools
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ PUBLIC_FACES = {"methods": "_methods", "targets": "_targets"}
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 PACKAGES = sorted(FLOOR_OF)
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 WITHOUT_TENSORFLOW = {"_checks", "_images", "serving"}
 
 
@@ -169,7 +171,11 @@ def test_there_is_one_version():
         if isinstance(node, ast.Assign) and node.targets[0].id == "__version__"
     )
     assert version == tf_gradcam.__version__ == importlib.metadata.version("tf_gradcam")
-    assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    unreleased, *released = re.findall(r"^## \[(.+?)\](.*)$", changelog, re.MULTILINE)
+    assert unreleased == ("Unreleased", "")
+    assert not released or released[0][0] == version  # Before the first release there is none.
+    assert all(re.fullmatch(r" - \d{4}-\d{2}-\d{2}", date) for _, date in released)
 
 
 def test_importing_it_loads_nothing_but_the_standard_library():
@@ -196,7 +202,7 @@ def test_heatmaps_need_neither_opencv_nor_matplotlib():
     assert shape == "(8, 9)\n"
 
 
-# The papers
+# Packaging files and pages
 
 
 def test_no_key_is_in_both_pyproject_toml_and_setup_cfg():
@@ -207,7 +213,7 @@ def test_no_key_is_in_both_pyproject_toml_and_setup_cfg():
         "metadata": ["version"],
         "options": ["packages"],
         "options.packages.find": ["include"],
-        "options.package_data": ["tf_gradcam.pretrained"],
+        "options.package_data": ["tf_gradcam", "tf_gradcam.pretrained"],
     }
     assert pyproject["project"]["dynamic"] == ["version"]
     assert "version" not in pyproject["project"]
@@ -223,9 +229,30 @@ def test_the_lower_bounds_are_the_versions_that_are_tested():
     assert sorted(tested) == sorted(bound.replace(">=", "==") for bound in bounds)
 
 
+def test_pre_commit_runs_the_ruff_of_the_extra_lint():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (ruff,) = (line for line in project["optional-dependencies"]["lint"] if line.startswith("ruff"))
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"additional_dependencies: (.*)", hooks)) == {f'["{ruff}"]'}
+
+
 def test_contributing_shows_every_package():
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert [package for package in PACKAGES if f"`{package}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.]+/)+[\w-]+\.(?:cc|ipynb|md|py|toml|txt|yml))`", text)
+    linked = re.findall(r"\]\(([\w./-]+)\)", text)
+    tests = [f"{name}.py" for name in re.findall(r"`(test_\w+)`", text)]
+    missing = [
+        *(name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()),
+        *(name for name in linked if not (page.parent / name).exists()),
+        *(name for name in tests if not list((ROOT / "tests").rglob(name))),
+    ]
+    assert missing == []
 
 
 # The wheel
@@ -247,7 +274,7 @@ def wheel(tmp_path_factory):
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     package = {f"tf_gradcam/{module.as_posix()}" for module in MODULES}
-    package.add("tf_gradcam/pretrained/imagenet_labels.txt")
+    package |= {"tf_gradcam/py.typed", "tf_gradcam/pretrained/imagenet_labels.txt"}
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     about = {f"tf_gradcam-{tf_gradcam.__version__}.dist-info/{name}" for name in about}
     assert set(zipfile.ZipFile(wheel).namelist()) == package | about
