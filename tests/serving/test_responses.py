@@ -26,7 +26,7 @@ from tf_gradcam._heatmap import to_heatmap
 # 2 * 1 - 1 * 0 = 2 and 2 * 3 - 1 * 2 = 4: as a heatmap 0.5 and 1.
 ACTIVATIONS = [[[[1.0, 0.0], [3.0, 2.0]]]]
 GRADIENTS = [[[[1.0, -3.0], [3.0, 1.0]]]]
-SOURCES = pathlib.Path(serving.__file__).parents[1]
+SOURCES = pathlib.Path(serving.__file__).parents[2]
 GREY = np.full((2, 4, 3), 100, np.uint8)
 DTYPES = ["float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"]
 DTYPES += ["uint64", "bool", "complex64", "complex128", "bfloat16"]
@@ -415,7 +415,7 @@ def test_where_there_is_one_heatmap_another_rank_is_refused(named):
 
 def test_an_empty_batch_has_no_image_to_show():
     for response in ({"predictions": []}, {"heatmap": np.ones((0, 2, 2))}):
-        with pytest.raises(ValueError, match="`index` must be .* below 0: so many images"):
+        with pytest.raises(ValueError, match="`index` must be .* below 0: the response has 0 images"):
             serving.heatmap(response)
 
 
@@ -475,7 +475,7 @@ def test_a_hair_beyond_0_or_1_is_cut_off():
 @pytest.mark.parametrize(
     ("activations", "gradients", "sentence"),
     [
-        (np.ones((1, 2, 2, 3)), np.ones((1, 2, 2, 4)), "must have one shape"),
+        (np.ones((1, 2, 2, 3)), np.ones((1, 2, 2, 4)), "must have the same shape"),
         (np.ones((1, 2, 2, 3)), np.ones((1, 3)), r"must be real numbers, \(h, w, K\)"),
         (np.ones((1, 9, 3)), np.ones((1, 9, 3)), r"must be real numbers, \(h, w, K\)"),
         (np.ones((1, 2, 2, 3)), np.full((1, 2, 2, 3), np.nan), "must be finite"),
