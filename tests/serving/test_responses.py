@@ -16,6 +16,7 @@ import PIL.Image
 import pytest
 import skimage.data
 import tensorflow as tf
+from conftest import build
 from oracle import Oracle
 
 import tf_gradcam
@@ -353,11 +354,21 @@ def test_no_evidence_is_0_and_not_0_by_0(values):
     np.testing.assert_array_equal(serving.heatmap({"map": [values]}, (2, 3)), np.zeros((2, 3)))
 
 
-@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+@pytest.fixture(scope="module")
+def network():
+    return build("functional")
+
+
+@pytest.fixture(scope="module", params=["conv1", "conv2"])
+def cam(network, request):
+    """An explainer of each layer, traced once for all sizes."""
+    return GradCAM(network, request.param)
+
+
 @pytest.mark.parametrize("size", [None, (17, 17), (1, 1), (3, 2), (5, 31), (16, 4), (33, 1), (301, 199)])
-def test_it_agrees_with_the_explainer_up_and_down_to_any_size(functional, images, layer, size):
-    expected = GradCAM(functional, layer)(images, size=size)
-    oracle = Oracle(functional.get_weights(), images)
+def test_it_agrees_with_the_explainer_up_and_down_to_any_size(cam, images, size):
+    expected = cam(images, size=size)
+    layer, oracle = cam.layer.name, Oracle(cam.model.get_weights(), images)
     activations, gradients = oracle.activations[layer], oracle.gradients[layer]
     columns = {"activations": activations.tolist(), "gradients": gradients.tolist()}
     for index in range(len(images)):
@@ -557,9 +568,9 @@ def test_flipped_bytes_of_a_response_give_a_heatmap_or_a_value_error_and_nothing
 # overlay
 
 
-def test_the_overlay_is_the_librarys_own(functional, images):
+def test_the_overlay_is_the_librarys_own(network, images):
     photograph = skimage.data.chelsea()
-    expected = GradCAM(functional)(images)
+    expected = GradCAM(network)(images)
     response = proto(heatmap=expected.heatmap.numpy(), scores=expected.outputs.numpy())
     for index in range(3):
         for options in ({}, {"alpha": 0.7, "colormap": "viridis", "fade": True}):
