@@ -18,6 +18,7 @@ from conftest import SIDE, head
 from tf_gradcam import GradCAM, targets
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts
 from tf_gradcam._images.figure import show
+from tf_gradcam._images.titles import explanation_titles
 
 COLD, HOT = (0, 0, 128), (128, 0, 0)  # the ends of jet, in RGB
 GREY = np.full((2, 3, 3), 100, np.uint8)
@@ -408,23 +409,24 @@ def test_labels_name_the_classes(labels):
 def test_a_title_says_the_probability_of_a_softmax():
     # e^2 / (1 + e^2 + e^1) = 0.665 and e^3 / (e^3 + e^-1 + 1) = 0.936
     explained = explanation(HEATMAPS, (1, 0), (2.0, 3.0), softmax(LOGITS))
-    assert titles(show([GREY] * 2, explained)) == ["class 1, probability 0.67", "class 0, probability 0.94"]
-    explained = explained.__class__(**{**vars(explained), "score": np.array([0.665, 0.936])})
-    assert titles(show([GREY] * 2, explained)) == ["class 1, probability 0.67", "class 0, probability 0.94"]
+    expected = ["class 1, probability 0.67", "class 0, probability 0.94"]
+    assert titles(show([GREY] * 2, explained)) == explanation_titles(explained) == expected
+    explained.score = np.array([0.665, 0.936])  # of `targets.Probability`
+    assert explanation_titles(explained) == expected
 
 
 def test_a_title_says_the_probability_of_each_of_several_sigmoids():
     # 1 / (1 + e^-2) = 0.881, 1 / (1 + e^-3) = 0.953
     explained = explanation(HEATMAPS, (1, 0), (2.0, 3.0), sigmoid(LOGITS))
-    assert titles(show([GREY] * 2, explained)) == ["class 1, probability 0.88", "class 0, probability 0.95"]
+    assert explanation_titles(explained) == ["class 1, probability 0.88", "class 0, probability 0.95"]
 
 
 @pytest.mark.parametrize("score", [(2.0, 3.0), (0.881, 0.953)], ids=["logits", "probabilities"])
 def test_a_title_says_the_probability_of_the_side_of_a_single_sigmoid(score):
     outputs = sigmoid([[2.0], [-3.0]])  # the second image is on side 0
     explained = explanation(HEATMAPS, (1, 0), score, outputs)
-    drawn = titles(show([GREY] * 2, explained, labels=["no", "yes"]))
-    assert drawn == ["yes, probability 0.88", "no, probability 0.95"]
+    written = explanation_titles(explained, ["no", "yes"])
+    assert written == ["yes, probability 0.88", "no, probability 0.95"]
 
 
 @pytest.mark.parametrize(
@@ -443,13 +445,12 @@ def test_a_title_says_the_probability_of_the_side_of_a_single_sigmoid(score):
 )
 def test_a_title_says_the_score_where_there_is_no_probability(outputs):
     explained = explanation(HEATMAPS, (1, 0), (2.5, 3.21), outputs)
-    assert titles(show([GREY] * 2, explained)) == ["class 1, score 2.50", "class 0, score 3.21"]
+    assert explanation_titles(explained) == ["class 1, score 2.50", "class 0, score 3.21"]
 
 
 def test_a_tiny_probability_is_not_0():
     explained = explanation(HEATMAPS, (1, 1), (2.0, -1.0), np.array([[0.9951, 0.0049], [0.995, 0.005]]))
-    drawn = titles(show([GREY] * 2, explained))
-    assert drawn == ["class 1, probability < 0.01", "class 1, probability 0.01"]
+    assert explanation_titles(explained) == ["class 1, probability < 0.01", "class 1, probability 0.01"]
 
 
 @pytest.mark.parametrize(
@@ -502,8 +503,15 @@ def test_several_classes_have_a_row_each_image_by_image():
 
 def test_classes_that_are_the_same_for_all_images_are_named_too():
     explained = explanation(np.zeros((2, 2, 2, 2)), (1, 0), [[2.0, 0.0], [-1.0, 3.0]], softmax(LOGITS))
-    drawn = titles(show([GREY] * 2, explained))
-    assert [title.partition(",")[0] for title in drawn] == ["class 1", "class 0"] * 2
+    written = explanation_titles(explained)
+    assert [title.partition(",")[0] for title in written] == ["class 1", "class 0"] * 2
+
+
+def test_explanations_of_one_image_each_may_be_listed(heatmap):
+    listed = [types.SimpleNamespace(heatmap=each[None]) for each in (heatmap, heatmap[::-1])]
+    from_arrays = panels(show([GREY] * 2, [heatmap, heatmap[::-1]]))
+    for drawn, expected in zip(panels(show([GREY] * 2, listed)), from_arrays, strict=True):
+        np.testing.assert_array_equal(drawn, expected)
 
 
 def test_the_explanation_of_a_volume_is_no_row_of_classes():

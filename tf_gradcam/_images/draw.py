@@ -64,7 +64,7 @@ def overlay(
     ```
     """
     photograph = load_image(image)
-    return blend(photograph, fit_to_photograph(_single_heatmap(heatmap), photograph), alpha, colormap, fade)
+    return blend(photograph, fit_to_photograph(heatmap, photograph), alpha, colormap, fade)
 
 
 def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap: str = "hsv") -> np.ndarray:
@@ -117,8 +117,8 @@ def colormap_colors(colormap: str) -> np.ndarray:
 
 
 def fit_to_photograph(heatmap: Any, photograph: np.ndarray) -> np.ndarray:
-    """Resize a heatmap `(h, w)` or `(1, h, w)` to the photograph, `(H, W)` float32 in `[0, 1]`."""
-    values = np.asarray(heatmap)
+    """Resize a heatmap to the photograph, `(H, W)` float32 in `[0, 1]`; see `overlay` for what it may be."""
+    values = np.asarray(_single_heatmap(heatmap))
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
     # Averaging in float32 may give a value slightly above 1.
     return np.clip(resize_pixels(_check_heatmap(values), photograph.shape[:2]), 0, 1)

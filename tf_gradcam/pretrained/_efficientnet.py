@@ -193,11 +193,11 @@ def _tensor_names() -> dict[str, list[str]]:
     # The name in Keras of each convolution with its normalization, and their names in PyTorch.
     convolutions = [("stem", "_conv_stem", "_bn0"), ("top", "_conv_head", "_bn1")]
     for index, block in enumerate(_blocks()):
-        for bn, step in enumerate(("expand", "depthwise", "project")):
+        for position, step in enumerate(("expand", "depthwise", "project")):
             if step != "expand" or block.expansion > 1:
                 prefix = f"_blocks.{index}."
                 conv = f"{prefix}_{step}_conv"
-                convolutions.append((f"{block.name}_{step}", conv, f"{prefix}_bn{bn}"))
+                convolutions.append((f"{block.name}_{step}", conv, f"{prefix}_bn{position}"))
     names = {"predictions": ["_fc.weight", "_fc.bias"]}
     for name, conv, bn in convolutions:
         names[f"{name}_conv"] = [f"{conv}.weight"]
