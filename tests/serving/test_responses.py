@@ -178,6 +178,18 @@ def test_an_output_that_is_no_array_is_refused_by_name(outputs):
 
 
 @pytest.mark.parametrize(
+    ("values", "received"),
+    [
+        ([[1, 2], [3]], "type list in the shape .2,.. Lists at the same depth differ in length"),
+        ([1, "a"], "type int, str in the shape .2,..$"),
+    ],
+)
+def test_an_output_that_is_no_array_says_what_is_in_it(values, received):
+    with pytest.raises(ValueError, match=f"Received: values of {received}"):
+        serving.answers({"outputs": values})
+
+
+@pytest.mark.parametrize(
     ("rows", "sentence"),
     [
         ({"a": 1}, "must be a list of one row for each image"),

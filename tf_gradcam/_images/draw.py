@@ -68,7 +68,7 @@ def overlay(
 
 
 def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap: str = "hsv") -> np.ndarray:
-    """Blend several heatmaps over a photograph, one colour each; a pixel takes the strongest one's colour.
+    """Blend several heatmaps over a photograph; each pixel has the colour of the strongest one.
 
     Args:
         image: the photograph; see `overlay`.

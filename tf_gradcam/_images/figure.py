@@ -33,15 +33,17 @@ def show(
     pixel.
 
     Args:
-        image: one photograph, whatever `load_image` takes, or a list of N, of any sizes; an array
-            `(N, H, W, C)` counts as a list.
-        explanation: an `Explanation` of N images, with one class or several for each image; or one heatmap
-            `(h, w)`; or N heatmaps, `(N, h, w)` or a list. Heatmaps are in `[0, 1]`. With M classes for each
-            image there are N * M rows, image by image.
-        titles: one string for each row. `None` writes class and probability if `explanation` is an
-            `Explanation`, or the score where its outputs are no probabilities; and else nothing.
-        labels: names of the classes, `labels[class]` a string: in a title `"tabby"` stands for `"class 281"`.
-            Of a model with a single sigmoid unit, the names of no and yes. Not used where `titles` are given.
+        image: one photograph (path, bytes, PIL image or array, as `load_image` takes it), or a list of N, of
+            any sizes, or an array `(N, H, W, C)`.
+        explanation: an `Explanation` of N images, with one class or M classes for each image; or one heatmap
+            `(h, w)`, or N heatmaps, `(N, h, w)` or a list, in `[0, 1]`. With M classes for each image there
+            are N * M rows: all classes of the first image, then those of the second.
+        titles: one string for each row. With `None`, an `Explanation` of classes is titled with the class
+            and its probability (the score if the outputs are not probabilities), another `Explanation` with
+            the score, and heatmaps have no title.
+        labels: names of the classes, in the order of the model's outputs: a title says `"tabby"` instead of
+            `"class 281"`. For a single sigmoid unit, the names of its sides 0 and 1. Not used if `titles` are
+            given.
         alpha: weight of the colours in `[0, 1]`; see `overlay`.
         colormap: name of an OpenCV colour map; see `colorize`.
         fade: whether the colours fade with the heatmap; see `overlay`.
@@ -53,8 +55,8 @@ def show(
         ImportError: if matplotlib or OpenCV is not installed.
         FileNotFoundError, TypeError, ValueError: as `overlay` does.
         TypeError: if a title or label is not a string.
-        ValueError: if the numbers of images, heatmaps and titles do not match; if `explanation` has no class
-            to which `labels` could apply, or one that `labels` does not name.
+        ValueError: if the numbers of images, heatmaps and titles do not match; if `labels` are given without
+            an `Explanation` of classes, or do not name one of its classes.
 
     Example:
 

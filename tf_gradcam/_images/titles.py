@@ -18,11 +18,11 @@ def explanation_titles(
         labels: names of the classes, or `None` for their numbers.
 
     Returns:
-        N or N * M titles, or `None` if it is no `Explanation`.
+        N or N * M titles, or `None` if it is not an `Explanation`.
 
     Raises:
         TypeError: if `labels` is not a sequence of strings.
-        ValueError: if there is no class that `labels` could name, or `labels` lacks one.
+        ValueError: if `labels` are given without an `Explanation` of classes, or do not name one of them.
     """
     target = getattr(explanation, "target", None)
     if labels is not None and target is None:
@@ -70,10 +70,10 @@ def _probability_text(probability) -> str:
 
 
 def _class_probabilities(outputs, classes, scores) -> np.ndarray | None:
-    """Return the probability of each class, in the shape of `scores`; `None` unless `outputs` are such.
+    """Return the probability of each class, in the shape of `scores`, or `None` if `outputs` have none.
 
-    An `Explanation` does not say whether its model ends in a softmax or sigmoid, so the numbers must show it:
-    they are in [0, 1], and they add up to 1, or are the sigmoid of the score.
+    An `Explanation` does not say whether its model ends in a softmax or sigmoid, so the values decide: they
+    are in [0, 1], and add up to 1 (softmax) or equal the sigmoid of the score.
     """
     if getattr(outputs, "ndim", None) != 2 or len(outputs) != len(scores):
         return None

@@ -10,7 +10,7 @@ MOST_VALUES: int = 2**24  # of one image's heatmap or activations: 4096 x 4096, 
 
 def object_array(values: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
     """Return an array of the dtype object that holds `values`, strings or bytes, in this shape."""
-    # `np.array(values)` would give every string the room of the longest.
+    # In an array of NumPy's own strings, each takes the memory of the longest.
     cells = np.empty(len(values), dtype=object)
     cells[:] = values
     return cells.reshape(shape)

@@ -52,7 +52,7 @@ def array_from_json(name: str, value: Any) -> np.ndarray:
     if hasattr(value, "shape"):  # an array or tensor already
         return np.asarray(value)
     try:
-        # Objects first: as NumPy's own strings, each would take the room of the longest.
+        # Objects first: in an array of NumPy's own strings, each takes the memory of the longest.
         cells = np.asarray(value, dtype=object)
         types = set(map(type, cells.ravel()))
         if types <= {bool, int, float}:
@@ -63,10 +63,11 @@ def array_from_json(name: str, value: Any) -> np.ndarray:
         raise ValueError(f"Output {name!r} of `response` can't be read: {error}") from error
     if types == {str}:
         return cells
+    received = ", ".join(sorted(kind.__name__ for kind in types))
+    hint = " Lists at the same depth differ in length." if list in types else ""
     raise ValueError(
         f"Output {name!r} of `response` must be an array of numbers, of strings or of bytes. Received: "
-        f"values of type {', '.join(sorted(each.__name__ for each in types))} in the shape {cells.shape}. "
-        "A list among them is longer or shorter than the others."
+        f"values of type {received} in the shape {cells.shape}.{hint}"
     )
 
 
