@@ -1,10 +1,10 @@
-"""Ask a model server for a heatmap of a photograph, over REST or gRPC, by any signature of export_gradcam.
+"""Ask a model server for the heatmap of a photograph, by REST or gRPC, with any signature of export_gradcam.
 
     python serving_client.py cat.jpg --model cat
     python serving_client.py cat.jpg --model cat --signature gradcam_class --class-index 281 --grpc
 
-It prints the class and its score, and writes the photograph under its heatmap. REST needs no TensorFlow; gRPC
-takes `pip install tensorflow-serving-api`.
+It prints the class and its score, and writes the heatmap over the photograph to a file. REST does not need
+TensorFlow; gRPC needs `pip install tensorflow-serving-api`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tf_gradcam import load_image, serving
 
 
 def rest(address: str, model: str, signature: str, inputs: dict) -> dict:
-    """Return the outputs of `signature` as `{name: array}`, asked for as JSON in columns."""
+    """Return the outputs of `signature` as `{name: array}`, requested as JSON in columns."""
     columns = {name: _to_json(value) for name, value in inputs.items()}
     body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
     url = f"http://{address}/v1/models/{model}:predict"
@@ -29,12 +29,12 @@ def rest(address: str, model: str, signature: str, inputs: dict) -> dict:
         with urllib.request.urlopen(url, body, timeout=60) as response:
             return serving.answers(response.read())
     except urllib.error.HTTPError as error:
-        return serving.answers(error.read())  # which raises what the server says
+        return serving.answers(error.read())  # raises a ValueError that quotes the server
 
 
-def _to_json(value):
+def _to_json(value: list | np.ndarray) -> list:
     if isinstance(value, list):
-        return [{"b64": base64.b64encode(each).decode()} for each in value]
+        return [{"b64": base64.b64encode(data).decode()} for data in value]
     return value.tolist()
 
 
@@ -49,7 +49,7 @@ def grpc(address: str, model: str, signature: str, inputs: dict) -> dict:
     for name, value in inputs.items():
         dtype = tf.string if isinstance(value, list) else value.dtype
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
-    # As gRPC comes, it refuses an answer of more than 4 MB: 20 heatmaps of 224 x 224.
+    # By default gRPC refuses a response of more than 4 MB, 20 heatmaps of 224 x 224.
     with grpc.insecure_channel(address, [("grpc.max_receive_message_length", -1)]) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         try:
@@ -59,7 +59,7 @@ def grpc(address: str, model: str, signature: str, inputs: dict) -> dict:
 
 
 def inputs_of(signature: str, photograph: bytes, size: int, class_index: int | None) -> dict:
-    """Return what `signature` takes for one photograph: bytes in a list, numbers in an array."""
+    """Return the inputs of `signature` for one photograph: bytes in a list, numbers in an array."""
     if signature == "gradcam_bytes":
         return {"image_bytes": [photograph]}
     pixels = cv2.resize(load_image(photograph), (size, size), interpolation=cv2.INTER_AREA)
@@ -69,28 +69,30 @@ def inputs_of(signature: str, photograph: bytes, size: int, class_index: int | N
     return inputs
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("photograph", type=pathlib.Path)
     parser.add_argument("--model", required=True, help="the model's name on the server")
     parser.add_argument("--signature", default="gradcam_bytes", help="(default gradcam_bytes)")
-    parser.add_argument("--class-index", type=int, default=0, help="what gradcam_class explains (default 0)")
+    parser.add_argument("--class-index", type=int, default=0, help="class for gradcam_class (default 0)")
     parser.add_argument("--size", type=int, default=224, help="height and width of `images` (default 224)")
     parser.add_argument("--grpc", action="store_true", help="over gRPC instead of REST")
     parser.add_argument("--address", help="(default localhost:8501, and localhost:8500 for gRPC)")
     parser.add_argument("--out", default="overlay.png", help="(default overlay.png)")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    photograph = asked.photograph.read_bytes()
-    ask, address = (grpc, "localhost:8500") if asked.grpc else (rest, "localhost:8501")
-    inputs = inputs_of(asked.signature, photograph, asked.size, asked.class_index)
-    outputs = ask(asked.address or address, asked.model, asked.signature, inputs)
+    photograph = options.photograph.read_bytes()
+    request, default_address = (grpc, "localhost:8500") if options.grpc else (rest, "localhost:8501")
+    inputs = inputs_of(options.signature, photograph, options.size, options.class_index)
+    outputs = request(options.address or default_address, options.model, options.signature, inputs)
     scores = outputs["scores"][0]
-    for index in np.ravel(outputs["class"][0]) if "class" in outputs else ():  # gradcam_top_k has several
-        known = scores.ndim == 1 and index < len(scores)  # not so of a unit that says yes or no
-        print(f"class {index}" + (f": {scores[index]:.4f}" if known else ""))
+    for index in np.ravel(outputs["class"][0]) if "class" in outputs else ():  # several with gradcam_top_k
+        has_score = scores.ndim == 1 and index < len(
+            scores
+        )  # a single sigmoid unit has a score for side 1 only
+        print(f"class {index}" + (f": {scores[index]:.4f}" if has_score else ""))
     overlay = serving.overlay(outputs, photograph)
-    cv2.imwrite(asked.out, cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+    cv2.imwrite(options.out, cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
 
 
 if __name__ == "__main__":

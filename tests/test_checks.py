@@ -1,4 +1,4 @@
-"""Checks of parameters: what is a count, a number, a seed."""
+"""Checks of parameters: counts, numbers, seeds; suggestions of names; text that is safe to print."""
 
 import math
 import types
@@ -6,7 +6,15 @@ import types
 import numpy as np
 import pytest
 
-from tf_gradcam._checks import check_counts, check_number, check_seed
+from tf_gradcam._checks import (
+    check_counts,
+    check_number,
+    check_seed,
+    did_you_mean,
+    is_whole,
+    one_line,
+    printable,
+)
 
 
 def of(value):
@@ -53,3 +61,52 @@ def test_seeds_are_whole_numbers_of_32_bits():
     for value in (1.5, 2**31, True, None):
         with pytest.raises(ValueError, match="`seed` must be a whole number of 32 bits"):
             check_seed(of(value))
+
+
+@pytest.mark.parametrize("value", [0, -3, 2**70, np.int8(1), np.uint64(5)])
+def test_integers_of_python_and_numpy_are_whole(value):
+    assert is_whole(value)
+
+
+@pytest.mark.parametrize("value", [1.0, True, np.True_, "1", None, np.float32(1), [1]])
+def test_anything_else_is_not_whole(value):
+    assert not is_whole(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("gradcamm", "Did you mean 'gradcam'?"),
+        ("GradCAM", "Did you mean 'gradcam'?"),
+        ("block1-conv", "Did you mean 'block1_conv' or 'block2_conv'?"),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_similar_names_are_suggested_the_most_similar_first(name, suggestion):
+    assert did_you_mean(name, ["gradcam", "block2_conv", "block1_conv", "eigen"]) == suggestion
+
+
+def test_at_most_as_many_names_are_suggested_as_asked_for():
+    known = ["conv1", "conv2", "conv3", "conv4"]
+    assert did_you_mean("conv", known, most=1).count("conv") == 1
+    assert did_you_mean("conv", known).count("conv") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a cat", "a cat"),
+        ("caf\xe9 \U0001f408", "caf\xe9 \U0001f408"),
+        ("\x1b[2Jcat\r", "\\x1b[2Jcat\\r"),
+        ("\udcff", "\\udcff"),
+        (ValueError("a\nb"), "a\\nb"),
+    ],
+)
+def test_what_is_not_printable_is_escaped(text, expected):
+    assert printable(text) == expected
+    printable(text).encode("utf-8")
+
+
+def test_several_lines_become_one():
+    assert one_line("  a\n  b\tc \x1b ") == "a b c \\x1b"

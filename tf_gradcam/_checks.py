@@ -1,6 +1,6 @@
-"""Checks of arguments, and the words of their errors: numbers, ranges, "did you mean", one line of text.
+"""Checks of numbers, "did you mean", and text that is safe to print. Every package calls them.
 
-Every package calls it. It imports nothing but the standard library.
+It imports nothing but the standard library.
 """
 
 import difflib
@@ -11,7 +11,13 @@ from typing import Any
 
 
 def check_counts(method: Any, *names: str, optional: tuple[str, ...] = ()) -> None:
-    """Raise a `ValueError` unless these fields are whole numbers from 1, or `None` if optional."""
+    """Raise a `ValueError` unless these fields of a method are whole numbers from 1.
+
+    Args:
+        method: the object with the fields.
+        *names: fields that must be whole numbers from 1.
+        optional: fields that may be `None`, too.
+    """
     for name in (*names, *optional):
         value = getattr(method, name)
         if name in optional and value is None:
@@ -22,7 +28,14 @@ def check_counts(method: Any, *names: str, optional: tuple[str, ...] = ()) -> No
 
 
 def check_number(method: Any, name: str, above: float | None = 0, below: float = math.inf) -> None:
-    """Raise a `ValueError` unless this field is a number between `above` and `below`, or 0 if it may be."""
+    """Raise a `ValueError` unless this field of a method is a number within limits.
+
+    Args:
+        method: the object with the field.
+        name: the field.
+        above: a limit that the number must exceed; `None` for a number of 0 or more.
+        below: a limit that the number must not reach.
+    """
     value = getattr(method, name)
     is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_real or not value < below or not (value >= 0 if above is None else value > above):
@@ -32,33 +45,51 @@ def check_number(method: Any, name: str, above: float | None = 0, below: float =
 
 
 def check_seed(method: Any) -> None:
+    """Raise a `ValueError` unless the field `seed` of a method is a signed whole number of 32 bits."""
     if not is_whole(method.seed) or not -(2**31) <= method.seed < 2**31:
         raise ValueError(f"`seed` must be a whole number of 32 bits. Received: seed={method.seed!r}")
 
 
 def is_whole(value: Any) -> bool:
+    """Return whether a value is an integer, Python's or NumPy's, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
-    """Return `"Did you mean 'a' or 'b'?"` with the known names most like `name`, or `""` if none is.
+    """Suggest known names that are similar to a name.
 
-    Upper and lower case, hyphens and underscores count as the same.
+    Upper and lower case, and hyphens and underscores, count as the same.
+
+    Args:
+        name: the name that is not known.
+        known: the names that are.
+        most: how many to suggest at most.
+
+    Returns:
+        `"Did you mean 'a' or 'b'?"`, the most similar first, or `""` if none is similar.
     """
-    by_plain_name = {_plain(each): each for each in known}
-    near = difflib.get_close_matches(_plain(name), by_plain_name, most)
-    return f"Did you mean {' or '.join(repr(by_plain_name[each]) for each in near)}?" if near else ""
+    known_by_spelling = {_normalized(known_name): known_name for known_name in known}
+    similar = difflib.get_close_matches(_normalized(name), known_by_spelling, most)
+    if not similar:
+        return ""
+    return f"Did you mean {' or '.join(repr(known_by_spelling[spelling]) for spelling in similar)}?"
 
 
-def _plain(name):
+def _normalized(name) -> str:
     return name.casefold().replace("-", "_")
 
 
 def printable(text: Any) -> str:
-    """Return text with escapes in place of what would move a terminal's cursor or can't be encoded."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    """Return text with escapes, such as `\\x1b`, in place of the characters that are not printable.
+
+    These could move a terminal's cursor, or cannot be encoded.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(text)
+    )
 
 
 def one_line(text: Any) -> str:
-    """Return text in one printable line, with single spaces."""
+    """Return text as one printable line, with single spaces."""
     return printable(" ".join(str(text).split()))

@@ -1,17 +1,24 @@
 """Pictures: the colours, the blend worked out by hand, and a figure in which things line up."""
 
+import pickle
 import sys
 import types
 
 import cv2
 import matplotlib.figure
 import matplotlib.pyplot
+import nbclient
+import nbformat
 import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
+from conftest import SIDE, head
 
-from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, show
+from tf_gradcam import GradCAM, targets
+from tf_gradcam._images.draw import colorize, overlay, overlay_concepts
+from tf_gradcam._images.figure import show
+from tf_gradcam._images.titles import explanation_titles
 
 COLD, HOT = (0, 0, 128), (128, 0, 0)  # the ends of jet, in RGB
 GREY = np.full((2, 3, 3), 100, np.uint8)
@@ -37,10 +44,19 @@ def heatmap():
     return spot / spot.max()
 
 
-def explanation(heatmaps, target=(285, 967)):
+def explanation(heatmaps, target=(285, 967), score=(9.312, -1.5), outputs=None):
     """What `GradCAM` answers, as far as it is drawn."""
     target = None if target is None else np.array(target)
-    return types.SimpleNamespace(heatmap=heatmaps, score=np.array([9.312, -1.5]), target=target)
+    return types.SimpleNamespace(heatmap=heatmaps, score=np.array(score), target=target, outputs=outputs)
+
+
+def softmax(logits):
+    powers = np.exp(logits)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits):
+    return 1 / (1 + np.exp(-np.array(logits)))
 
 
 def panels(figure):
@@ -70,9 +86,14 @@ def test_another_colormap_is_the_one_matplotlib_knows(name):
     np.testing.assert_allclose(colorize(values, name), expected, atol=2)
 
 
-@pytest.mark.parametrize(("name", "nearest"), [("jett", "jet"), ("virdis", "viridis"), ("RdBu", "")])
-def test_an_unknown_colormap_lists_the_known_ones_nearest_first(name, nearest):
-    with pytest.raises(ValueError, match=f"`colormap` must be one of {nearest}.*inferno.*colormap='{name}'"):
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("jett", "Did you mean 'jet'.*"), ("virdis", "Did you mean 'viridis'.*"), ("RdBu", "")],
+)
+def test_an_unknown_colormap_lists_the_known_ones_and_names_the_nearest(name, nearest):
+    with pytest.raises(
+        ValueError, match=rf"`colormap` must be one of .*inferno.*colormap='{name}'\. ?{nearest}$"
+    ):
         colorize(np.zeros((2, 2)), name)
 
 
@@ -183,7 +204,26 @@ def test_an_explanation_of_one_image_is_a_heatmap(photograph, heatmap):
     np.testing.assert_array_equal(overlay(photograph, explained), overlay(photograph, heatmap))
 
 
-@pytest.mark.parametrize("alpha", [-0.1, 1.1, np.nan, "0.4", None, [0.4]])
+@pytest.mark.parametrize(
+    ("score", "received", "example"),
+    [
+        (np.zeros(2), r"\(2, 7, 7\)", r"heatmap\[0\]"),
+        (np.zeros((1, 3)), r"\(1, 3, 7, 7\)", r"heatmap\[0, 0\]"),
+        (np.zeros((2, 1)), r"\(2, 1, 7, 7\)", r"heatmap\[0, 0\]"),
+    ],
+)
+def test_an_explanation_of_several_heatmaps_says_which_to_give(score, received, example):
+    explained = types.SimpleNamespace(heatmap=np.zeros((*score.shape, 7, 7)), score=score)
+    with pytest.raises(ValueError, match=f"`heatmap` must be one heatmap. Received: .*{received}.*{example}"):
+        overlay(GREY, explained)
+
+
+def test_an_explanation_of_one_class_asked_for_in_a_list_is_one_heatmap(heatmap):
+    explained = types.SimpleNamespace(heatmap=heatmap[None, None], score=np.zeros((1, 1)))
+    np.testing.assert_array_equal(overlay(GREY, explained), overlay(GREY, heatmap))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, np.nan, "0.4", None, [0.4], True, np.True_])
 def test_alpha_outside_0_to_1_is_refused(alpha):
     for draw in (overlay, show):
         with pytest.raises(ValueError, match=r"`alpha` must be a number in \[0, 1\]. Received: alpha="):
@@ -220,8 +260,8 @@ def test_concepts_must_be_those_of_one_image(heatmaps):
         overlay_concepts(GREY, heatmaps)
 
 
-@pytest.mark.parametrize("alpha", [-0.1, 1.1, "much"])
-def test_an_alpha_that_is_no_share_is_refused_for_concepts_too(alpha):
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, "much", True])
+def test_an_alpha_that_is_no_weight_is_refused_for_concepts_too(alpha):
     with pytest.raises(ValueError, match="`alpha` must be a number in"):
         overlay_concepts(GREY, np.ones((2, 2, 3)), alpha=alpha)
 
@@ -333,14 +373,230 @@ def test_every_option_changes_the_picture(photograph, heatmap, change):
         (2, 1, None, "`explanation` must have one heatmap for each image.*Received: 1 for 2"),
         (1, 3, None, "`explanation` must have one heatmap for each image.*Received: 3 for 1"),
         (0, 0, None, "`explanation` must have one heatmap.*at least one"),
-        (2, 2, "cat", "`titles` must have one title for each image.*Received: 1 for 2"),
-        (1, 1, ["a", "b"], "`titles` must have one title for each image.*Received: 2 for 1"),
+        (2, 2, "cat", "`titles` must have one title for each row.*Received: 1 for 2"),
+        (1, 1, ["a", "b"], "`titles` must have one title for each row.*Received: 2 for 1"),
     ],
 )
 def test_numbers_that_do_not_match_are_refused_and_leave_no_figure(images, heatmaps, titles, message):
     with pytest.raises(ValueError, match=message):
         show([GREY] * images, [np.zeros((2, 2))] * heatmaps, titles=titles)
     assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("titles", [[281, 282], (None, "cat"), np.array([281, 282])])
+def test_numbers_as_titles_are_refused(titles):
+    with pytest.raises(
+        TypeError, match=r"`titles` must be strings. Received: (281|None|np.int64).*str\(.*`labels`"
+    ):
+        show([GREY] * 2, [np.zeros((2, 2))] * 2, titles=titles)
+
+
+# show: labels and probabilities
+
+HEATMAPS = np.zeros((2, 2, 2))
+LOGITS = np.array([[0.0, 2.0, 1.0], [3.0, -1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "labels", [["dog", "cat", "cup"], np.array(["dog", "cat", "cup"]), {1: "cat", 0: "dog"}]
+)
+def test_labels_name_the_classes(labels):
+    explained = explanation(HEATMAPS, target=(1, 0))
+    assert titles(show([GREY] * 2, explained, labels=labels)) == ["cat, score 9.31", "dog, score -1.50"]
+    assert titles(show([GREY] * 2, explained, labels=labels, titles=["a", "b"])) == ["a", "b"]
+
+
+def test_a_title_says_the_probability_of_a_softmax():
+    # e^2 / (1 + e^2 + e^1) = 0.665 and e^3 / (e^3 + e^-1 + 1) = 0.936
+    explained = explanation(HEATMAPS, (1, 0), (2.0, 3.0), softmax(LOGITS))
+    expected = ["class 1, probability 0.67", "class 0, probability 0.94"]
+    assert titles(show([GREY] * 2, explained)) == explanation_titles(explained) == expected
+    explained.score = np.array([0.665, 0.936])  # of `targets.Probability`
+    assert explanation_titles(explained) == expected
+
+
+def test_a_title_says_the_probability_of_each_of_several_sigmoids():
+    # 1 / (1 + e^-2) = 0.881, 1 / (1 + e^-3) = 0.953
+    explained = explanation(HEATMAPS, (1, 0), (2.0, 3.0), sigmoid(LOGITS))
+    assert explanation_titles(explained) == ["class 1, probability 0.88", "class 0, probability 0.95"]
+
+
+@pytest.mark.parametrize("score", [(2.0, 3.0), (0.881, 0.953)], ids=["logits", "probabilities"])
+def test_a_title_says_the_probability_of_the_side_of_a_single_sigmoid(score):
+    outputs = sigmoid([[2.0], [-3.0]])  # the second image is on side 0
+    explained = explanation(HEATMAPS, (1, 0), score, outputs)
+    written = explanation_titles(explained, ["no", "yes"])
+    assert written == ["yes, probability 0.88", "no, probability 0.95"]
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        LOGITS,
+        LOGITS / 10 + 0.5,  # in [0, 1], and still neither a softmax nor a sigmoid
+        {"scores": softmax(LOGITS)},
+        softmax(LOGITS)[:, None],
+        softmax(LOGITS)[:1],
+        softmax(LOGITS) * [[1], [np.nan]],
+        np.array([[0.3], [0.7]]),
+        softmax(LOGITS)[:, :1],
+    ],
+    ids=["logits", "in 0 to 1", "dict", "of pixels", "one image", "nan", "one unit", "fewer classes"],
+)
+def test_a_title_says_the_score_where_there_is_no_probability(outputs):
+    explained = explanation(HEATMAPS, (1, 0), (2.5, 3.21), outputs)
+    assert explanation_titles(explained) == ["class 1, score 2.50", "class 0, score 3.21"]
+
+
+def test_a_tiny_probability_is_not_0():
+    explained = explanation(HEATMAPS, (1, 1), (2.0, -1.0), np.array([[0.9951, 0.0049], [0.995, 0.005]]))
+    assert explanation_titles(explained) == ["class 1, probability < 0.01", "class 1, probability 0.01"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (["dog"], ValueError, "`labels` must name every class.*Received: 1 names, none for class 1"),
+        ({0: "dog"}, ValueError, "`labels` must name every class.*Received: 1 names, none for class 1"),
+        ([0, 1], TypeError, "`labels` must be strings. Received: 1 .of type int. for class 1"),
+        ("cat", TypeError, "`labels` must be a sequence of names. Received: labels='cat'"),
+        (3, TypeError, "`labels` must be a sequence of names. Received: labels=3"),
+    ],
+)
+def test_labels_that_name_nothing_are_refused(labels, error, message):
+    with pytest.raises(error, match=message):
+        show([GREY] * 2, explanation(HEATMAPS, target=(1, 0)), labels=labels)
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_labels_without_classes_are_refused():
+    for explained in (explanation(HEATMAPS, target=None), HEATMAPS):
+        with pytest.raises(ValueError, match="`labels` must go with an `Explanation` of classes.*`titles`"):
+            show([GREY] * 2, explained, labels=["dog", "cat"])
+
+
+# show: several classes
+
+
+def test_several_classes_have_a_row_each_image_by_image():
+    heatmaps = np.random.default_rng(0).random((2, 3, 4, 5))
+    images, classes = [GREY, GREY + 50], np.array([[1, 2, 0], [0, 2, 1]])
+    logits = np.take_along_axis(LOGITS, classes, axis=1)
+    explained = explanation(heatmaps, classes, logits, softmax(LOGITS))
+    figure = show(images, explained, labels=["dog", "cat", "cup"])
+    expected = [(image, heatmap) for image, each in zip(images, heatmaps, strict=True) for heatmap in each]
+    for row, (image, heatmap) in enumerate(expected):
+        left, _, right = panels(figure)[3 * row : 3 * row + 3]
+        np.testing.assert_array_equal(left, image)
+        np.testing.assert_array_equal(right, overlay(image, heatmap))
+    assert titles(figure) == [
+        *("cat, probability 0.67", "cup, probability 0.24", "dog, probability 0.09"),
+        *("dog, probability 0.94", "cup, probability 0.05", "cat, probability 0.02"),
+    ]
+    assert titles(show(images, explained, titles=list("abcdef"))) == list("abcdef")
+    for given in (list("ab"), list("abc")):
+        with pytest.raises(ValueError, match=f"one title for each row.*Received: {len(given)} for 6 rows"):
+            show(images, explained, titles=given)
+    with pytest.raises(ValueError, match="one heatmap for each image.*Received: 2 for 3"):
+        show([*images, GREY], explained)
+
+
+def test_classes_that_are_the_same_for_all_images_are_named_too():
+    explained = explanation(np.zeros((2, 2, 2, 2)), (1, 0), [[2.0, 0.0], [-1.0, 3.0]], softmax(LOGITS))
+    written = explanation_titles(explained)
+    assert [title.partition(",")[0] for title in written] == ["class 1", "class 0"] * 2
+
+
+def test_explanations_of_one_image_each_may_be_listed(heatmap):
+    listed = [types.SimpleNamespace(heatmap=each[None]) for each in (heatmap, heatmap[::-1])]
+    from_arrays = panels(show([GREY] * 2, [heatmap, heatmap[::-1]]))
+    for drawn, expected in zip(panels(show([GREY] * 2, listed)), from_arrays, strict=True):
+        np.testing.assert_array_equal(drawn, expected)
+
+
+def test_the_explanation_of_a_volume_is_no_row_of_classes():
+    explained = explanation(np.zeros((1, 3, 4, 5)), (1,), (2.0,))
+    with pytest.raises(
+        ValueError, match=r"`heatmap` must have the shape \(H, W\). Received: shape \(3, 4, 5\)"
+    ):
+        show(GREY, explained)
+
+
+@pytest.fixture(scope="module")
+def photographs_of_the_network():
+    return np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype="uint8")
+
+
+def test_what_gradcam_answers_is_drawn_with_labels_and_probabilities(photographs_of_the_network):
+    images = photographs_of_the_network
+    cam = GradCAM(head(activation="softmax"))
+    explained = cam(images, targets.TopClasses(3))
+    figure = show(list(images), explained, labels=["dog", "cat", "cup"])
+    assert len(panels(figure)) == 2 * 3 * 3
+    best = np.argsort(-explained.outputs.numpy(), axis=1)
+    assert [title.partition(",")[0] for title in titles(figure)] == [
+        ["dog", "cat", "cup"][index] for index in best.ravel()
+    ]
+    probabilities = np.take_along_axis(explained.outputs.numpy(), best, axis=1).ravel()
+    expected = [f"{value:.2f}" if value >= 0.005 else "< 0.01" for value in probabilities]
+    assert [title.partition("probability ")[2] for title in titles(figure)] == expected
+    alone = cam(images[:1], targets.TopClasses(3))
+    assert len(panels(show(images[0], alone))) == 3 * 3
+    with pytest.raises(ValueError, match=r"shape \(1, 3, 17, 17\). Give one of them, .*heatmap\[0, 0\]"):
+        overlay(images[0], alone)
+
+
+def test_what_gradcam_answers_of_logits_is_drawn_with_scores(photographs_of_the_network):
+    images = photographs_of_the_network
+    explained = GradCAM(head())(images)
+    classes, scores = explained.outputs.numpy().argmax(1), explained.outputs.numpy().max(1)
+    expected = [f"class {index}, score {score:.2f}" for index, score in zip(classes, scores, strict=True)]
+    assert titles(show(images, explained)) == expected
+
+
+# show: in a notebook
+
+CELLS = {  # what is in a cell, and how many pictures that must draw
+    "import tf_gradcam, numpy as np\nG, H = np.full((6, 8, 3), 100, 'uint8'), np.eye(3)": 0,
+    "tf_gradcam.show(G, H)": 1,
+    "tf_gradcam.show(G, H);": 1,
+    "tf_gradcam.show(G, H)\nprint('after')": 1,
+    "for _ in range(3):\n    tf_gradcam.show(G, H)": 3,
+    "tf_gradcam.show(G, H)\ntf_gradcam.show(G, H)": 2,
+    "figure = tf_gradcam.show(G, H)\nfigure.suptitle('cat')\nfigure": 1,
+    "figure": 1,
+    "from IPython.display import display\ndisplay(tf_gradcam.show(G, H))\nprint('after')": 1,
+    "import matplotlib.pyplot as plt\ntf_gradcam.show(G, H)\nplt.show()": 1,
+    "figure.savefig(__import__('io').BytesIO())\nassert plt.get_fignums() == []": 0,
+    "%config InlineBackend.close_figures = False\ntf_gradcam.show(G, H)": 1,
+}
+
+
+@pytest.mark.slow
+# The kernel's own machinery: it is torn down while its sockets are still being closed.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_notebook_draws_every_figure_once():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    drawn = {
+        cell.source: sum("image/png" in output.get("data", {}) for output in cell.outputs)
+        for cell in notebook.cells
+    }
+    assert drawn == CELLS
+
+
+def test_a_figure_that_ipython_displays_is_not_drawn_again_by_the_inline_backend(monkeypatch, heatmap):
+    figure = show(GREY, heatmap)
+    assert figure._repr_mimebundle_(include=None, exclude=None) == {}
+    assert matplotlib.pyplot.fignum_exists(figure.number)  # Agg draws nothing at the end of a cell.
+    monkeypatch.setattr(matplotlib, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
+    assert figure._repr_mimebundle_(include=None, exclude=None) == {}
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_a_figure_is_pickled_as_any_other(heatmap):
+    again = pickle.loads(pickle.dumps(show(GREY, heatmap, titles="cat")))
+    assert titles(again) == ["cat"]
 
 
 # Optional packages

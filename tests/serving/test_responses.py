@@ -16,6 +16,7 @@ import PIL.Image
 import pytest
 import skimage.data
 import tensorflow as tf
+from conftest import build
 from oracle import Oracle
 
 import tf_gradcam
@@ -26,7 +27,7 @@ from tf_gradcam._heatmap import to_heatmap
 # 2 * 1 - 1 * 0 = 2 and 2 * 3 - 1 * 2 = 4: as a heatmap 0.5 and 1.
 ACTIVATIONS = [[[[1.0, 0.0], [3.0, 2.0]]]]
 GRADIENTS = [[[[1.0, -3.0], [3.0, 1.0]]]]
-SOURCES = pathlib.Path(serving.__file__).parents[1]
+SOURCES = pathlib.Path(serving.__file__).parents[2]
 GREY = np.full((2, 4, 3), 100, np.uint8)
 DTYPES = ["float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"]
 DTYPES += ["uint64", "bool", "complex64", "complex128", "bfloat16"]
@@ -174,6 +175,18 @@ def test_an_output_that_is_no_array_is_refused_by_name(outputs):
         ValueError, match="Output '(a|output)' of `response` (must be an array|can't be read)"
     ):
         serving.answers(json.dumps({"outputs": outputs}))
+
+
+@pytest.mark.parametrize(
+    ("values", "received"),
+    [
+        ([[1, 2], [3]], "type list in the shape .2,.. Lists at the same depth differ in length"),
+        ([1, "a"], "type int, str in the shape .2,..$"),
+    ],
+)
+def test_an_output_that_is_no_array_says_what_is_in_it(values, received):
+    with pytest.raises(ValueError, match=f"Received: values of {received}"):
+        serving.answers({"outputs": values})
 
 
 @pytest.mark.parametrize(
@@ -353,11 +366,21 @@ def test_no_evidence_is_0_and_not_0_by_0(values):
     np.testing.assert_array_equal(serving.heatmap({"map": [values]}, (2, 3)), np.zeros((2, 3)))
 
 
-@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+@pytest.fixture(scope="module")
+def network():
+    return build("functional")
+
+
+@pytest.fixture(scope="module", params=["conv1", "conv2"])
+def cam(network, request):
+    """An explainer of each layer, traced once for all sizes."""
+    return GradCAM(network, request.param)
+
+
 @pytest.mark.parametrize("size", [None, (17, 17), (1, 1), (3, 2), (5, 31), (16, 4), (33, 1), (301, 199)])
-def test_it_agrees_with_the_explainer_up_and_down_to_any_size(functional, images, layer, size):
-    expected = GradCAM(functional, layer)(images, size=size)
-    oracle = Oracle(functional.get_weights(), images)
+def test_it_agrees_with_the_explainer_up_and_down_to_any_size(cam, images, size):
+    expected = cam(images, size=size)
+    layer, oracle = cam.layer.name, Oracle(cam.model.get_weights(), images)
     activations, gradients = oracle.activations[layer], oracle.gradients[layer]
     columns = {"activations": activations.tolist(), "gradients": gradients.tolist()}
     for index in range(len(images)):
@@ -415,7 +438,7 @@ def test_where_there_is_one_heatmap_another_rank_is_refused(named):
 
 def test_an_empty_batch_has_no_image_to_show():
     for response in ({"predictions": []}, {"heatmap": np.ones((0, 2, 2))}):
-        with pytest.raises(ValueError, match="`index` must be .* below 0: so many images"):
+        with pytest.raises(ValueError, match="`index` must be .* below 0: the response has 0 images"):
             serving.heatmap(response)
 
 
@@ -475,7 +498,7 @@ def test_a_hair_beyond_0_or_1_is_cut_off():
 @pytest.mark.parametrize(
     ("activations", "gradients", "sentence"),
     [
-        (np.ones((1, 2, 2, 3)), np.ones((1, 2, 2, 4)), "must have one shape"),
+        (np.ones((1, 2, 2, 3)), np.ones((1, 2, 2, 4)), "must have the same shape"),
         (np.ones((1, 2, 2, 3)), np.ones((1, 3)), r"must be real numbers, \(h, w, K\)"),
         (np.ones((1, 9, 3)), np.ones((1, 9, 3)), r"must be real numbers, \(h, w, K\)"),
         (np.ones((1, 2, 2, 3)), np.full((1, 2, 2, 3), np.nan), "must be finite"),
@@ -557,9 +580,9 @@ def test_flipped_bytes_of_a_response_give_a_heatmap_or_a_value_error_and_nothing
 # overlay
 
 
-def test_the_overlay_is_the_librarys_own(functional, images):
+def test_the_overlay_is_the_librarys_own(network, images):
     photograph = skimage.data.chelsea()
-    expected = GradCAM(functional)(images)
+    expected = GradCAM(network)(images)
     response = proto(heatmap=expected.heatmap.numpy(), scores=expected.outputs.numpy())
     for index in range(3):
         for options in ({}, {"alpha": 0.7, "colormap": "viridis", "fade": True}):

@@ -1,6 +1,7 @@
-"""Photographs in, pictures out; TensorFlow is never imported."""
+"""Photographs in, pictures out, and what every other package needs of them; never imports TensorFlow."""
 
-from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, show
+from tf_gradcam._images.draw import colorize, overlay, overlay_concepts
+from tf_gradcam._images.figure import show
 from tf_gradcam._images.read import MAX_PIXELS, check_size, header_size, load_image, require, size_within
 
 __all__ = [

@@ -1,18 +1,19 @@
-"""Pictures of heatmaps: coloured, laid over the photograph, or side by side in a figure."""
+"""Colour a heatmap and blend it over its photograph: `colorize`, `overlay`, `overlay_concepts`.
 
-import difflib
+Users call it, and so do `tf_gradcam.show`, the serving client and the command line.
+"""
+
 import numbers
 from typing import Any
 
 import numpy as np
 
-from tf_gradcam._images.read import load_image, require, resize_pixels, size_within
-
-_DRAWN = 1200  # pixels along the longer side in a figure: enough for print, light in a contact sheet
+from tf_gradcam._checks import did_you_mean
+from tf_gradcam._images.read import load_image, require, resize_pixels
 
 
 def colorize(heatmap: Any, colormap: str = "jet") -> np.ndarray:
-    """Give every value of a heatmap its colour.
+    """Map the values of a heatmap to colours.
 
     Args:
         heatmap: `(H, W)` in `[0, 1]`, array or tensor.
@@ -22,37 +23,38 @@ def colorize(heatmap: Any, colormap: str = "jet") -> np.ndarray:
         uint8 array `(H, W, 3)`, RGB.
 
     Raises:
-        ImportError: if OpenCV is missing.
-        TypeError: if `heatmap` holds no real numbers or `colormap` is no string.
+        ImportError: if OpenCV is not installed.
+        TypeError: if `heatmap` does not hold real numbers or `colormap` is not a string.
         ValueError: if `heatmap` has another rank or values outside `[0, 1]`, or `colormap` is unknown.
     """
-    cv2, palette = require("cv2", "opencv-python"), _palette(colormap)
+    cv2, colors = require("cv2", "opencv-python"), colormap_colors(colormap)
     levels = np.rint(_check_heatmap(heatmap) * 255).astype(np.uint8)
-    return cv2.applyColorMap(levels, palette[:, None])  # RGB in, RGB out
+    return cv2.applyColorMap(levels, colors[:, None])  # The table is RGB, so the picture is, too.
 
 
 def overlay(
     image: Any, heatmap: Any, *, alpha: float = 0.4, colormap: str = "jet", fade: bool = False
 ) -> np.ndarray:
-    """Lay a heatmap over its photograph: `(1 - a) * image + a * colour`.
+    """Blend the colours of a heatmap over its photograph: `(1 - a) * image + a * colour`.
 
-    The photograph keeps its size, and its brightness is never rescaled.
+    The picture has the photograph's size. The photograph's brightness is not rescaled.
 
     Args:
-        image: the photograph, not the preprocessed image; whatever `load_image` takes.
-        heatmap: `(h, w)` or `(1, h, w)` in `[0, 1]` on any grid, or the `Explanation` of one image; resized
-            to the photograph.
-        alpha: weight of the colours in `[0, 1]`: 0 is the photograph alone, 1 the colours alone.
+        image: the photograph, not the preprocessed image: path, bytes, PIL image or array, as `load_image`
+            takes it.
+        heatmap: `(h, w)` or `(1, h, w)` in `[0, 1]` on any grid, or the `Explanation` of one image and one
+            class. It is resized to the photograph.
+        alpha: weight of the colours in `[0, 1]`: 0 gives the photograph, 1 the colours.
         colormap: name of an OpenCV colour map; see `colorize`.
-        fade: `False` for `a = alpha` everywhere; `True` for `a = alpha * heatmap`, which leaves the
-            photograph as it is where the heatmap is 0.
+        fade: `False` for `a = alpha` everywhere; `True` for `a = alpha * heatmap`, so that the photograph is
+            unchanged where the heatmap is 0.
 
     Returns:
         uint8 array `(H, W, 3)`, RGB, of the photograph's height and width.
 
     Raises:
-        ImportError, FileNotFoundError, TypeError, ValueError: as `load_image` and `colorize` do, and a
-            `ValueError` if `alpha` is outside `[0, 1]`.
+        ImportError, FileNotFoundError, TypeError, ValueError: as `load_image` and `colorize` do.
+        ValueError: if `alpha` is not in `[0, 1]`, or `heatmap` is an `Explanation` of several heatmaps.
 
     Example:
 
@@ -62,17 +64,17 @@ def overlay(
     ```
     """
     photograph = load_image(image)
-    return _blend(photograph, _fit(heatmap, photograph), alpha, colormap, fade)
+    return blend(photograph, fit_to_photograph(heatmap, photograph), alpha, colormap, fade)
 
 
 def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap: str = "hsv") -> np.ndarray:
-    """Lay several heatmaps over a photograph, each in a colour of its own: the strongest wins a pixel.
+    """Blend several heatmaps over a photograph; each pixel has the colour of the strongest one.
 
     Args:
         image: the photograph; see `overlay`.
         heatmaps: `(P, h, w)` in `[0, 1]`, as `deep_feature_factorization` returns them for one image.
         alpha: weight of the colours in `[0, 1]` where the strongest heatmap is 1.
-        colormap: name of the OpenCV colour map whose colours they get, at equal distances.
+        colormap: name of the OpenCV colour map from which the P colours are taken, evenly spaced.
 
     Returns:
         uint8 array `(H, W, 3)`, RGB, of the photograph's height and width.
@@ -84,87 +86,54 @@ def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap:
     shape = np.shape(heatmaps)
     if len(shape) != 3 or 0 in shape:
         raise ValueError(
-            f"`heatmaps` must be (P, h, w), those of one image: found.heatmaps[0]. Received: shape {shape}"
+            f"`heatmaps` must be (P, h, w), the heatmaps of one image. Received: shape {shape}. "
+            "Of several images, give `heatmaps[0]`."
         )
-    fitted = np.stack([_fit(each, photograph) for each in heatmaps])
-    # A cyclic map ends in the colour that it begins with.
-    colors = _palette(colormap)[np.arange(len(fitted)) * 256 // len(fitted)].astype(np.float32)
+    fitted = np.stack([fit_to_photograph(heatmap, photograph) for heatmap in heatmaps])
+    # The last colour is not taken: a cyclic colour map ends in the colour that it begins with.
+    colors = colormap_colors(colormap)[np.arange(len(fitted)) * 256 // len(fitted)].astype(np.float32)
     weight = _checked_alpha(alpha) * fitted.max(axis=0)[..., None]
     base = photograph.astype(np.float32)
     return np.rint(base + weight * (colors[fitted.argmax(axis=0)] - base)).astype(np.uint8)
 
 
-def show(
-    image: Any,
-    explanation: Any,
-    *,
-    titles: str | list[str] | None = None,
-    alpha: float = 0.4,
-    colormap: str = "jet",
-    fade: bool = False,
-):
-    """Draw photograph, heatmap and overlay side by side, one row for each image.
-
-    A notebook shows the figure by itself; elsewhere `figure.savefig("cat.png")` keeps it. Photographs of more
-    than 1200 pixels along a side are drawn smaller; `overlay` keeps every pixel.
-
-    Args:
-        image: one photograph, whatever `load_image` takes, or a list of N, of any sizes; an array
-            `(N, H, W, C)` counts as a list.
-        explanation: an `Explanation`, one heatmap `(h, w)`, or N of them, `(N, h, w)` or a list; in `[0, 1]`.
-        titles: one string for each image. `None` writes class and score if `explanation` is an `Explanation`,
-            and else nothing.
-        alpha: weight of the colours in `[0, 1]`; see `overlay`.
-        colormap: name of an OpenCV colour map; see `colorize`.
-        fade: whether the colours fade with the heatmap; see `overlay`.
-
-    Returns:
-        A `matplotlib.figure.Figure`, known to pyplot: `matplotlib.pyplot.close(figure)` lets go of it.
-
-    Raises:
-        ImportError: if matplotlib or OpenCV is missing.
-        FileNotFoundError, TypeError, ValueError: as `overlay` does, and a `ValueError` unless there is one
-            heatmap, and one title, for each image.
-
-    Example:
-
-    ```python
-    explanation = cam(images)
-    tf_gradcam.show(["cat.jpg", "dog.jpg"], explanation)
-    ```
-    """
-    photographs = [_shrink(load_image(each)) for each in _list(image, rank=3)]
-    heatmaps = _list(getattr(explanation, "heatmap", explanation), rank=2)
-    _check_number("explanation", "heatmap", heatmaps, photographs)
-    titles = _titles(explanation, len(photographs)) if titles is None else _list(titles, rank=0)
-    _check_number("titles", "title", titles, photographs)
-    rows = []
-    for photograph, heatmap in zip(photographs, heatmaps, strict=True):
-        heatmap = _fit(heatmap, photograph)
-        rows.append((photograph, heatmap, _blend(photograph, heatmap, alpha, colormap, fade)))
-    return _draw(rows, titles, _palette(colormap))
+# What `show` uses, too
 
 
-# Heatmaps and colours
-
-
-def _palette(colormap) -> np.ndarray:
-    """Return the 256 colours of a map, `(256, 3)` uint8 RGB."""
+def colormap_colors(colormap: str) -> np.ndarray:
+    """Return the 256 colours of an OpenCV colour map, `(256, 3)` uint8 RGB."""
     cv2 = require("cv2", "opencv-python")
     if not isinstance(colormap, str):
         raise TypeError(f"`colormap` must be a name. Received: colormap={colormap!r}")
     code = getattr(cv2, f"COLORMAP_{colormap.upper()}", None)
     if code is None:
-        known = ", ".join(_nearest(cv2, colormap))
-        raise ValueError(f"`colormap` must be one of {known}. Received: colormap={colormap!r}")
+        known = [name[9:].lower() for name in dir(cv2) if name.startswith("COLORMAP_")]
+        raise ValueError(
+            f"`colormap` must be one of {', '.join(known)}. Received: colormap={colormap!r}. "
+            f"{did_you_mean(colormap, known)}".rstrip()
+        )
     levels = np.arange(256, dtype=np.uint8)[None]
     return cv2.cvtColor(cv2.applyColorMap(levels, code), cv2.COLOR_BGR2RGB)[0]
 
 
-def _nearest(cv2, colormap) -> list[str]:
-    """Return every known name, the one most like `colormap` first."""
-    known = [name[9:].lower() for name in dir(cv2) if name.startswith("COLORMAP_")]
-    return sorted(known, key=lambda name: -difflib.SequenceMatcher(None, colormap.lower(), name).ratio())
+def fit_to_photograph(heatmap: Any, photograph: np.ndarray) -> np.ndarray:
+    """Resize a heatmap to the photograph, `(H, W)` float32 in `[0, 1]`; see `overlay` for what it may be."""
+    values = np.asarray(_single_heatmap(heatmap))
+    values = values[0] if values.ndim == 3 and len(values) == 1 else values
+    # Averaging in float32 may give a value slightly above 1.
+    return np.clip(resize_pixels(_check_heatmap(values), photograph.shape[:2]), 0, 1)
+
+
+def blend(photograph: np.ndarray, heatmap: np.ndarray, alpha: float, colormap: str, fade: bool) -> np.ndarray:
+    """Blend the colours of a heatmap `(H, W)` over a photograph `(H, W, 3)`; see `overlay`."""
+    alpha, colors = _checked_alpha(alpha), colorize(heatmap, colormap)
+    if not fade:
+        return require("cv2", "opencv-python").addWeighted(colors, alpha, photograph, 1 - alpha, 0)
+    base = photograph.astype(np.float32)
+    return np.rint(base + alpha * heatmap[..., None] * (colors - base)).astype(np.uint8)
+
+
+# Checks
 
 
 def _check_heatmap(heatmap) -> np.ndarray:
@@ -173,92 +142,33 @@ def _check_heatmap(heatmap) -> np.ndarray:
         raise TypeError(f"`heatmap` must hold real numbers. Received: {heatmap!r:.80}")
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"`heatmap` must have the shape (H, W). Received: shape {values.shape}")
-    if not (values.min() >= -1e-6 and values.max() <= 1 + 1e-6):  # NaN too
+    if not (values.min() >= -1e-6 and values.max() <= 1 + 1e-6):  # also true for NaN
         raise ValueError(
             f"`heatmap` must be in [0, 1]. Received: values from {values.min():.4g} to {values.max():.4g}. "
-            "Take the heatmap, not the signed map; or divide it by its maximum."
+            "Give the heatmap, not the signed map, or divide it by its maximum."
         )
     return values.astype(np.float32)
 
 
-def _fit(heatmap, photograph) -> np.ndarray:
-    """Return the heatmap on the photograph's grid, `(H, W)` float32 in `[0, 1]`."""
-    values = np.asarray(getattr(heatmap, "heatmap", heatmap))
-    values = values[0] if values.ndim == 3 and len(values) == 1 else values
-    # Averaging in float32 may end a hair beyond 1.
-    return np.clip(resize_pixels(_check_heatmap(values), photograph.shape[:2]), 0, 1)
-
-
-def _blend(photograph, heatmap, alpha, colormap, fade) -> np.ndarray:
-    alpha, colors = _checked_alpha(alpha), colorize(heatmap, colormap)
-    if not fade:
-        return require("cv2", "opencv-python").addWeighted(colors, alpha, photograph, 1 - alpha, 0)
-    base = photograph.astype(np.float32)
-    return np.rint(base + alpha * heatmap[..., None] * (colors - base)).astype(np.uint8)
-
-
-def _checked_alpha(alpha):
-    if not (isinstance(alpha, numbers.Real) and 0 <= alpha <= 1):
-        raise ValueError(f"`alpha` must be a number in [0, 1]. Received: alpha={alpha!r}")
-    return alpha
-
-
-# The figure
-
-
-def _shrink(photograph) -> np.ndarray:
-    return resize_pixels(photograph, size_within(photograph.shape[:2], _DRAWN))
-
-
-def _list(value, rank) -> list:
-    """Return a list of things of `rank`: a list or a batch as it is, one thing alone in a list."""
-    if isinstance(value, list | tuple):
-        return list(value)
-    return list(value) if getattr(value, "ndim", rank) == rank + 1 else [value]
-
-
-def _titles(explanation, number) -> list[str]:
-    if not hasattr(explanation, "score"):
-        return [""] * number
-    scores = [f"score {score:.2f}" for score in np.asarray(explanation.score)]
-    if explanation.target is None:
-        return scores
-    targets = np.asarray(explanation.target)
-    return [f"class {target}, {score}" for target, score in zip(targets, scores, strict=True)]
-
-
-def _check_number(name, noun, values, photographs) -> None:
-    if len(values) != len(photographs) or not values:
+def _single_heatmap(heatmap):
+    """Return the heatmap of an `Explanation` that has only one; anything else unchanged."""
+    if not hasattr(heatmap, "heatmap"):
+        return heatmap
+    explanation, values = heatmap, np.asarray(heatmap.heatmap)
+    # Images, and classes where several were explained; the other axes are the heatmap's own.
+    leading = np.shape(explanation.score) if hasattr(explanation, "score") else values.shape[:-2]
+    if np.prod(leading) != 1:
+        first = ", ".join("0" * len(leading))
         raise ValueError(
-            f"`{name}` must have one {noun} for each image, and at least one. "
-            f"Received: {len(values)} for {len(photographs)} images."
+            "`heatmap` must be one heatmap. Received: an Explanation with heatmaps of the shape "
+            f"{values.shape}. Give one of them, such as `explanation.heatmap[{first}]`, or call `show`: it "
+            "draws all of them."
         )
+    return values.reshape(values.shape[len(leading) :])
 
 
-def _draw(rows, titles, palette):
-    pyplot = require("matplotlib.pyplot", "matplotlib")
-    colors = require("matplotlib.colors", "matplotlib").ListedColormap(palette / 255)
-    # In units of a full panel's width; what is taller than 1.2 is drawn narrower instead.
-    ratios = np.clip([len(photograph) / photograph.shape[1] for photograph, _, _ in rows], 0.1, 4)
-    heights = np.minimum(ratios, 1.2)
-    figure, axes = pyplot.subplots(
-        len(rows) + 1,  # the last row is the colour bar's
-        3,
-        figsize=(9.6 * max(heights / ratios) + 0.4, 3.2 * sum(heights) + 0.4 * len(rows) + 0.5),
-        squeeze=False,
-        height_ratios=[*heights, 0.03],
-        layout="constrained",
-    )
-    figure.get_layout_engine().set(h_pad=0.08)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for row, title, (photograph, heatmap, picture) in zip(axes, titles, rows, strict=False):
-        row[0].imshow(photograph)
-        values = row[1].imshow(heatmap, cmap=colors, vmin=0, vmax=1)
-        row[2].imshow(picture)
-        # File names make titles: a dollar sign in one opens no formula. (`wrap` overlooks `parse_math`.)
-        row[1].set_title(title.replace("$", r"\$"), fontsize=11, wrap=True)
-    bar = axes[-1, 1]
-    bar.set_axis_on()
-    figure.colorbar(values, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1]).outline.set_visible(False)
-    return figure
+def _checked_alpha(alpha) -> float:
+    is_number = isinstance(alpha, numbers.Real) and not isinstance(alpha, bool)
+    if not is_number or not 0 <= alpha <= 1:
+        raise ValueError(f"`alpha` must be a number in [0, 1]. Received: alpha={alpha!r}")
+    return float(alpha)

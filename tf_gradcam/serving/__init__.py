@@ -1,8 +1,10 @@
-"""In the client of a model server: its response to arrays, a heatmap, a picture. TensorFlow is not needed.
+"""For the client of a model server: from its response to arrays, a heatmap, a picture; without TensorFlow.
 
 Responses are those of TensorFlow Serving: REST's JSON, or gRPC's `PredictResponse`.
 """
 
-from tf_gradcam.serving._responses import MOST_VALUES, answers, heatmap, overlay
+from tf_gradcam.serving._arrays import MOST_VALUES
+from tf_gradcam.serving._heatmaps import heatmap, overlay
+from tf_gradcam.serving._responses import answers
 
 __all__ = ["MOST_VALUES", "answers", "heatmap", "overlay"]

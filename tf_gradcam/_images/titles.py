@@ -1,0 +1,95 @@
+"""The titles of an `Explanation`'s heatmaps: class, and probability or score. `show` calls it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_TOLERANCE = 0.01  # of a probability, as float16 and bfloat16 round it
+
+
+def explanation_titles(
+    explanation: Any, labels: Sequence[str] | Mapping[int, str] | None = None
+) -> list[str] | None:
+    """Describe each heatmap of an `Explanation`, image by image.
+
+    Args:
+        explanation: an `Explanation` with a `score` of the shape `(N,)` or `(N, M)`; or anything else.
+        labels: names of the classes, or `None` for their numbers.
+
+    Returns:
+        N or N * M titles, or `None` if it is not an `Explanation`.
+
+    Raises:
+        TypeError: if `labels` is not a sequence of strings.
+        ValueError: if `labels` are given without an `Explanation` of classes, or do not name one of them.
+    """
+    target = getattr(explanation, "target", None)
+    if labels is not None and target is None:
+        raise ValueError(
+            "`labels` must go with an `Explanation` of classes. Received: "
+            f"{type(explanation).__name__} without classes. Give `titles`, one for each heatmap."
+        )
+    if not hasattr(explanation, "score"):
+        return None
+    scores = np.asarray(explanation.score, dtype=float)
+    if target is None:
+        return [f"score {score:.2f}" for score in scores.ravel()]
+    classes = np.broadcast_to(np.asarray(target), scores.shape)
+    probabilities = _class_probabilities(getattr(explanation, "outputs", None), classes, scores)
+    if probabilities is None:
+        values = [f"score {score:.2f}" for score in scores.ravel()]
+    else:
+        values = [_probability_text(probability) for probability in probabilities.ravel()]
+    names = [_class_name(int(index), labels) for index in classes.ravel()]
+    return [f"{name}, {value}" for name, value in zip(names, values, strict=True)]
+
+
+def _class_name(index, labels) -> str:
+    if labels is None:
+        return f"class {index}"
+    if isinstance(labels, str) or not hasattr(labels, "__getitem__"):
+        raise TypeError(f"`labels` must be a sequence of names. Received: labels={labels!r:.80}")
+    try:
+        name = labels[index]
+    except (IndexError, KeyError) as error:
+        raise ValueError(
+            f"`labels` must name every class that is explained. Received: {len(labels)} names, none for "
+            f"class {index}. Give them in the order of the model's outputs."
+        ) from error
+    if not isinstance(name, str):
+        raise TypeError(
+            f"`labels` must be strings. Received: {name!r:.80} (of type {type(name).__name__}) for class "
+            f"{index}. Give str(...) of it."
+        )
+    return name
+
+
+def _probability_text(probability) -> str:
+    return f"probability {probability:.2f}" if probability >= 0.005 else "probability < 0.01"
+
+
+def _class_probabilities(outputs, classes, scores) -> np.ndarray | None:
+    """Return the probability of each class, in the shape of `scores`, or `None` if `outputs` have none.
+
+    An `Explanation` does not say whether its model ends in a softmax or sigmoid, so the values decide: they
+    are in [0, 1], and add up to 1 (softmax) or equal the sigmoid of the score.
+    """
+    if getattr(outputs, "ndim", None) != 2 or len(outputs) != len(scores):
+        return None
+    outputs = np.asarray(outputs).astype(float)
+    columns = np.reshape(classes, (len(scores), -1))
+    is_single_unit = outputs.shape[1] == 1
+    if is_single_unit:  # the probability of side 1
+        outputs = np.concatenate([1 - outputs, outputs], axis=1)
+    if not (outputs >= 0).all() or not (outputs <= 1).all() or columns.max() >= outputs.shape[1]:
+        return None
+    probabilities = np.take_along_axis(outputs, columns, axis=1).reshape(scores.shape)
+    sigmoids = 1 / (1 + np.exp(-np.clip(scores, -50, 50)))
+    if np.allclose(probabilities, sigmoids, rtol=0, atol=_TOLERANCE):
+        return probabilities
+    if is_single_unit:  # Its two sides add up to 1 in any case. `targets.Probability` scores the probability.
+        is_probability = np.allclose(probabilities, scores, rtol=0, atol=_TOLERANCE)
+    else:
+        is_probability = np.allclose(outputs.sum(axis=1), 1, rtol=0, atol=_TOLERANCE)
+    return probabilities if is_probability else None

@@ -1,0 +1,189 @@
+"""The heatmap in a response, and its picture: `heatmap` and `overlay`. Users call them."""
+
+from typing import Any
+
+import numpy as np
+
+from tf_gradcam._checks import is_whole
+from tf_gradcam._images import check_size, header_size, load_image, require
+from tf_gradcam._images import overlay as overlay_photograph
+from tf_gradcam.serving._arrays import MOST_VALUES
+from tf_gradcam.serving._responses import answers
+from tf_gradcam.serving._rest import ONLY_OUTPUT
+
+_HEATMAP_OUTPUTS = ("heatmap", "heatmap_png_bytes")  # in [0, 1] already, not signed maps
+
+
+def heatmap(
+    response: Any, size: tuple[int, int] | None = None, *, index: int = 0, rank: int = 0
+) -> np.ndarray:
+    """Return the heatmap of one image, computed here from what the server gave.
+
+    The first of these outputs is used: `heatmap` or `heatmap_png_bytes`; a signed `map`, or an only output
+    without a name, `(N, h, w)`; `activations` and `gradients`, `(N, h, w, K)`, channels last, whose map is
+    Grad-CAM's, `sum_k mean(gradients_k) activations_k` (Selvaraju et al., "Grad-CAM", 2017, equations 1 and
+    2). A map becomes a heatmap as in `GradCAM`: ReLU, resize, divide by the maximum; it is 0 where nothing is
+    positive.
+
+    Args:
+        response: a response, or its outputs; see `answers`.
+        size: `(height, width)` in pixels, or `None` to keep the server's. Bilinear, as `tf.image.resize`.
+        index: position of the image in the batch, from 0.
+        rank: position among the heatmaps of this image, from 0, where it has several, `(N, K, h, w)`: of
+            `gradcam_top_k`, 0 is the class with the highest score.
+
+    Returns:
+        `(h, w)` float32 in `[0, 1]`.
+
+    Raises:
+        ImportError: if OpenCV, which resizes, or Pillow, which reads the header of a PNG file, is not
+            installed.
+        TypeError: as `answers` does.
+        ValueError: as `answers` does; if the response has no output from which a heatmap can be computed; if
+            that has the wrong shape, NaN, or more than `MOST_VALUES` values; if there is no image `index` or
+            heatmap `rank`.
+
+    Example:
+
+    ```python
+    serving.heatmap({"activations": activations, "gradients": gradients}, (224, 224))
+    ```
+    """
+    check_size(size)
+    name, maps = _heatmap_or_map(answers(response), index)
+    maps = maps if maps.ndim == 3 else maps[None]
+    _check_position("rank", rank, len(maps), "heatmaps for each image")
+    values = np.ascontiguousarray(_checked_numbers(name, maps[rank, ...], "(h, w)"), np.float64)
+    is_signed_map = name not in _HEATMAP_OUTPUTS
+    if is_signed_map:
+        values = np.maximum(values, 0)
+    elif values.min() < -1e-6 or values.max() > 1 + 1e-6:
+        raise ValueError(
+            f"`{name}` must be in [0, 1]. Received: values from {values.min():.4g} to {values.max():.4g}. "
+            "If it is a signed map, give it as `map`."
+        )
+    if size is not None:
+        cv2 = require("cv2", "opencv-python")
+        values = cv2.resize(values, (int(size[1]), int(size[0])), interpolation=cv2.INTER_LINEAR)
+    if is_signed_map and values.max() > 0:
+        values = values / values.max()
+    return np.clip(values, 0, 1).astype(np.float32)
+
+
+def overlay(
+    response: Any,
+    photograph: Any,
+    *,
+    index: int = 0,
+    rank: int = 0,
+    alpha: float = 0.4,
+    colormap: str = "jet",
+    fade: bool = False,
+) -> np.ndarray:
+    """Blend the heatmap of a response over its photograph, as `tf_gradcam.overlay` does.
+
+    Args:
+        response: a response, or its outputs; see `answers`.
+        photograph: the photograph that was sent, in its full size: path, bytes, PIL image or array, as
+            `tf_gradcam.load_image` takes it. A path or bytes need Pillow, which reads the file's header.
+        index: position of the photograph in the batch; see `heatmap`.
+        rank: position among its heatmaps, where it has several; see `heatmap`.
+        alpha: weight of the colours in `[0, 1]`; see `tf_gradcam.overlay`.
+        colormap: name of an OpenCV colour map; see `tf_gradcam.overlay`.
+        fade: whether the colours fade with the heatmap; see `tf_gradcam.overlay`.
+
+    Returns:
+        uint8 array `(H, W, 3)`, RGB, of the photograph's height and width.
+
+    Raises:
+        ImportError, FileNotFoundError, TypeError, ValueError: as `heatmap` and `tf_gradcam.overlay` do.
+
+    Example:
+
+    ```python
+    picture = serving.overlay(stub.Predict(request), "cat.jpg")
+    ```
+    """
+    values = heatmap(response, index=index, rank=rank)
+    return overlay_photograph(photograph, values, alpha=alpha, colormap=colormap, fade=fade)
+
+
+def _heatmap_or_map(outputs, index) -> tuple[str, np.ndarray]:
+    """Return the name of what explains an image, and its values, `(h, w)` or `(K, h, w)`."""
+    for name in (*_HEATMAP_OUTPUTS, "map"):
+        if name in outputs:
+            values = _values_of_image(outputs, name, index)
+            return name, _decode_png(name, values) if name.endswith("_bytes") else values
+    if {"activations", "gradients"} <= outputs.keys():
+        activations = _values_of_image(outputs, "activations", index)
+        return "map", _gradcam_map(activations, _values_of_image(outputs, "gradients", index))
+    if list(outputs) == [ONLY_OUTPUT]:
+        return ONLY_OUTPUT, _values_of_image(outputs, ONLY_OUTPUT, index)
+    raise ValueError(
+        "`response` must have `heatmap`, `heatmap_png_bytes`, `map`, or `activations` and `gradients`. "
+        f"Received: {', '.join(map(repr, outputs)) or 'no output':.200}. Ask the server for the signature "
+        '`gradcam`; or say which output is the map: {"map": serving.answers(response)[...]}'
+    )
+
+
+def _values_of_image(outputs, name, index) -> np.ndarray:
+    values = outputs[name]
+    if values.ndim < 1:
+        raise ValueError(f"`{name}` must have an axis for the batch. Received: {values!r:.80}")
+    _check_position("index", index, len(values), "images")
+    return values[index, ...]
+
+
+def _check_position(argument, value, count, noun) -> None:
+    if not is_whole(value) or not 0 <= value < count:
+        raise ValueError(
+            f"`{argument}` must be a whole number from 0 and below {count}: the response has {count} {noun}. "
+            f"Received: {argument}={value!r}"
+        )
+
+
+def _checked_numbers(name, values, axes) -> np.ndarray:
+    """Return `values` if they are finite numbers on these axes, and at most `MOST_VALUES`."""
+    if values.dtype.kind not in "biuf" or values.ndim != axes.count(",") + 1 or values.size == 0:
+        raise ValueError(
+            f"`{name}` must be real numbers, {axes} for each image. Received: dtype {values.dtype} and shape "
+            f"{values.shape}"
+        )
+    if values.size > MOST_VALUES:
+        raise ValueError(
+            f"`{name}` must have at most {MOST_VALUES:,} values for each image. "
+            f"Received: shape {values.shape}. Export a smaller one."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"`{name}` must be finite. Received: NaN or infinity from the server.")
+    return values
+
+
+def _gradcam_map(activations, gradients) -> np.ndarray:
+    activations = _checked_numbers("activations", activations, "(h, w, K)")
+    gradients = _checked_numbers("gradients", gradients, "(h, w, K)")
+    if activations.shape != gradients.shape:
+        raise ValueError(
+            "`activations` and `gradients` must have the same shape. "
+            f"Received: {activations.shape} and {gradients.shape} for an image."
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # A map that is not finite is refused later.
+        return np.einsum("ijk,k->ij", activations, gradients.mean(axis=(0, 1), dtype=np.float64))
+
+
+def _decode_png(name, values) -> np.ndarray:
+    data = values[()]
+    if not isinstance(data, bytes):
+        raise ValueError(f"`{name}` must be bytes, one PNG file for each image. Received: {data!r:.80}")
+    try:
+        width, height = header_size(data)
+        if width * height > MOST_VALUES:  # a lower limit than a photograph's, before anything is decoded
+            raise ValueError(f"{width} x {height} pixels, more than {MOST_VALUES:,}")
+        pixels = load_image(data)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must hold the PNG file of a heatmap: {error}") from error
+    if np.ptp(pixels, axis=-1).any():
+        raise ValueError(
+            f"`{name}` must be grey. Received: a coloured picture. Ask for the heatmap's values."
+        )
+    return pixels[..., 0] / 255
