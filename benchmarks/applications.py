@@ -32,16 +32,16 @@ TEXT = """\
 # Every model of keras.applications
 
 Made on {date} by [`benchmarks/applications.py`](../benchmarks/applications.py): each model with random
-weights and 10 classes, on an image of noise, no layer named; {versions}.
+weights and 10 classes, on an image of noise, without `layer`; {versions}.
 
-* *Input*: the smallest side out of {sides} that the model takes and that leaves its last map more
-  than one place.
-* *Default layer*: what was explained. It is checked against what feeds the head: the input of the last
-  global pooling or, without one, of the flattening, leaving out pooling and dropout between. Keras counts
-  names such as `add_17` through a session: in yours the number may be another.
-* *Seconds*: of `make_gradcam_heatmap` on one image; the first call compiles. {machine}
-* *Heatmap*: ok when both calls gave the same, of the image's size, finite, in [0, 1] and not blank, and
-  nothing warned.
+* *Input*: the smallest side of {sides} that the model takes and with which its last map has more than
+  one position.
+* *Default layer*: the layer that was explained. It is compared with the input of the last global pooling or,
+  without one, of the flattening; pooling and dropout in between are skipped. Keras numbers names such as
+  `add_17` within a session, so the number may differ in yours.
+* *Seconds*: for `make_gradcam_heatmap` on one image; the first call compiles. {machine}
+* *Heatmap*: ok if both calls gave the same heatmap, which is as large as the image, finite, in [0, 1] and not
+  blank, and there was no warning.
 
 """
 HEADER = """\

@@ -42,22 +42,23 @@ CASES = {
 TEXT = """\
 # Files without TensorFlow
 
-Made on {date} by `make formats`: `export_gradcam(..., format=...)` of each model, and what the file answers
-to a photograph (the cat of scikit-image) beside what `GradCAM` does.
+Made on {date} by `make formats`: `export_gradcam(..., format=...)` of each model. The answer of the
+file to a photograph (the cat of scikit-image) is compared with that of `GradCAM`.
 {versions}.
 
-EfficientNet-Lite0 has its ImageNet weights, the others random ones, as no file of theirs is at hand: their
-numbers are right, and their heatmaps mean nothing.
+EfficientNet-Lite0 has its ImageNet weights. The others have random weights, because no files of theirs were
+available: their numbers are valid, but their heatmaps mean nothing.
 
-* *Heatmap*, *scores*: the largest difference from `GradCAM`, in batches of 1 and of 3: all files take one
-  image or more. The class was the same everywhere. At an early layer rounding may decide which of two places
-  a pooling took: at VGG16's, `GradCAM` differs from itself by 1e-03 when pixels of 255 change by 1e-05.
-* *MB*: of the file; for OpenVINO of both. Filters are in it twice where the way to the layer leads back
-  through them: as they are, and turned. LiteRT and OpenVINO hold dense weights twice, too.
-* *Writing*: seconds for the file, with the one run in which it is compared before it gets its name.
-* *Heatmap, ms*: of one image, the shortest of {runs}, beside TensorFlow's compiled forward pass alone, in
-  the same process, each with as many threads as it takes by itself: LiteRT takes one.
-  {machine}
+* *Heatmap*, *scores*: the largest difference from `GradCAM`, in batches of 1 and of 3; every file takes
+  one image or more. The class was always the same. At an early layer, rounding may decide which of two
+  positions a pooling layer took: at VGG16's, `GradCAM` differs from itself by 1e-03 when pixels of 255
+  change by 1e-05.
+* *MB*: the size of the file; for OpenVINO of both files. Convolutions between the layer and the output have
+  their filters in it twice: as they are, and transposed for the backward pass. LiteRT and OpenVINO hold the
+  weights of dense layers twice, too.
+* *Writing*: seconds for the file, including the one run in which it is compared before it is saved.
+* *Heatmap, ms*: for one image, the shortest of {runs} runs, beside TensorFlow's compiled forward pass
+  alone, in the same process, each with its default number of threads: LiteRT uses one. {machine}
 
 """
 HEADER = """\

@@ -40,27 +40,29 @@ TEXT = """\
 # Speed beside other Keras libraries
 
 Made by [`benchmarks/peers.py`](../benchmarks/peers.py): {runs} images of 224 x 224, one by one, through a
-ResNet50 with random weights; the layer `conv5_block3_out` is explained. A ratio is a heatmap in forward
-passes: of `tf.function(model)` on a batch of one, in interleaved runs of one process. In the last column is
-that of `tf_gradcam.make_gradcam_heatmap(model, image, layer)`, on the same images, in the same runs.
+ResNet50 with random weights; the layer `conv5_block3_out` is explained. A ratio is the time of a heatmap
+divided by that of a forward pass, `tf.function(model)` on a batch of one, in interleaved runs of one
+process. The last column is the ratio of `tf_gradcam.make_gradcam_heatmap(model, image, layer)`, on the
+same images, in the same runs.
 
 {table}
 {notes}"""
 NOTES = """\
-* Every heatmap is of the class that the network predicts, worked out before where a library wants to be
-  told. Images go in and heatmaps come out as NumPy arrays, one at a time through the library's plain
-  function. What its users do once is done before, then three heatmaps to warm up; each row has a new
-  network.
-* *keras.io's recipe*: a model of two outputs and an eager `GradientTape`. The function there makes that
+* Every heatmap explains the predicted class. If a library needs to be given the class, it is computed
+  before the clock starts. Images and heatmaps are NumPy arrays, one at a time, through the library's main
+  function. What users do only once is done before, followed by three heatmaps to warm up. Each row has a
+  new network.
+* *keras.io's recipe* is a model of two outputs and an eager `GradientTape`. The function there makes that
   model in every call.
-* *tf-keras-vis* explains logits (`ReplaceToLinear`), as its documentation does; the other peers explain
-  probabilities. With `seek_penultimate_conv_layer=False` it explains the layer named, not the last
+* *tf-keras-vis* explains logits (`ReplaceToLinear`), as in its documentation; the other libraries explain
+  probabilities. With `seek_penultimate_conv_layer=False` it explains the named layer, not the last
   convolution before it.
-* *tf-explain* answers a picture in colours, of guided gradients. In Keras 3 it must be told the layer.
-  Where it isn't, `AttributeError: 'Dense' object has no attribute 'output_shape'`.
-* *eli5* and *keras.io's recipe* answer on the layer's own grid, 7 x 7; the others resize to the image's.
-* *xplique* compiles, too, once for each explainer. It takes TensorFlow up to 2.20.
-* Keras 2.15 is what tf-explain and tf-keras-vis were written for. tf_gradcam needs Keras 3.
+* *tf-explain* returns a picture in colours, of guided gradients. In Keras 3 the layer must be given;
+  without it, the error is `AttributeError: 'Dense' object has no attribute 'output_shape'`.
+* *eli5* and *keras.io's recipe* return the layer's own grid, 7 x 7; the others resize to the size of the
+  image.
+* *xplique* also compiles, once for each explainer. It supports TensorFlow up to 2.20.
+* tf-explain and tf-keras-vis were written for Keras 2.15. tf_gradcam needs Keras 3.
 """
 
 

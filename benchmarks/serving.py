@@ -56,20 +56,21 @@ with `preprocess`, `labels` and `top_k={top}`.
 
 ## Good requests and bad
 
-{clients} clients at once sent {requests} requests over REST and gRPC, two good ones and a bad one by turns,
-to the small server of the tests, which answers with the exported model. A good one, of six photographs, is
-*right* if its answer agrees with `GradCAM` in Python: scores to 1e-5, heatmaps to 1e-4, heatmaps of 8 bits
-to a level. A bad one must be *refused* with the sentence that belongs to it.
+{clients} clients at once sent {requests} requests over REST and gRPC to the small server of the tests,
+which runs the exported model: after every two good requests a bad one. A good request sends one of six
+photographs. It is *right* if the answer agrees with `GradCAM` in Python: scores to 1e-5, heatmaps to 1e-4,
+heatmaps of 8 bits to one level. A bad request must be *refused* with the error message that belongs to it.
 
 {load_table}
 
-It took {seconds:.0f} s. The server had {early:.0f} MiB in memory after {few} requests, and {late:.0f} MiB
+It took {seconds:.0f} s. The server used {early:.0f} MiB of memory after {few} requests, and {late:.0f} MiB
 after all of them: {grown:+.1%}.
 
 ## Latency in C++
 
-Loaded by `tensorflow::LoadSavedModel`, one request at a time. A *ratio* is to `serving_default` of the same
-export, which is the forward pass alone: the median of {runs} interleaved runs, with the quartiles beside it.
+Loaded by `tensorflow::LoadSavedModel`, one request at a time. A *ratio* is the time divided by that of
+`serving_default` of the same export, which is only the forward pass: the median of {runs} interleaved
+runs, with the quartiles.
 
 {latency_table}
 """

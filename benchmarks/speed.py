@@ -26,10 +26,10 @@ SLOWER = 1.25  # times the ratio that is written, and the check fails
 PAGE = """\
 # Speed
 
-Made on {date} by `make bench`, on {machine}; the load was {load:.1f} when it began.
-A *ratio* is a heatmap in compiled forward passes, `tf.function(model)` on a fixed batch of the same images of
-224 x 224: the median of {runs} interleaved runs of one process, with the quartiles beside it. Weights are
-random but for EfficientNet-Lite0.
+Made on {date} by `make bench`, on {machine}; the load was {load:.1f} when it began. A *ratio* is the time
+of a heatmap divided by that of a compiled forward pass, `tf.function(model)`, on a fixed batch of the
+same images of 224 x 224: the median of {runs} interleaved runs of one process, with the quartiles.
+Weights are random, except those of EfficientNet-Lite0.
 
 ## Once compiled
 
@@ -37,41 +37,44 @@ random but for EfficientNet-Lite0.
 
 {overhead}
 
-Above the forward pass, a heatmap costs some 0.2 ms in the graph, for the way back and the resize, and 0.2 ms
-in Python: 2 % of 20 ms. Frozen graphs are bound by their convolutions. TensorFlow fuses a ReLU into these,
-but no swish, which is why EfficientNetB0 gains least; and of a depthwise convolution it doesn't fold the
-batch normalization's scale into the kernel. Done by hand, that took EfficientNetB0 from 0.81 to 0.79 and
-EfficientNet-Lite0 nowhere, less than the 3 % that it would have to bring. [On a GPU](gpu.md).
+In addition to the forward pass, a heatmap costs about 0.2 ms in the graph, for the backward pass and the
+resize, and 0.2 ms in Python: 2 % of 20 ms. Frozen graphs spend their time in convolutions. TensorFlow
+fuses a ReLU into a convolution, but not a swish, so EfficientNetB0 gains least. It also does not fold the
+scale of a batch normalization into the kernel of a depthwise convolution. Doing so by hand changed
+EfficientNetB0 from 0.81 to 0.79 and did not change EfficientNet-Lite0; that is less than the 3 % that
+would justify it. [On a GPU](gpu.md).
 
 ## The first heatmap
 
-In a fresh process, once the model is built: the textbook's recipe, which is one model with two outputs and a
-default gradient tape, run eagerly; and `make_gradcam_heatmap(model, image)`, which finds the layer by itself.
-Medians of {first_runs} processes each, by turns. The second call compiles. *Default layer* is how long it
-takes to find that, *import* what importing tf_gradcam adds to TensorFlow and Keras.
+In a new process, after the model is built: *textbook* is the recipe with one model of two outputs and a
+default gradient tape, run eagerly. *First heatmap* is `make_gradcam_heatmap(model, image)`, which finds
+the layer by itself. Medians of {first_runs} processes each, run alternately. The second call compiles.
+*Default layer* is the time to find that layer, *import* the time that importing tf_gradcam adds to
+TensorFlow and Keras.
 
 {first}
 
 ## Several classes at once
 
-EfficientNet-Lite0, batch 1, `targets.Classes`, against the forward pass. Where pooling and a dense layer
-follow, one pass of the head answers for all classes; elsewhere each has its own way back to the layer.
+EfficientNet-Lite0, batch 1, `targets.Classes`, in forward passes. If only pooling and a dense layer
+follow the layer, one pass of the head is enough for all classes. At other layers each class needs its own
+backward pass to the layer.
 
 {classes}
 
 ## Memory
 
-EfficientNet-Lite0, batches of 16, each row in a process of its own.
+EfficientNet-Lite0, batches of 16, each row in its own process.
 
 {memory}
 
 ## From files
 
-`tf-gradcam explain` on 500 JPEG photographs of 640 x 480 beside the frozen heatmap alone, in batches of 16.
-Reading a photograph and writing its two pictures take of one core what stands there; the network takes all
-cores, so that they share them: a PNG of a photograph takes 13 ms to compress, as long as a small network, and
-a JPEG, `--format jpg`, one. Freezing takes 3 to 8 s at the start, which 500 photographs don't earn back: the
-command line explains with the plain graph.
+`tf-gradcam explain` on 500 JPEG photographs of 640 x 480, compared with the frozen heatmap alone, in
+batches of 16. The last two columns are the time of one core for reading a photograph and for writing its
+two pictures. The network uses all cores, so they share them. Compressing a photograph as PNG takes 13 ms,
+as long as a small network; as JPEG, with `--format jpg`, it takes 1 ms. Freezing takes 3 to 8 s at the
+start, more than it saves on 500 photographs, so the command line uses the plain graph.
 
 {files}
 """

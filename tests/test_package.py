@@ -22,7 +22,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "tf_gradcam"
 # The floors, from the ground up. An import goes to a lower floor, or stays in its package.
 FLOORS = [
-    {"_checks", "_images", "_tensors", "pretrained"},
+    {"_checks", "_tensors"},
+    {"_images", "pretrained"},
     {"_targets", "serving"},
     {"_heatmap", "_model", "targets"},
     {"_methods", "_submodel"},

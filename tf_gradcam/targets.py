@@ -1,12 +1,13 @@
 """What to explain: named tuples whose `score` turns a model's answer into one number per image.
 
 For a pixel, a masked region or a box take `method="hirescam"` or `"layercam"`: Grad-CAM averages gradients
-over all places, and so shows whatever else looks alike.
+over all places, and so also shows other places that look alike.
 
-The numbers in a target are arrays with one row per image, so that other numbers never trace anew. Its method
-`score(outputs, logits)` returns the score and the class index it belongs to, int32 of the same shape, or
-`None` where it belongs to none. Where it leaves a choice to the model, `fixed(outputs, logits)` returns it
-with that choice made, so that altered copies of the images are scored for the same thing.
+The numbers in a target become arrays with one row for each image, so that other numbers never trace anew. Its
+method `score(outputs, logits)` returns the score and the class index that it belongs to, int32 of the same
+shape, or `None` where it belongs to no class. Where a target leaves a choice to the model, its method
+`pinned(outputs, logits)` returns it with that choice made: altered copies of the images are then scored for
+the same thing.
 """
 
 from tf_gradcam._targets.boxes import Box, Detection

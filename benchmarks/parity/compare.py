@@ -37,28 +37,31 @@ TEXT = """\
 # Parity with other libraries
 
 Made on {date} by [`benchmarks/parity/compare.py`](../benchmarks/parity): the same weights in Keras and in
-PyTorch, the same photograph, and each map of a library beside that of tf_gradcam and beside the paper's
-formula, once more in float64 by PyTorch's gradients and NumPy.
+PyTorch and the same photograph. Each map of a library is compared with that of tf_gradcam and with the
+paper's formula, which is implemented a second time in float64 with PyTorch's gradients and NumPy.
 {versions}.
 
-* *Networks*: *small* are two of two convolutions with random weights, one with a linear head and one with a
-  hidden layer, at layers after and before a ReLU. *Lite0* is EfficientNet-Lite0 with its ImageNet weights, at
-  its last map and at `block5c_add`, in the middle, whose activations are of both signs; methods that run the
-  whole network for each channel only at the latter.
-* *Maps* are signed, on the layer's own grid: before any ReLU, resizing and scaling. The score is the logit of
-  the predicted class, for ShapleyCAM its probability. Parameters are set alike, whatever their defaults
-  (Finer-CAM subtracts 0.6 times the others in torch-cam, all of them here and in pytorch-grad-cam).
-* *Numbers* are the largest difference at any place of any map, as a share of the map's largest value. Up to
-  1e-4 two maps agree.
-* All compute in float64, so that what differs is the formula; what tf_gradcam loses in float32 is told apart.
-* Where a library *differs*, what it computes instead was written down and gives its map.
+* *Networks*: *small* stands for two networks of two convolutions with random weights, one with a linear
+  head and one with a hidden layer, explained at layers after and before a ReLU. *Lite0* is
+  EfficientNet-Lite0 with its ImageNet weights, explained at its last map and at `block5c_add`, in the
+  middle, whose activations have both signs. Methods that run the whole network for each channel are
+  compared only at `block5c_add`.
+* *Maps* are signed, on the layer's own grid: before any ReLU, resizing and scaling. The score is the
+  logit of the predicted class, for ShapleyCAM its probability. All libraries get the same parameters,
+  even where their defaults differ (in Finer-CAM, torch-cam subtracts 0.6 times the other classes;
+  tf_gradcam and pytorch-grad-cam subtract them in full).
+* *Numbers* are the largest difference at any position of any map, as a share of the map's largest value.
+  Two maps *agree* up to 1e-4.
+* Everything is computed in float64, so that only formulas can differ. The error of tf_gradcam in float32
+  has its own columns.
+* If a library *differs*, the verdict says what it computes instead, and how well that reproduces its map.
 
 ## tf_gradcam and the formulas
 
 {ours}
-What exceeds 1e-4 in float32 is rounding: the gradient by the image jumps where a ReLU6 of EfficientNet-Lite0
-is about to close or to saturate, in PyTorch too (see below); XGrad-CAM divides by sums of activations, close
-to 0 where they are of both signs (choose a layer after a ReLU).
+Differences above 1e-4 in float32 come from rounding. The gradient at the image jumps where a ReLU6 of
+EfficientNet-Lite0 is about to close or to saturate, in PyTorch too (see below). XGrad-CAM divides by sums of
+activations, which are close to 0 if the activations have both signs (choose a layer after a ReLU).
 
 ## The libraries
 

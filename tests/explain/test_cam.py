@@ -719,7 +719,7 @@ def test_a_layer_that_makes_the_probabilities_is_refused_the_first_time_and_the_
     x = keras.Input((SIDE, SIDE, 3))
     model = keras.Model(x, keras.layers.Conv2D(3, 3, activation="softmax", name="pixels")(x))
     for _ in range(2):
-        with pytest.raises(ValueError, match="`layer` must be on the way to the score"):
+        with pytest.raises(ValueError, match="`layer` must be on the path to the score"):
             make_gradcam_heatmap(model, images, "pixels", target=1)
 
 
@@ -995,7 +995,7 @@ def test_a_preprocess_that_can_not_be_called_is_refused(functional):
 
 
 def test_a_score_that_does_not_depend_on_the_layer_is_refused(functional, images):
-    with pytest.raises(ValueError, match="`layer` must be on the way to the score"):
+    with pytest.raises(ValueError, match="`layer` must be on the path to the score"):
         make_gradcam_heatmap(functional, images, target=lambda outputs: tf.zeros(tf.shape(outputs)[0]))
 
 

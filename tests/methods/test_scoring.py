@@ -214,7 +214,7 @@ def test_finercam_must_look_at_a_layer_on_the_way_to_the_score(images):
     aside = keras.layers.Conv2D(4, 3, name="aside")(inputs)
     scores = chain(inputs, [*parts()[:4], keras.layers.Dense(5)])
     model = keras.Model(inputs, {"scores": scores, "aside": aside})
-    with pytest.raises(ValueError, match="`layer` must be on the way to the score"):
+    with pytest.raises(ValueError, match="`layer` must be on the path to the score"):
         GradCAM(model, "aside", method="finercam")(images, targets.Output("scores", 1))
 
 
