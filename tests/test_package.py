@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib
 import importlib.metadata
 import itertools
 import os
@@ -14,6 +15,7 @@ import tomllib
 import types
 import zipfile
 
+import jedi
 import pytest
 
 import tf_gradcam
@@ -145,6 +147,27 @@ def test_the_command_line_imports_the_others_only_when_it_needs_them():
     assert {package for package, _ in imports(ast.Module(at_the_top))} <= {"__init__", "_cli"}
 
 
+# Sizes
+
+
+def test_no_module_outgrows_its_room():
+    lengths = {module: len((PACKAGE / module).read_text(encoding="utf-8").splitlines()) for module in MODULES}
+    assert {module: length for module, length in lengths.items() if length >= 450} == {}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_no_function_has_more_than_40_lines_of_code(module):
+    lines = (PACKAGE / module).read_text(encoding="utf-8").splitlines()
+    for function in ast.walk(parse(module)):
+        if isinstance(function, ast.FunctionDef):
+            first = 1 if ast.get_docstring(function) else 0
+            body = (
+                lines[function.body[first].lineno - 1 : function.end_lineno] if function.body[first:] else []
+            )
+            code = [line for line in body if line.strip() and not line.strip().startswith("#")]
+            assert len(code) <= 40, function.name
+
+
 # The front door
 
 
@@ -163,6 +186,29 @@ def test_nothing_else_is_public():
     assert public <= set(tf_gradcam.__all__) == set(dir(tf_gradcam))
     with pytest.raises(AttributeError, match="'GradCam'"):
         _ = tf_gradcam.GradCam
+
+
+@pytest.mark.parametrize(
+    ("module", "public"),
+    [
+        ("tf_gradcam", set(tf_gradcam.__all__) - {"__version__"}),
+        *((f"tf_gradcam.{name}", None) for name in tf_gradcam._MODULES),
+    ],
+)
+def test_an_editor_completes_the_public_names_and_no_others(module, public):
+    if public is None:
+        public = set(importlib.import_module(module).__all__)
+    code = f"import {module}\n{module}."
+    script = jedi.Script(code, project=jedi.Project(ROOT))
+    found = {each.name for each in script.complete(2, len(module) + 1)}
+    assert {name for name in found if not name.startswith("_")} == public
+
+
+@pytest.mark.parametrize("module", sorted(tf_gradcam._MODULES))
+def test_what_a_public_package_names_is_there_and_sorted(module):
+    found = importlib.import_module(f"tf_gradcam.{module}")
+    assert len(set(found.__all__)) == len(found.__all__)
+    assert [name for name in found.__all__ if not hasattr(found, name)] == []
 
 
 def test_there_is_one_version():

@@ -227,7 +227,9 @@ def test_the_score_must_depend_on_the_layer(images):
     beside = keras.layers.Conv2D(2, 3, name="beside")(x)
     scores = chain(x, [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
     model = keras.Model(x, [scores, beside])
-    with pytest.raises(ValueError, match="`layer` must be on the path to the score. Received: layer='beside'"):
+    with pytest.raises(
+        ValueError, match="`layer` must be on the path to the score. Received: layer='beside'"
+    ):
         GradCAM(model, "beside", method="shapleycam")(images, targets.Output(0))
 
 
