@@ -27,7 +27,7 @@ FLOORS = [
     {"_methods", "_submodel"},
     {"methods"},
     {"_explain"},
-    {"_concepts", "_export"},
+    {"_concepts", "_export", "_run"},
     {"_cli"},
     {"__main__"},
 ]
@@ -129,11 +129,23 @@ def test_what_begins_with_an_underscore_stays_in_its_module(module):
     assert [name for name in names if name.startswith("_") and name != "__version__"] == []
 
 
+def command_line_modules():
+    """Return the modules of `_cli` that `tf-gradcam --help` loads."""
+    loaded = python(
+        "-c",
+        "import sys, tf_gradcam._cli; print(*(name for name in sys.modules if '._cli.' in name))",
+    )
+    return [f"_cli/{name.rpartition('.')[2]}.py" for name in loaded.split()]
+
+
 def test_the_command_line_imports_the_others_only_when_it_needs_them():
-    at_the_top = [
-        node for node in parse("_cli/command_line.py").body if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-    assert {package for package, _ in imports(ast.Module(at_the_top))} <= {"", "_cli"}
+    modules = command_line_modules()
+    assert "_cli/main.py" in modules
+    assert "_cli/classifier.py" not in modules  # It imports Keras.
+    for module in modules:
+        at_the_top = [node for node in parse(module).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        # `_checks` imports nothing but the standard library.
+        assert {package for package, _ in imports(ast.Module(at_the_top))} <= {"", "_cli", "_checks"}
 
 
 # The front door
