@@ -180,17 +180,7 @@ def _add_explain_options(parser, out) -> None:
     parser.add_argument(
         "--output", metavar="NAME|N", help="which output of a model with several: its name or position"
     )
-    classes = parser.add_mutually_exclusive_group()
-    classes.add_argument(
-        "--target", metavar="N|LABEL", help="class to explain: index or label (default: the predicted one)"
-    )
-    classes.add_argument(
-        "--top",
-        type=_count,
-        default=1,
-        metavar="K",
-        help="explain the K best classes, by one method (default: %(default)s)",
-    )
+    _add_class_options(parser)
     parser.add_argument(
         "--method",
         type=_names,
@@ -208,6 +198,20 @@ def _add_explain_options(parser, out) -> None:
     _add_out_option(parser, out)
     _add_picture_options(parser)
     _add_classifier_options(parser)
+
+
+def _add_class_options(parser) -> None:
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument(
+        "--target", metavar="N|LABEL", help="class to explain: index or label (default: the predicted one)"
+    )
+    classes.add_argument(
+        "--top",
+        type=_count,
+        default=1,
+        metavar="K",
+        help="explain the K best classes, by one method (default: %(default)s)",
+    )
 
 
 def _add_picture_options(parser) -> None:

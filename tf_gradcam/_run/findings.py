@@ -50,6 +50,8 @@ class ImageExplanation(NamedTuple):
 class PhotographExplainer:
     """What a request asks for, made ready for one classifier: photographs in, findings out.
 
+    `is_slow` tells whether a photograph takes so long that it is better explained by itself.
+
     Args:
         request: the methods, layer, output and classes to explain.
         classifier: the model, its preprocessing and its labels.
@@ -61,6 +63,7 @@ class PhotographExplainer:
     def __init__(self, request: Request, classifier: Classifier) -> None:
         self._request, self._classifier = request, classifier
         self._methods = make_explainers(classifier.model, choose_methods(request), request)
+        self.is_slow = any(method.slow for method in self._methods)
         asked = request.target
         self._target = None if asked is None else class_index(asked, classifier.labels)
 
@@ -185,7 +188,7 @@ def _make_row(
     """Return what the results say of an explanation."""
     row = _class_and_score(explanation, labels)
     if method.classless:
-        row = {**dict.fromkeys(row), "label": EVERY_CLASS}
+        row = {"label": EVERY_CLASS, "class": None, "probability": None, "score": None}
     if not explanation.heatmap.any():
         where = "in the image" if method.cam.layer is None else f"at layer {method.layer}"
         what = "stands out" if method.classless else f"speaks for {row['label']}"

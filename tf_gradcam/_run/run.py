@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 from tf_gradcam._run.batches import ReadResult, explain_in_batches
-from tf_gradcam._run.chosen_methods import choose_methods, is_slow
 from tf_gradcam._run.findings import Finding, PhotographExplainer, make_error
 from tf_gradcam._run.photographs import Photograph, picture_names
 from tf_gradcam._run.pictures import draw_pictures, write_pictures
@@ -39,9 +38,8 @@ def explain_photographs(
         return _write(photograph, findings, request)
 
     named = zip(photographs, picture_names(photographs), strict=True)
-    slow = any(map(is_slow, choose_methods(request).values()))
     heatmaps = request.top * len(request.methods)  # of a photograph, each of its size
-    most = 1 if slow else MOST_PHOTOGRAPHS
+    most = 1 if explainer.is_slow else MOST_PHOTOGRAPHS
     return explain_in_batches(named, explainer.explain, write, most, MOST_PIXELS // heatmaps)
 
 
