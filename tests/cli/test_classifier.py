@@ -21,6 +21,12 @@ def empty_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
+@pytest.fixture
+def built_once(monkeypatch, lite0):
+    """The embedded model, built once for all tests."""
+    monkeypatch.setattr(pretrained, "efficientnet_lite0", lambda: lite0)
+
+
 def test_the_embedded_model_comes_with_its_preprocessing_and_labels():
     model, preprocess, labels = load_classifier(EMBEDDED)
     assert model.output_shape == (None, 1000)
@@ -106,6 +112,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         load_classifier("resnet_50")
 
 
+@pytest.mark.usefixtures("built_once")
 def test_preprocessing_and_labels_may_be_given():
     pathlib.Path("own.py").write_text("def halve(images):\n    return images / 2\n")
     pathlib.Path("labels.txt").write_text("ant\n bee \n")
@@ -116,6 +123,7 @@ def test_preprocessing_and_labels_may_be_given():
         assert loaded.labels == ("ant", "bee")
 
 
+@pytest.mark.usefixtures("built_once")
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
