@@ -21,7 +21,8 @@ import numpy as np
 from overhead import build
 
 import tf_gradcam
-from tf_gradcam._cli.command_line import _DEMO_PHOTOS, _Answer, _demo_photo, _load, _parser, _write_pictures
+from tf_gradcam import _cli
+from tf_gradcam._run import Finding, Request, demo_photographs, read_photograph, write_pictures
 
 BATCH, SIZE, FEW = 16, (640, 480), 20
 MODELS = ["EfficientNet-Lite0", "ResNet50"]
@@ -29,7 +30,7 @@ MODELS = ["EfficientNet-Lite0", "ResNet50"]
 
 def write_photographs(folder, count):
     """Write JPEG files of the demo's photographs, each brightened a little otherwise."""
-    sources = [cv2.resize(_load(_demo_photo(*each)), SIZE) for each in _DEMO_PHOTOS]
+    sources = [cv2.resize(read_photograph(each), SIZE) for each in demo_photographs()]
     paths = [str(pathlib.Path(folder, f"{number:04}.jpg")) for number in range(count)]
     for number, path in enumerate(paths):
         pixels = cv2.convertScaleAbs(sources[number % len(sources)], beta=number % 30)
@@ -43,7 +44,7 @@ def from_files(photos, options) -> float:
     def seconds(some):
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
-            main(["explain", *some, *options])
+            _cli.main(["explain", *some, *options])
         return time.perf_counter() - start
 
     seconds(photos[:FEW])  # What is loaded once, is loaded.
@@ -68,8 +69,7 @@ def of_a_core(photos, out) -> dict:
     heatmap = cv2.resize(np.random.default_rng(0).random((7, 7), "float32"), SIZE)
 
     def write(kind):
-        arguments = _parser().parse_args(["explain", photos[0], "--format", kind])
-        _write_pictures(_Answer({}, image, heatmap), pathlib.Path(out), "a", arguments)
+        write_pictures([Finding({}, image, heatmap)], "a", Request(pathlib.Path(out), format=kind))
 
     found = {}
     for what, function in {

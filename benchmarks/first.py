@@ -51,7 +51,7 @@ def measure(what, name) -> dict:
     if what == "tf_gradcam":
         start = time.perf_counter()
         import tf_gradcam
-        from tf_gradcam._model import default_layer as choice
+        from tf_gradcam._model import default_layer
 
         tf_gradcam.make_gradcam_heatmap  # noqa: B018  loaded when first used
         found["import"] = time.perf_counter() - start
@@ -62,7 +62,7 @@ def measure(what, name) -> dict:
     found["first"] = seconds(lambda: tf_gradcam.make_gradcam_heatmap(model, images))
     found["second"] = seconds(lambda: tf_gradcam.make_gradcam_heatmap(model, images))
     found["third"] = seconds(lambda: tf_gradcam.make_gradcam_heatmap(model, images))
-    found["layer"] = seconds(lambda: choice.default_layer(model))
+    found["layer"] = seconds(lambda: default_layer(model))
     return found
 
 

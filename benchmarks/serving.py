@@ -32,8 +32,7 @@ from speed import machine
 
 import tf_gradcam
 from tf_gradcam import pretrained
-from tf_gradcam._cli.command_line import _DEMO_PHOTOS, _demo_photo, _load
-from tf_gradcam._images.read import resize_pixels
+from tf_gradcam._run import demo_photographs, read_photograph
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -89,7 +88,7 @@ class Kind(NamedTuple):
 
 def photographs() -> list:
     """Return the demo's photographs in full, RGB."""
-    return [_load(_demo_photo(*each)) for each in _DEMO_PHOTOS]
+    return [read_photograph(photograph) for photograph in demo_photographs()]
 
 
 def encode(ending, pixels) -> bytes:
@@ -111,7 +110,7 @@ def good_kinds(model) -> list:
     cam = tf_gradcam.GradCAM(model, preprocess=pretrained.preprocess)
     kinds = []
     for number, photograph in enumerate(photographs()):
-        pixels = resize_pixels(photograph, (SIDE, SIDE))[None]
+        pixels = tf_gradcam.load_image(photograph, size=(SIDE, SIDE))[None]
         found = cam(pixels)
         expected = {"scores": found.outputs, "class": found.target, "heatmap": found.heatmap}
         asked = np.array([number * 150], np.int32)
@@ -134,7 +133,7 @@ def good_kinds(model) -> list:
 
 def bad_kinds() -> list:
     photograph = photographs()[0]
-    pixels = resize_pixels(photograph, (SIDE, SIDE))[None]
+    pixels = tf_gradcam.load_image(photograph, size=(SIDE, SIDE))[None]
     jpeg = encode(".jpg", photograph)
     files = {
         "truncated JPEG": (jpeg[: len(jpeg) // 2], "Invalid JPEG data"),
@@ -251,7 +250,9 @@ def latency_table(plain, frozen, runs) -> str:
 
 def ratios(run, batch, runs):
     """Yield each signature, the median seconds of `serving_default`, and the ratio's quartiles."""
-    pixels = np.stack([resize_pixels(each, (SIDE, SIDE)) for each in (photographs() * 2)[:batch]])
+    pixels = np.stack(
+        [tf_gradcam.load_image(each, size=(SIDE, SIDE)) for each in (photographs() * 2)[:batch]]
+    )
     files = np.array([encode(".jpg", each) for each in pixels], object)
     calls = {
         "serving_default": {"images": pretrained.preprocess(pixels).numpy()},

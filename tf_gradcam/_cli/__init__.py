@@ -1,5 +1,5 @@
-"""The command line."""
+"""The command line `tf-gradcam`: photographs in; pictures, explanations.json and a table out."""
 
-from tf_gradcam._cli.command_line import main
+from tf_gradcam._cli.main import main
 
 __all__ = ["main"]

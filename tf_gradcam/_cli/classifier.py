@@ -1,29 +1,21 @@
-"""A classifier by its name or file, as the command line is given it: model, preprocessing, labels."""
+"""A classifier as the options `--model`, `--preprocess` and `--labels` name it; the commands load it here."""
 
 import contextlib
-import difflib
 import importlib
 import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 
 from tf_gradcam import pretrained
+from tf_gradcam._checks import did_you_mean, one_line
+from tf_gradcam._run import Classifier
 
 EMBEDDED = "efficientnet_lite0"
 _MODEL_FILES = (".keras", ".h5", ".hdf5")
-_SAFE_KERAS = (3, 12)
-
-
-class Classifier(NamedTuple):
-    """A model, what its pixels must go through first, and the names of its classes, if known."""
-
-    model: keras.Model
-    preprocess: Callable
-    labels: tuple[str, ...] | None
+SAFE_KERAS = (3, 12)
 
 
 def load_classifier(model: str, preprocess: str | None = None, labels: str | None = None) -> Classifier:
@@ -61,7 +53,7 @@ def unchanged(images):
 
 def _load_model(path):
     version = tuple(map(int, keras.version().split(".")[:2]))
-    if version < _SAFE_KERAS:
+    if version < SAFE_KERAS:
         raise ImportError(
             f"`--model {path}` needs Keras 3.12 or newer, as older ones let a file run any code "
             f"(CVE-2025-1550, CVE-2025-9905). Received: Keras {keras.version()}. Upgrade it, or name a model."
@@ -71,7 +63,7 @@ def _load_model(path):
     try:
         return keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # Keras raises just about anything at a file that is not one of its own.
-        reason = ". ".join(_one_line(error).split(". ")[:2])
+        reason = ". ".join(one_line(error).split(". ")[:2])
         raise ValueError(
             "`--model` must be a Keras model with no code of its own. "
             f"Received: {path}, which Keras refuses: {reason}. "
@@ -84,7 +76,7 @@ def _build_application(name) -> Classifier:
     if name not in names:
         raise ValueError(
             f"`--model` must be {EMBEDDED}, a class of keras.applications, or a .keras or .h5 file. "
-            f"Received: {name}. {_nearest(name, [EMBEDDED, *names])}"
+            f"Received: {name}. {did_you_mean(name, [EMBEDDED, *names])}"
         )
     build = getattr(keras.applications, name)
     try:
@@ -92,7 +84,7 @@ def _build_application(name) -> Classifier:
             model = build(weights="imagenet")
     except Exception as error:  # Keras raises a bare Exception when a download fails.
         raise ValueError(
-            f"`--model {name}` needs its ImageNet weights, which couldn't be downloaded: {_one_line(error)}. "
+            f"`--model {name}` needs its ImageNet weights, which couldn't be downloaded: {one_line(error)}. "
             f"Offline, --model {EMBEDDED} or a file works."
         ) from error
     # Keras publishes some of these functions one module away from the class they belong to.
@@ -111,7 +103,7 @@ def _preprocess(name) -> Callable:
     if name not in modules:
         raise ValueError(
             "`--preprocess` must be unit, a module of keras.applications, or MODULE:FUNCTION. "
-            f"Received: {name}. {_nearest(name, modules)}"
+            f"Received: {name}. {did_you_mean(name, modules)}"
         )
     return getattr(keras.applications, name).preprocess_input
 
@@ -130,33 +122,3 @@ def _import_function(module, function) -> Callable:
             f"`--preprocess` must name a function. Received: {module}:{function}, which is none."
         )
     return found
-
-
-def class_index(text: str, labels: tuple[str, ...] | None) -> int:
-    """Return the class that the option `--target` means: an index, or a label in any case.
-
-    Raises:
-        ValueError: if there is no such label, or several.
-    """
-    if text.isdecimal():
-        return int(text)
-    if not labels:
-        raise ValueError(
-            f"`--target` must be a class index, as the model's labels are unknown. Received: {text}. "
-            "Give their names: --labels FILE"
-        )
-    matches = [index for index, label in enumerate(labels) if label.casefold() == text.casefold()]
-    if len(matches) == 1:
-        return matches[0]
-    hint = f"It may be any of the classes {matches}." if matches else _nearest(text, labels)
-    raise ValueError(f"`--target` must be a class index or a label. Received: {text}. {hint}")
-
-
-def _nearest(name, names) -> str:
-    folded = {each.casefold(): each for each in names}
-    near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(folded[each] for each in near)}?" if near else ""
-
-
-def _one_line(error) -> str:
-    return " ".join(str(error).split())

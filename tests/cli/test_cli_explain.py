@@ -1,0 +1,445 @@
+"""The commands `explain` and `demo`: every photograph counts, and mistakes get one line."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import pathlib
+import re
+import sys
+from typing import NamedTuple
+
+import keras
+import pytest
+from conftest import build
+from photo_files import LABELS, files, read_rows, write_photo
+
+import tf_gradcam
+from tf_gradcam._cli import classifier, main
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch, tmp_path):
+    """A terminal-free run in an empty folder, in which our own model files may be loaded by any Keras."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """A folder with the small network of conftest.py in a file, and the names of its five classes."""
+    folder = tmp_path_factory.mktemp("tiny")
+    build("functional").save(folder / "tiny.keras")
+    (folder / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(model_folder):
+    """Arguments for the small network."""
+    model, labels = str(model_folder / "tiny.keras"), str(model_folder / "labels.txt")
+    return ["--model", model, "--labels", labels, "--preprocess", "unit"]
+
+
+def save(model, path="model.keras"):
+    model.save(path)
+    return ["--model", path]
+
+
+def explain(*arguments):
+    """Explain, and return the exit code: argparse raises it where `main` returns it."""
+    try:
+        return main(["explain", *map(str, arguments)])
+    except SystemExit as error:
+        return error.code
+
+
+class Explained(NamedTuple):
+    """What a run left: its rows without the seconds, its pictures, and what it printed."""
+
+    out: str
+    rows: list
+    seconds: list
+    pictures: list
+    stdout: str
+    stderr: str
+
+
+def explain_photo(photo, *options, out="gradcam"):
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        assert explain(photo, *options) == 0
+    rows = read_rows(out)
+    seconds = [row.pop("seconds") for row in rows]
+    pictures = [pathlib.Path(out, name).read_bytes() for name in sorted(files(out)) if "png" in name]
+    return Explained(out, rows, seconds, pictures, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture(scope="module")
+def plainly_explained(tiny, tmp_path_factory):
+    """What becomes of one photograph with no options, once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("explained"))
+        patch.setattr(classifier, "SAFE_KERAS", (3, 0))
+        for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            patch.delenv(name, raising=False)
+        return explain_photo(write_photo("photo.png"), *tiny)
+
+
+# What explain writes and says
+
+
+def test_the_embedded_model_finds_the_cat_and_its_second_guess(capsys):
+    folder = pathlib.Path(importlib.util.find_spec("skimage").origin).parent
+    assert explain(folder / "data/chelsea.png", "--top", "2", "--out", "a") == 0
+    first, second = read_rows("a")
+    assert (first["label"], first["class"], first["layer"]) == ("Egyptian cat", 285, "top_activation")
+    assert (second["label"], second["class"]) == ("tiger cat", 282)
+    assert 0.75 < first["probability"] < 0.82
+    assert first["probability"] > second["probability"]
+    assert first["overlay"] == "chelsea-1-overlay.png"
+    assert second["heatmap"] == "chelsea-2-heatmap.png"
+    assert "Egyptian cat" in capsys.readouterr().out
+
+
+def test_a_row_tells_all_there_is_to_know(plainly_explained, functional):
+    row = dict(plainly_explained.rows[0])
+    assert len(plainly_explained.rows) == 1
+    image = tf_gradcam.load_image(write_photo("photo.png"), size=(17, 17))[None] / 255
+    explanation = tf_gradcam.GradCAM(functional)(image.astype("float32"))
+    index = int(explanation.target[0])
+    assert plainly_explained.seconds[0] > 0
+    assert row.pop("probability") == pytest.approx(float(explanation.outputs[0, index]), abs=1e-5)
+    assert row.pop("score") == pytest.approx(float(explanation.score[0]), abs=1e-4)
+    assert row == {
+        "file": "photo.png",
+        "label": LABELS[index],
+        "class": index,
+        "layer": "relu2",
+        "method": "gradcam",
+        "overlay": "photo-overlay.png",
+        "heatmap": "photo-heatmap.png",
+    }
+
+
+def test_a_broken_photograph_is_a_row_and_the_others_are_written(tiny, capsys):
+    pathlib.Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    pathlib.Path("notes.txt").write_text("no photograph")
+    photos = [write_photo("a.png"), "broken.jpg", "notes.txt", "missing.png", write_photo("z.png")]
+    assert explain(*photos, *tiny) == 1
+    rows = read_rows()
+    assert [row["file"] for row in rows] == photos
+    assert ["error" in row for row in rows] == [False, True, True, True, False]
+    pictures = {f"{name}-{kind}.png" for name in "az" for kind in ("overlay", "heatmap")}
+    assert files("gradcam") == pictures | {"explanations.json"}
+    out, err = capsys.readouterr()
+    assert [line.split()[:2] for line in out.splitlines() if "error" in line] == [
+        ["broken.jpg", "error"],
+        ["notes.txt", "error"],
+        ["missing.png", "error"],
+    ]
+    assert "tf-gradcam: error: notes.txt: `source` must be an image" in err
+    assert "Traceback" not in err
+
+
+def test_folders_and_globs_give_their_photographs_in_order_and_once(tiny):
+    for path in ("d/b.png", "d/a.PNG", "d/deep/c.png", "e/2.png", "e/1.png"):
+        write_photo(path)
+    pathlib.Path("d/readme.txt").write_text("no photograph, and nobody asked for it by name")
+    assert explain("e/?.png", "d", "e/1.png", "d/**/c.png", *tiny) == 0
+    assert [row["file"] for row in read_rows()] == [
+        "e/1.png",
+        "e/2.png",
+        "d/a.PNG",
+        "d/b.png",
+        "d/deep/c.png",
+    ]
+
+
+def test_an_empty_folder_is_an_error_row(tiny):
+    pathlib.Path("empty").mkdir()
+    assert explain("empty", *tiny) == 1
+    assert [row["file"] for row in read_rows() if "error" in row] == ["empty"]
+
+
+HOSTILE = [
+    "[red]evil.png",
+    ":cat: [/].png",
+    "new\nline\x1b[31m.png",
+    "..png",
+    "-rf.png",
+    "é ☕.png",
+    "é" * 125 + ".png",
+]
+
+
+def test_a_hostile_name_is_printed_as_it_is_and_writes_nowhere_else(tiny, capsys):
+    names = [name.replace("/", "_") for name in HOSTILE]
+    for name in names:
+        write_photo(pathlib.Path("photos", name))
+    before = files(".")
+    assert explain("photos", *tiny, "--out", "photos/../out") == 0
+    new = files(".") - before
+    assert len(new) == 2 * len(names) + 1
+    assert {os.path.dirname(path) for path in new} == {"out"}
+    pictures = files("out") - {"explanations.json"}
+    assert all(re.fullmatch(r"\w[\w.-]*-(overlay|heatmap)\.png", name) for name in pictures)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    for name in names:
+        printed = name.replace("\n", "\\n").replace("\x1b", "\\x1b")
+        assert printed in out or len(printed) > 80
+    assert {row["file"] for row in read_rows("out")} == {os.path.join("photos", name) for name in names}
+
+
+def test_a_label_is_no_markup(tiny, capsys):
+    pathlib.Path("labels.txt").write_text("\n".join(f"[bold]{label}[/bold]" for label in LABELS))
+    assert explain(write_photo("a.png"), *tiny, "--labels", "labels.txt") == 0
+    assert "[bold]" in capsys.readouterr().out
+
+
+def test_the_bar_shows_on_a_terminal_only_and_never_on_stdout(plainly_explained, tiny, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    explain(write_photo("a.png"), *tiny)
+    terminal = capsys.readouterr()
+    assert plainly_explained.stderr == ""
+    assert "Loading" in terminal.err
+    assert "Explaining" in terminal.err
+    assert "100%" in terminal.err
+    assert "Explaining" not in plainly_explained.stdout + terminal.out
+
+
+def test_a_blank_heatmap_is_said_of_its_method_where_there_are_several(functional, capsys):
+    functional.set_weights([0 * weight for weight in functional.get_weights()])
+    options = [write_photo("a.png"), *save(functional)]
+    assert explain(*options) == 0
+    (row,) = read_rows()
+    assert row["warning"] == "blank heatmap: nothing at layer relu2 speaks for class 0"
+    assert f"tf-gradcam: warning: a.png: {row['warning']}" in capsys.readouterr().err
+    assert explain(*options, "--method", "eigencam,gradient") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "tf-gradcam: warning: a.png eigencam: blank heatmap: nothing at layer relu2 stands out",
+        "tf-gradcam: warning: a.png gradient: blank heatmap: nothing in the image speaks for class 0",
+    ]
+
+
+def test_several_methods_are_a_row_each_and_one_picture(plainly_explained, tiny, capsys):
+    photos = [write_photo("a.png"), "missing.png"]
+    assert explain(*photos, *tiny, "--method", "gradcam, eigencam,gradient,gradcam", "--target", "dog") == 1
+    *rows, missing = read_rows()
+    assert [(row["method"], row["layer"]) for row in rows] == [
+        ("gradcam", "relu2"),
+        ("eigencam", "relu2"),
+        ("gradient", "image"),
+    ]
+    assert [(row["label"], row["class"]) for row in rows] == [("dog", 3), ("every class", None), ("dog", 3)]
+    assert rows[0]["score"] == rows[2]["score"]
+    assert rows[0]["probability"] == rows[2]["probability"]
+    assert (rows[1]["score"], rows[1]["probability"]) == (None, None)
+    assert set(missing) == {"file", "error"}
+    pictures = {f"a-{row['method']}-{kind}.png": row[kind] for row in rows for kind in ("overlay", "heatmap")}
+    assert list(pictures) == list(pictures.values())
+    assert {row["comparison"] for row in rows} == {"a-methods.png"}
+    assert files("gradcam") == {*pictures, "a-methods.png", "explanations.json"}
+    out, err = capsys.readouterr()
+    assert out.split()[:3] == ["photo", "method", "label"]
+    assert err == "tf-gradcam: error: missing.png: no photograph is there, and none matches\n"
+    assert "method" not in plainly_explained.stdout
+
+
+# Options
+
+
+def test_the_same_run_again_gives_the_same(plainly_explained, tiny):
+    again = explain_photo(write_photo("photo.png"), *tiny)
+    assert (again.out, again.rows) == (plainly_explained.out, plainly_explained.rows)
+    assert again.pictures == plainly_explained.pictures
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--layer", "conv1"],
+        ["--layer", "conv1", "--layer", "conv2"],
+        ["--target", "4"],
+        ["--top", "2"],
+        ["--method", "hirescam"],
+        ["--alpha", "0.9"],
+        ["--fade"],
+        ["--colormap", "viridis"],
+        ["--labels", "other.txt"],
+        ["--preprocess", "mobilenet_v2"],
+        ["--model", "other.keras"],
+        ["--out", "elsewhere"],
+        ["--format", "jpg"],
+    ],
+    ids=" ".join,
+)
+def test_every_option_changes_something(option, plainly_explained, tiny, functional):
+    pathlib.Path("other.txt").write_text("\n".join(reversed(LABELS)))
+    if "other.keras" in option:
+        functional.set_weights([weight / 2 for weight in functional.get_weights()])
+        functional.save("other.keras")
+    out = "elsewhere" if "--out" in option else "gradcam"
+    changed = explain_photo(write_photo("photo.png"), *tiny, *option, out=out)
+    same = plainly_explained
+    assert (changed.out, changed.rows, changed.pictures) != (same.out, same.rows, same.pictures)
+
+
+def overlay_of(photo, *options):
+    assert explain(photo, *options) == 0
+    return pathlib.Path("gradcam", read_rows()[0]["overlay"]).read_bytes()
+
+
+def test_several_layers_are_fused_as_asked(tiny):
+    photo, layers = write_photo("a.png"), ["--layer", "conv1", "--layer", "relu2"]
+    overlays = {overlay_of(photo, *tiny, *layers, "--fuse", fusion) for fusion in ("mean", "max")}
+    assert len(overlays) == 2
+    assert read_rows()[0]["layer"] == "conv1, relu2"
+
+
+def test_call_chooses_a_run_of_a_layer():
+    images, shared = keras.Input((9, 9, 3)), keras.layers.Conv2D(3, 3, padding="same", name="shared")
+    pooled = keras.layers.GlobalAveragePooling2D()(shared(shared(images)))
+    options = save(keras.Model(images, keras.layers.Dense(3)(pooled)))
+    photo = write_photo("a.png")
+    first, second = (overlay_of(photo, *options, "--layer", "shared", "--call", run) for run in (0, 1))
+    assert first != second
+    assert overlay_of(photo, *options) == second  # the default: the last run of the chain
+
+
+def test_output_chooses_by_name_or_position():
+    images = keras.Input((9, 9, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(images))
+    animal = keras.layers.Dense(5, activation="softmax", name="animal")(pooled)
+    size = keras.layers.Dense(1, name="size")(pooled)
+    options = [write_photo("a.png"), *save(keras.Model(images, [animal, size])), "--preprocess", "unit"]
+    pathlib.Path("labels.txt").write_text("\n".join(LABELS))
+    assert explain(*options, "--output", "animal", "--target", "bee", "--labels", "labels.txt") == 0
+    (row,) = read_rows()
+    assert (row["class"], row["label"]) == (1, "bee")
+    assert explain(*options, "--output", "1") == 0
+    assert read_rows()[0]["class"] is None
+    assert explain(*options) == 2
+
+
+def test_a_preprocessing_function_comes_from_the_current_folder(tiny, functional):
+    pathlib.Path("my_pixels.py").write_text("def scale(images):\n    return images[..., ::-1] / 127.5 - 1\n")
+    photo = write_photo("a.png")
+    assert explain(photo, *tiny[:4], "--preprocess", "my_pixels:scale") == 0
+    image = tf_gradcam.load_image(photo, size=(17, 17))[None].astype("float32")
+    expected = tf_gradcam.GradCAM(functional)(image[..., ::-1] / 127.5 - 1)
+    assert read_rows()[0]["score"] == pytest.approx(float(expected.score[0]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "ResNet5"], "ResNet50"),
+        (["--model", "no.keras"], "no.keras, which doesn't exist"),
+        (["--layer", "relu3"], "`--layer` must be a layer of the model. Received: layer='relu3'"),
+        (["--layer", "relu3"], "'relu2'"),
+        (["--layer", "scores"], "layer='scores'"),
+        (["--fuse", "max"], "fuse='max'"),
+        (["--layer", "conv1", "--layer", "conv2", "--fuse", "sum"], "fuse='sum'"),
+        (["--call", "1"], "call=1"),
+        (["--call", "first"], "invalid int value"),
+        (["--output", "scores2"], "Output('scores2')"),
+        (["--output", "1"], "from 0 to 0"),
+        (["--target", "catt"], "Did you mean 'cat'"),
+        (["--target", "5"], "target=5"),
+        (["--target", "-1"], "Received: -1"),
+        (["--top", "6"], "`--top` must be at most 5"),
+        (["--top", "0"], "Received: 0"),
+        (["--top", "2", "--target", "1"], "not allowed with"),
+        (["--method", "camgrad"], "method='camgrad'"),
+        (["--method", "gradcam,camgrad"], "'xgradcam']. Received: method='camgrad'"),
+        (["--method", "gradcam,"], "method=''"),
+        (["--method", "gradcam,layercam", "--top", "2"], "`--top` must be 1 with several methods"),
+        (["--method", "eigencam", "--target", "1"], "eigencam, with the same map for every class"),
+        (["--method", "eigencam", "--top", "2"], "eigencam, with the same map for every class"),
+        (["--method", "gradient", "--layer", "conv1"], "layer='conv1'"),
+        (["--method", "scorecam", "--labels", "short.txt"], "name 5 classes"),
+        (["--method", "scorecam", "--top", "6"], "at most 5"),
+        (["--method", "rise", "--colormap", "jett"], "colormap='jett'"),
+        (["--channels", "3"], "ablationcam, scorecam, sscam, iscam. Received: gradcam"),
+        (["--channels", "0", "--method", "scorecam"], "Received: 0"),
+        (["--colormap", "jett"], "colormap='jett'"),
+        (["--alpha", "1.5"], "alpha=1.5"),
+        (["--labels", "missing.txt"], "missing.txt"),
+        (["--labels", "short.txt"], "`--labels` must name 5 classes, one per line. Received: 2 lines"),
+        (["--labels", "twice.txt", "--target", "ant"], "any of the classes [0, 1]"),
+        (["--preprocess", "resnet51"], "resnet50"),
+        (["--preprocess", "no_such_module:scale"], "no_such_module:scale"),
+        (["--preprocess", "os:sep"], "os:sep"),
+        (["--out", "short.txt"], "short.txt"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_gets_one_line_and_exit_code_2(options, said, tiny, capsys):
+    pathlib.Path("short.txt").write_text("ant\nbee\n")
+    pathlib.Path("twice.txt").write_text("ant\nAnt\ncat\ndog\neel\n")
+    assert explain(write_photo("a.png"), *tiny, *options) == 2
+    err = capsys.readouterr().err
+    *_, last = err.splitlines()
+    assert last.startswith("tf-gradcam")
+    assert "error: " in last
+    assert said in last
+    assert "Traceback" not in err
+    assert not pathlib.Path("gradcam").exists()
+
+
+def test_a_label_needs_labels(tiny, capsys):
+    assert explain(write_photo("a.png"), *tiny[:2], "--target", "cat") == 2
+    assert "Give the names of its classes: `--labels`" in capsys.readouterr().err
+
+
+def test_a_model_that_takes_no_photograph_is_an_error_of_its_option(capsys):
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    assert explain(write_photo("a.png"), *save(keras.Sequential([keras.Input((8, 8, 13)), *layers]))) == 2
+    assert "`--model` must take one photograph" in capsys.readouterr().err
+
+
+def test_an_h5_file_explains_like_the_keras_file(plainly_explained, tiny, functional):
+    functional.save("tiny.h5")
+    explained = explain_photo(write_photo("photo.png"), *tiny, "--model", "tiny.h5")
+    assert explained.rows[0]["score"] == pytest.approx(plainly_explained.rows[0]["score"], rel=1e-5)
+
+
+# The demo
+
+
+def test_the_demo_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["demo"]) == 2
+    assert 'pip install "tf_gradcam[demo]"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_explains_real_photographs(capsys):
+    assert main(["demo"]) == 0
+    rows = {row["file"]: row for row in read_rows("tf_gradcam_demo")}
+    labels = {file: rows[file]["label"] for file in ("chelsea.png", "coffee.png", "camera.png", "rocket.jpg")}
+    assert list(labels.values()) == ["Egyptian cat", "espresso", "tripod", "missile"]
+    assert len(rows) == 6
+    pictures = {row[kind] for row in rows.values() for kind in ("overlay", "heatmap")}
+    assert files("tf_gradcam_demo") == pictures | {"explanations.json", "contact-sheet.png"}
+    assert min(tf_gradcam.load_image("tf_gradcam_demo/contact-sheet.png").shape[:2]) > 500
+    out = capsys.readouterr().out
+    assert all(file in out and row["label"] in out for file, row in rows.items())
+
+
+@pytest.mark.slow
+def test_the_demo_compares_methods_on_its_contact_sheet():
+    assert main(["demo", "--method", "gradcam,eigencam"]) == 0
+    rows = read_rows("tf_gradcam_demo")
+    assert [row["method"] for row in rows] == ["gradcam", "eigencam"] * 6
+    one, sheet = (
+        tf_gradcam.load_image(f"tf_gradcam_demo/{name}.png").shape
+        for name in ("chelsea-methods", "contact-sheet")
+    )
+    assert sheet[1] == one[1]
+    assert sheet[0] > 6 * one[0]  # Chelsea is the widest.

@@ -1,0 +1,241 @@
+"""The options of every command, and which function runs it; `main` calls it.
+
+Nothing is imported but the standard library, so that `--help` and a mistyped command are answered at once.
+"""
+
+import argparse
+
+from tf_gradcam import __version__
+from tf_gradcam._cli.explain import run_demo, run_explain
+from tf_gradcam._cli.export import run_export
+from tf_gradcam._cli.listing import run_layers, run_methods
+from tf_gradcam._cli.serve_check import run_serve_check
+
+_EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    Parsed arguments hold, beside the options, the function `run` of the command and its parser, `command`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="tf-gradcam", description="Show where an image classifier saw the evidence for a class."
+    )
+    parser.add_argument("--version", action="version", version=f"tf-gradcam {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_explain(commands)
+    _add_demo(commands)
+    _add_export(commands)
+    _add_serve_check(commands)
+    _add_layers(commands)
+    _add_methods(commands)
+    return parser
+
+
+def _add_explain(commands) -> None:
+    command = commands.add_parser(
+        "explain",
+        help="explain photographs",
+        description="Write NAME-overlay.png and NAME-heatmap.png for each photograph, and one "
+        "explanations.json. With several methods these are NAME-METHOD-overlay.png and so on, and "
+        "NAME-methods.png compares them.",
+        epilog="Exit code: 0; 1 when a photograph couldn't be explained (the others are); 2 for wrong usage.",
+    )
+    command.add_argument("photos", nargs="+", metavar="PHOTO", help="file, folder of photographs, or glob")
+    _add_explain_options(command, out="gradcam")
+    command.set_defaults(run=run_explain, command=command)
+
+
+def _add_demo(commands) -> None:
+    command = commands.add_parser(
+        "demo",
+        help="explain the photographs that scikit-image and scikit-learn bring along",
+        description="Explain real photographs from installed packages, and draw them on contact-sheet.png.",
+    )
+    _add_explain_options(command, out="tf_gradcam_demo")
+    command.set_defaults(run=run_demo, command=command)
+
+
+def _add_export(commands) -> None:
+    command = commands.add_parser(
+        "export",
+        help="save a model together with its heatmaps, for a server or a device",
+        description="Write a version folder DIR/1 for TensorFlow Serving, or one file for another runtime. A "
+        "named model, or one with --preprocess, then takes uint8 pixels.",
+    )
+    _add_export_options(command)
+    command.set_defaults(run=run_export, command=command)
+
+
+def _add_serve_check(commands) -> None:
+    command = commands.add_parser(
+        "serve-check",
+        help="run every signature of an exported model on a photograph",
+        description="Run every signature as a server would, and draw the heatmaps on NAME-served.png.",
+        epilog="Exit code: 0; 1 when a signature couldn't be run; 2 for wrong usage.",
+    )
+    command.add_argument(
+        "exported", metavar="DIR", help="a model's folder, whose newest version is run, or a version's"
+    )
+    command.add_argument("photo", metavar="PHOTO", help="file of a photograph")
+    _add_out_option(command, "gradcam")
+    command.set_defaults(run=run_serve_check, command=command)
+
+
+def _add_layers(commands) -> None:
+    command = commands.add_parser(
+        "layers",
+        help="list the layers of a model that can be explained",
+        description="List every layer that can be explained, in order of execution, with its map's shape.",
+    )
+    _add_model_option(command)
+    command.set_defaults(run=run_layers, command=command)
+
+
+def _add_methods(commands) -> None:
+    command = commands.add_parser(
+        "methods",
+        help="list the methods that explain",
+        description="List every method with its cost, sign, what it looks at, and paper.",
+    )
+    command.set_defaults(run=run_methods, command=command)
+
+
+def _add_model_option(parser) -> None:
+    parser.add_argument(
+        "--model",
+        default="efficientnet_lite0",
+        metavar="NAME|FILE",
+        help="class of keras.applications such as ResNet50 (its ImageNet weights are downloaded once), or a "
+        ".keras or .h5 file, which is not allowed to run code of its own (default: %(default)s, embedded)",
+    )
+
+
+def _add_layer_option(parser) -> None:
+    parser.add_argument(
+        "--layer",
+        action="append",
+        metavar="L",
+        help="name or path of a layer; several times for several, fused (default: the last with a map)",
+    )
+
+
+def _add_out_option(parser, out) -> None:
+    parser.add_argument("--out", default=out, metavar="DIR", help="folder to write to (default: %(default)s)")
+
+
+def _add_classifier_options(parser) -> None:
+    parser.add_argument(
+        "--labels", metavar="FILE", help="text file with a class per line (default: ImageNet's)"
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="NAME|MODULE:FUNCTION",
+        help="what the RGB pixels in 0..255, float32 (1, H, W, C), go through before the model: a module of "
+        "keras.applications such as resnet50; unit, for [0, 1]; or a function of your own, looked up in the "
+        "current folder too (default: a named model's own; for a file, nothing). The photograph is squashed "
+        "to the model's size; a model with no fixed size sees it with at most 512 pixels a side",
+    )
+
+
+def _add_export_options(parser) -> None:
+    _add_model_option(parser)
+    _add_layer_option(parser)
+    parser.add_argument(
+        "--method", default="gradcam", metavar="M", help="see `tf-gradcam methods` (default: %(default)s)"
+    )
+    _add_classifier_options(parser)
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR|FILE",
+        help="folder of the model's versions; for other formats a file that ends in .tflite, .onnx or .xml",
+    )
+    parser.add_argument(
+        "--format",
+        choices=_EXPORT_FORMATS,
+        default=_EXPORT_FORMATS[0],
+        help="what to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frozen", action="store_true", help="fold the weights into the graph: faster, but larger"
+    )
+    parser.add_argument(
+        "--top-k", type=_count, metavar="K", help="also write a signature that explains the K best classes"
+    )
+
+
+def _add_explain_options(parser, out) -> None:
+    _add_model_option(parser)
+    _add_layer_option(parser)
+    parser.add_argument(
+        "--fuse",
+        metavar="F",
+        help="how several layers become one: mean, max, layercam or refinecam (default: mean)",
+    )
+    parser.add_argument(
+        "--call", type=int, metavar="N", help="which run of a layer that runs several times, from 0"
+    )
+    parser.add_argument(
+        "--output", metavar="NAME|N", help="which output of a model with several: its name or position"
+    )
+    _add_class_options(parser)
+    parser.add_argument(
+        "--method",
+        type=_names,
+        default="gradcam",
+        metavar="M[,M...]",
+        help="name or names, comma-separated, to compare; see `tf-gradcam methods` (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--channels",
+        type=_count,
+        metavar="K",
+        help="only the K strongest channels of the layer, for the methods that try them one by one, such as "
+        "scorecam (default: all)",
+    )
+    _add_out_option(parser, out)
+    _add_picture_options(parser)
+    _add_classifier_options(parser)
+
+
+def _add_class_options(parser) -> None:
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument(
+        "--target", metavar="N|LABEL", help="class to explain: index or label (default: the predicted one)"
+    )
+    classes.add_argument(
+        "--top",
+        type=_count,
+        default=1,
+        metavar="K",
+        help="explain the K best classes, by one method (default: %(default)s)",
+    )
+
+
+def _add_picture_options(parser) -> None:
+    parser.add_argument(
+        "--alpha", type=float, default=0.4, metavar="A", help="opacity of the heatmap (default: %(default)s)"
+    )
+    parser.add_argument("--fade", action="store_true", help="keep the photograph as it is where it's cold")
+    parser.add_argument(
+        "--colormap", default="jet", metavar="C", help="OpenCV's name of it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("png", "jpg"),
+        default="png",
+        help="of overlays and heatmaps; jpg is smaller and written in a tenth of the time, but not exact "
+        "(default: %(default)s)",
+    )
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1. Received: {text}")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))

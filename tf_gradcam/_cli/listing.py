@@ -1,0 +1,41 @@
+"""The commands `layers` and `methods`: tables of what can be explained, and by what."""
+
+import argparse
+
+from tf_gradcam._cli.terminal import format_shape, import_tensorflow, print_table
+
+
+def run_layers(arguments: argparse.Namespace) -> int:
+    import_tensorflow()
+    from tf_gradcam._cli.classifier import load_classifier
+    from tf_gradcam._model import default_layer, list_layers
+
+    model = load_classifier(arguments.model).model
+    default = default_layer(model).layer
+    rows = []
+    for info in list_layers(model):
+        notes = [f"runs {info.calls} times"] if info.calls > 1 else []
+        notes += ["default"] if info.layer is default else []
+        rows.append((info.path, type(info.layer).__name__, format_shape(info.shape), ", ".join(notes)))
+    print_table(("layer", "class", "map (h x w x channels)", ""), rows)
+    return 0
+
+
+def run_methods(arguments: argparse.Namespace) -> int:
+    import_tensorflow()
+    from tf_gradcam import methods
+    from tf_gradcam._methods import is_at_image, is_classless
+    from tf_gradcam._run import EVERY_CLASS
+
+    rows = []
+    for name, about in methods.METHODS.items():
+        place = "image" if is_at_image(about.method) else "layer"
+        place += f", {EVERY_CLASS}" if is_classless(about.method) else ""
+        rows.append((name, about.cost, "yes" if about.signed else "no", place, about.paper))
+    print_table(("method", "forward passes", "signed", "looks at", "paper"), rows)
+    print(
+        "forward passes: what it costs; K: channels of the layer, see --channels; n: samples or masks\n"
+        "signed: whether it tells what speaks against the class from what doesn't matter\n"
+        f"{EVERY_CLASS}: its map is the same for all of them"
+    )
+    return 0

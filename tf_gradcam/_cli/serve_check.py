@@ -1,0 +1,130 @@
+"""The command `serve-check`: every signature of an exported model, run on a photograph."""
+
+import argparse
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+from tf_gradcam._checks import printable
+from tf_gradcam._cli.terminal import format_shape, import_tensorflow, print_problem, print_table
+
+
+class _SignatureRun(NamedTuple):
+    """What came of one signature: the names of its inputs, its answers by name, and its seconds."""
+
+    inputs: list[str]
+    answers: dict[str, Any]
+    seconds: float
+
+
+def run_serve_check(arguments: argparse.Namespace) -> int:
+    import_tensorflow()
+    import numpy as np
+    import tensorflow as tf
+
+    from tf_gradcam import load_image
+
+    version = _newest_version(arguments.exported)
+    photograph = load_image(arguments.photo)
+    served = tf.saved_model.load(str(version))  # It must live as long as its signatures.
+    model_spec = _image_spec(served.signatures.get("serving_default"))
+    class_index = 0
+    rows: list[tuple[str, ...]] = []
+    heatmaps: dict[str, Any] = {}
+    failed: dict[str, Exception] = {}
+    for name, signature in served.signatures.items():
+        try:
+            inputs = {
+                spec.name: _make_input(spec, photograph, arguments.photo, class_index, model_spec)
+                for spec in signature.structured_input_signature[1].values()
+            }
+            run = _run_signature(signature, inputs)
+            class_index = int(np.ravel(run.answers.get("class", class_index))[0])  # what is asked for next
+            heatmaps |= _titled_heatmaps(name, run.answers)
+        except Exception as error:  # Whatever is wrong with one signature, the others still count.
+            failed[name] = error
+            continue
+        shapes = ", ".join(f"{each} {format_shape(values.shape)}" for each, values in run.answers.items())
+        rows.append((name, ", ".join(run.inputs), shapes, f"{run.seconds:.3f}"))
+    print_table(("signature", "takes", "answers", "seconds"), rows)
+    if heatmaps:
+        _draw_heatmaps(photograph, heatmaps, arguments)
+    for name, reason in failed.items():
+        print_problem(reason, arguments, about=name)
+    return 1 if failed else 0
+
+
+def _newest_version(folder) -> pathlib.Path:
+    """Return the version that a server would run, or the folder itself where it is one."""
+    folder = pathlib.Path(folder)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    versions = [int(path.name) for path in folder.glob("*/") if path.name.isdecimal()]
+    if not versions:
+        raise FileNotFoundError(
+            "`DIR` must be a model's folder of versions, or one of them, as `tf-gradcam export` writes it. "
+            f"Received: {folder}"
+        )
+    return folder / str(max(versions))
+
+
+def _image_spec(signature):
+    """Return the spec of the first image that a signature takes, if it takes one."""
+    specs = [] if signature is None else signature.structured_input_signature[1].values()
+    return next((spec for spec in specs if spec.shape.rank == 4), None)
+
+
+def _make_input(spec, photograph, path, class_index, model_spec):
+    """Return what a signature takes by one spec: a photograph's bytes or pixels, or a class.
+
+    Where the spec's size is open, the pixels have the size that the model's own spec tells.
+    """
+    import tensorflow as tf
+
+    from tf_gradcam._run import fit_to_spec
+
+    if spec.dtype == tf.string:
+        return tf.constant([pathlib.Path(path).read_bytes()])
+    if spec.name == "class_index":
+        return tf.constant([class_index], spec.dtype)
+    has_open_size = spec.shape.rank == 4 and None in spec.shape[1:]
+    sized = model_spec if has_open_size and model_spec is not None else spec
+    return tf.cast(fit_to_spec(photograph, sized), spec.dtype)
+
+
+def _run_signature(signature, inputs) -> _SignatureRun:
+    from tf_gradcam import serving
+
+    signature(**inputs)  # The first call loads what takes its time.
+    start = time.perf_counter()
+    answers = serving.answers(signature(**inputs))
+    return _SignatureRun(list(inputs), answers, time.perf_counter() - start)
+
+
+def _titled_heatmaps(name, answers) -> dict[str, Any]:
+    """Return the heatmaps in the answers of a signature, each with its title."""
+    import numpy as np
+
+    from tf_gradcam import serving
+
+    if not {"heatmap", "heatmap_png_bytes"} & answers.keys():
+        return {}
+    classes = answers.get("label", answers.get("class"))
+    titles = [name] if classes is None else [f"{name}: {each}" for each in np.ravel(classes)]
+    return {title: serving.heatmap(answers, rank=rank) for rank, title in enumerate(titles)}
+
+
+def _draw_heatmaps(photograph, heatmaps, arguments) -> None:
+    """Draw heatmaps over the photograph, each with its title, and say where the picture is."""
+    from matplotlib import pyplot
+
+    from tf_gradcam import show
+    from tf_gradcam._run import safe_name
+
+    out = pathlib.Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{safe_name(arguments.photo)}-served.png"
+    figure = show([photograph] * len(heatmaps), list(heatmaps.values()), titles=list(heatmaps))
+    figure.savefig(path)
+    pyplot.close(figure)
+    print(f"The heatmaps are in {printable(path)}")

@@ -1,0 +1,65 @@
+"""What the commands print: tables and problems; and TensorFlow, imported without its log."""
+
+import argparse
+import contextlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tf_gradcam._checks import one_line, printable
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich import box, console, table, text
+
+    grid = table.Table(box=box.SIMPLE_HEAD)
+    for name in columns:
+        is_number = name in ("probability", "seconds")
+        is_typed = name == "method"  # One wants to copy it.
+        grid.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_typed)
+    for row in rows:
+        # Text, as a plain string would be read as markup: a file may be called "[red]cat.png".
+        grid.add_row(*(text.Text(printable(cell)) for cell in row))
+    # Nobody has to unfold what is piped into a file.
+    console.Console(width=None if sys.stdout.isatty() else 240).print(grid)
+
+
+def print_problem(problem: Any, arguments: argparse.Namespace, kind: str = "error", about: str = "") -> None:
+    """Print a problem on one line of stderr, in terms of the command's options."""
+    text = with_option_names(one_line(problem), arguments)
+    print(f"tf-gradcam: {kind}: {f'{one_line(about)}: ' if about else ''}{text}", file=sys.stderr)
+
+
+def with_option_names(text: str, arguments: argparse.Namespace) -> str:
+    """Return text with the option's name for each argument in backticks that is an option of the command.
+
+    The library says `` `top_k` `` where the command line says `` `--top-k` ``.
+    """
+    options = set(re.findall(r"--[\w-]+", arguments.command.format_usage()))
+
+    def rename(match: re.Match) -> str:
+        option = f"--{match[1].replace('_', '-')}"
+        return f"`{option}`" if option in options else match[0]
+
+    return re.sub(r"`(\w+)`", rename, text)
+
+
+def format_shape(shape: Iterable[int | None]) -> str:
+    return " x ".join("?" if length is None else str(length) for length in shape)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without its log, unless the user asked for one."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # What it logs while it is loaded heeds no setting, and goes past Python to the file descriptor.
+    with open(os.devnull, "w") as devnull, contextlib.ExitStack() as restore:
+        stderr = os.dup(2)
+        restore.callback(os.close, stderr)
+        restore.callback(os.dup2, stderr, 2)
+        os.dup2(devnull.fileno(), 2)
+        importlib.import_module("tensorflow")

@@ -1,0 +1,68 @@
+"""The methods that a run is asked for, each with its explainer; `findings` calls them."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import keras
+
+from tf_gradcam import methods
+from tf_gradcam._explain import GradCAM
+from tf_gradcam._methods import is_at_image, is_classless, is_slow, takes_channels
+from tf_gradcam._model import layer_path
+from tf_gradcam._run.request import Request
+
+
+class MethodExplainer(NamedTuple):
+    """One of the methods asked for, and the explainer that runs it.
+
+    `layer` is what a row says was explained: the layer's path, several of them, or `"image"`. A `classless`
+    method makes the same map for every class. A `slow` one runs the model so often that it reports progress.
+    """
+
+    name: str
+    cam: GradCAM
+    layer: str
+    classless: bool
+    slow: bool
+
+
+def choose_methods(request: Request) -> dict[str, Any]:
+    """Return the methods that are asked for, by name, with the channels that they are allowed.
+
+    Raises:
+        ValueError: if there is no such method, or if it can't do what is asked of it.
+    """
+    chosen: dict[str, Any] = {name: methods.get(name) for name in request.methods}
+    names = ", ".join(chosen)
+    if request.top > 1 and len(chosen) > 1:
+        raise ValueError(
+            f"`top` must be 1 with several methods. Received: {request.top} and {names}. Compare the "
+            "methods class by class: give a `target`"
+        )
+    if (request.top > 1 or request.target is not None) and all(map(is_classless, chosen.values())):
+        raise ValueError(
+            "`target` and `top` need a method that explains a class. "
+            f"Received: {names}, with the same map for every class. Leave them out."
+        )
+    if request.channels is None:
+        return chosen
+    with_channels = [name for name, about in methods.METHODS.items() if takes_channels(about.method)]
+    if not chosen.keys() & with_channels:
+        raise ValueError(f"`channels` needs one of the methods {', '.join(with_channels)}. Received: {names}")
+    for name in chosen.keys() & with_channels:
+        chosen[name] = dataclasses.replace(chosen[name], channels=request.channels)
+    return chosen
+
+
+def make_explainers(model: keras.Model, chosen: dict[str, Any], request: Request) -> list[MethodExplainer]:
+    """Return an explainer for each method; those at the image get no layer where others are given one."""
+    at_layer: dict[str, Any] = {"layer": request.layer, "call": request.call, "fuse": request.fuse}
+    only_at_image = all(map(is_at_image, chosen.values()))
+    explainers = []
+    for name, method in chosen.items():
+        asked = {} if is_at_image(method) and not only_at_image else at_layer
+        cam = GradCAM(model, method=method, **asked)
+        layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
+        path = "image" if cam.layer is None else ", ".join(layer_path(model, layer) for layer in layers)
+        explainers.append(MethodExplainer(name, cam, path, is_classless(method), is_slow(method)))
+    return explainers

@@ -1,0 +1,217 @@
+"""Photographs to findings, each a heatmap and the row that tells of it; `run` makes the explainer.
+
+`batches` calls it with photographs of one size.
+"""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_gradcam import targets
+from tf_gradcam._checks import one_line
+from tf_gradcam._model import require_specs
+from tf_gradcam._run.chosen_methods import MethodExplainer, choose_methods, make_explainers
+from tf_gradcam._run.photographs import fit_to_spec
+from tf_gradcam._run.request import Classifier, Request, class_index
+from tf_gradcam._targets import find_output, to_rows
+
+EVERY_CLASS = "every class"  # the label of a map that no class was chosen for
+
+
+class Finding(NamedTuple):
+    """What one method finds in one photograph for one class: a row of the results, and what pictures show.
+
+    The row of a photograph that couldn't be explained has an `"error"`; image and heatmap are then `None`.
+    """
+
+    row: dict[str, Any]
+    image: np.ndarray | None = None
+    heatmap: np.ndarray | None = None
+
+
+class ImageExplanation(NamedTuple):
+    """What explains one image of a batch, in NumPy.
+
+    `scores` are what the model returned for each class, `seconds` the image's share of the batch's time.
+    """
+
+    heatmap: np.ndarray
+    score: float
+    class_index: int | None
+    scores: np.ndarray
+    seconds: float
+
+
+class PhotographExplainer:
+    """What a request asks for, made ready for one classifier: photographs in, findings out.
+
+    `is_slow` tells whether a photograph takes so long that it is better explained by itself.
+
+    Args:
+        request: the methods, layer, output and classes to explain.
+        classifier: the model, its preprocessing and its labels.
+
+    Raises:
+        ValueError: if the request doesn't fit the classifier.
+    """
+
+    def __init__(self, request: Request, classifier: Classifier) -> None:
+        self._request, self._classifier = request, classifier
+        self._methods = make_explainers(classifier.model, choose_methods(request), request)
+        self.is_slow = any(method.slow for method in self._methods)
+        asked = request.target
+        self._target = None if asked is None else class_index(asked, classifier.labels)
+
+    def explain(self, images: Sequence[np.ndarray]) -> list[list[Finding]]:
+        """Explain photographs of one size, uint8 `(H, W, 3)`; return the findings in each."""
+        return self._explain(images, rehearsing=False)
+
+    def rehearse(self) -> list[Finding]:
+        """Explain a made-up picture, so that what is wrong with the request shows before any photograph.
+
+        This also compiles, which would otherwise count as the first photograph's time. What takes seconds is
+        compiled only, and its finding is zeros.
+        """
+        # Not of one colour, as some preprocessing divides by the deviation.
+        picture = np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.uint8)
+        (findings,) = self._explain([picture], rehearsing=True)
+        return findings
+
+    def _explain(self, images, rehearsing) -> list[list[Finding]]:
+        inputs, size = self._to_inputs(images), images[0].shape[:2]
+        findings: list[list[Finding]] = [[] for _ in images]
+        for method in self._methods:
+            run = compile_only if rehearsing and method.slow else explain_and_time
+            explain_class = functools.partial(self._explain_class, run, method, inputs, size)
+            target = None if method.classless else self._target
+            batches = _explain_best_classes(explain_class, target, self._request.top)
+            # In a rehearsal the second class is enough to show a `top` that is too high.
+            for explanations in itertools.islice(batches, 2 if rehearsing else None):
+                for own, image, explanation in zip(findings, images, explanations, strict=True):
+                    row = _make_row(method, explanation, self._classifier.labels)
+                    own.append(Finding(row, image, explanation.heatmap))
+        return findings
+
+    def _to_inputs(self, images) -> np.ndarray:
+        """Return photographs as the model takes them, `(N, h, w, C)`."""
+        model, preprocess, _ = self._classifier
+        # One by one, as a function of the user's may look at all that it gets.
+        inputs = [preprocess(fit_to_spec(image, require_specs(model))) for image in images]
+        return np.concatenate([np.asarray(each) for each in inputs])
+
+    def _explain_class(self, run, method, inputs, size, index) -> list[ImageExplanation]:
+        """Explain a batch for one class, a class per image, or the predicted ones where `index` is `None`."""
+        name = self._request.output
+        target = index if name is None else targets.Output(name, index)
+        explanation, seconds = run(method.cam, inputs, target, size=size)
+        outputs = _explained_output(self._classifier.model, explanation.outputs, name)
+        return _split_explanation(explanation, outputs, seconds)
+
+
+def explain_and_time(cam: Any, images: np.ndarray, target: Any, size: Any) -> tuple[Any, float]:
+    """Return an explanation and the seconds it took."""
+    start = time.perf_counter()
+    explanation = cam(images, target, size=size)
+    explanation.heatmap.numpy()  # A GPU is done when the heatmap is here.
+    return explanation, time.perf_counter() - start
+
+
+def compile_only(cam: Any, images: np.ndarray, target: Any, size: Any) -> tuple[Any, float]:
+    """Compile what `explain_and_time` will run; return an explanation of zeros, and no time."""
+
+    def zeros(spec):
+        return None if spec is None else tf.zeros([length or 1 for length in spec.shape], spec.dtype)
+
+    trace = tf.function(lambda: cam(images, target, size=size), autograph=False).get_concrete_function()
+    return tf.nest.map_structure(zeros, trace.structured_outputs), 0.0
+
+
+def _explain_best_classes(
+    explain_class: Callable[..., list[ImageExplanation]], target: int | None, top: int
+) -> Iterator[list[ImageExplanation]]:
+    """Yield what explains each image: for one class first, then for the next best ones, `top` in all."""
+    first = explain_class(target)
+    yield first
+    if top == 1:
+        return
+    classes = len(first[0].scores)
+    if top > classes:
+        raise ValueError(f"`top` must be at most {classes}, the number of classes. Received: {top}")
+    next_best = [
+        [int(index) for index in each.scores.argsort()[::-1] if index != each.class_index] for each in first
+    ]
+    for rank in range(top - 1):
+        yield explain_class([best[rank] for best in next_best])
+
+
+def _split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[ImageExplanation]:
+    """Return what explains each image of a batch, given the output that is meant and the seconds it took."""
+    heatmaps, scores = explanation.heatmap.numpy(), explanation.score.numpy()
+    has_class = explanation.target is not None
+    classes = explanation.target.numpy() if has_class else [None] * len(heatmaps)
+    return [
+        ImageExplanation(
+            heatmap,
+            float(score),
+            int(index) if has_class else None,
+            _class_scores(output, has_class),
+            seconds / len(heatmaps),
+        )
+        for heatmap, score, index, output in zip(heatmaps, scores, classes, outputs.numpy(), strict=True)
+    ]
+
+
+def _explained_output(model, outputs, name):
+    """Return the output of that name or position; of a model with one output, that."""
+    goal = targets.Output(0 if name is None else name)
+    return find_output(to_rows(goal, 1, getattr(model, "output_names", None)).name, outputs)
+
+
+def _class_scores(output, has_class) -> np.ndarray:
+    """Return what the model returned for each class of an image; a single sigmoid unit stands for two."""
+    scores = output.astype("float64")
+    if scores.ndim > 1:  # a segmentation: the mean over its pixels
+        scores = scores.reshape(-1, scores.shape[-1]).mean(axis=0)
+    if has_class and scores.size == 1:
+        return np.array([1 - scores[0], scores[0]])
+    return scores
+
+
+def _make_row(
+    method: MethodExplainer, explanation: ImageExplanation, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return what the results say of an explanation."""
+    row = _class_and_score(explanation, labels)
+    if method.classless:
+        row = {"label": EVERY_CLASS, "class": None, "probability": None, "score": None}
+    if not explanation.heatmap.any():
+        where = "in the image" if method.cam.layer is None else f"at layer {method.layer}"
+        what = "stands out" if method.classless else f"speaks for {row['label']}"
+        row["warning"] = one_line(f"blank heatmap: nothing {where} {what}")
+    seconds = round(explanation.seconds, 4)
+    return {**row, "layer": method.layer, "method": method.name, "seconds": seconds}
+
+
+def _class_and_score(explanation, labels) -> dict[str, Any]:
+    scores, score, index = explanation.scores, explanation.score, explanation.class_index
+    if labels and len(labels) != len(scores):
+        raise ValueError(
+            f"`labels` must name {len(scores)} classes, one per line. Received: {len(labels)} lines"
+        )
+    if not abs(score) < float("inf"):
+        raise ValueError(f"the model's score must be finite. Received: {score}")
+    # A model that ends in no softmax or sigmoid returns the explained score itself: no probability.
+    output = scores[index or 0]
+    probability = float(output) if output != score and 0 <= output <= 1 else None
+    label = labels[index or 0] if labels else "output" if index is None else f"class {index}"
+    return {"label": label, "class": index, "probability": probability, "score": score}
+
+
+def make_error(error: Exception) -> Finding:
+    """Return the finding of a photograph that couldn't be explained."""
+    return Finding({"error": one_line(error) or type(error).__name__})

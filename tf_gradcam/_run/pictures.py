@@ -1,0 +1,132 @@
+"""The pictures of findings: overlay and heatmap files, comparisons of methods, and the contact sheet.
+
+`run` writes those of each photograph, the command line's demo the contact sheet.
+"""
+
+import math
+import pathlib
+import textwrap
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tf_gradcam._images import colorize, load_image, overlay, show, size_within
+from tf_gradcam._run.findings import EVERY_CLASS, Finding
+from tf_gradcam._run.request import Request
+from tf_gradcam._run.results import format_class
+
+_LONGEST_SIDE = 512  # in pixels, of a photograph in a comparison
+_MOST_COLUMNS = 5  # of a comparison
+_PANEL_WIDTH = 2.6  # in inches
+_GAP = 0.02  # between panels, as a share of a panel's width
+_TITLE_MARGIN, _TITLE_LINE = 0.06, 0.07  # likewise
+_DRAWING = threading.Lock()  # matplotlib draws one figure at a time
+
+
+def draw_pictures(finding: Finding, request: Request) -> dict[str, np.ndarray]:
+    """Return the overlay and the heatmap of a finding, RGB, by what they are called in its row."""
+    heatmap = colorize(finding.heatmap, request.colormap)
+    return {"overlay": _overlay(finding.image, finding.heatmap, request), "heatmap": heatmap}
+
+
+def write_pictures(findings: Sequence[Finding], name: str, request: Request) -> list[Finding]:
+    """Write the pictures of a photograph; return its findings, with the pictures' file names in the rows."""
+    several = len(request.methods) > 1
+    written = []
+    for rank, finding in enumerate(findings, start=1):
+        suffix = f"-{finding.row['method']}" if several else f"-{rank}" if request.top > 1 else ""
+        files = _write_files(finding, name + suffix, request)
+        written.append(finding._replace(row={**finding.row, **files}))
+    if not several:
+        return written
+    comparison = f"{name}-methods.png"
+    draw_comparison([findings], request.out / comparison, request)
+    return [finding._replace(row={**finding.row, "comparison": comparison}) for finding in written]
+
+
+def _write_files(finding, name, request) -> dict[str, str]:
+    """Write overlay and heatmap of a finding, and return their file names."""
+    files = {}
+    for kind, picture in draw_pictures(finding, request).items():
+        files[kind] = f"{name}-{kind}.{request.format}"
+        _, encoded = cv2.imencode(f".{request.format}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        (request.out / files[kind]).write_bytes(encoded)
+    return files
+
+
+def _overlay(image, heatmap, request) -> np.ndarray:
+    return overlay(image, heatmap, alpha=request.alpha, colormap=request.colormap, fade=request.fade)
+
+
+def draw_contact_sheet(
+    photographs: Sequence[Sequence[Finding]], path: pathlib.Path, request: Request
+) -> None:
+    """Draw the findings in all photographs on one sheet, and compare methods if there are several."""
+    if len(request.methods) > 1:
+        draw_comparison(photographs, path, request)
+        return
+    from matplotlib import pyplot
+
+    findings = [finding for own in photographs for finding in own]
+    figure = show(
+        [finding.image for finding in findings],
+        [finding.heatmap for finding in findings],
+        titles=[format_class(finding.row) for finding in findings],
+        alpha=request.alpha,
+        colormap=request.colormap,
+        fade=request.fade,
+    )
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def draw_comparison(photographs: Sequence[Sequence[Finding]], path: pathlib.Path, request: Request) -> None:
+    """Draw photographs, each followed by the overlays of its findings, in as many rows as that takes."""
+    panel_count = 1 + len(request.methods)
+    columns = math.ceil(panel_count / math.ceil(panel_count / _MOST_COLUMNS))
+    rows = []
+    for findings in photographs:
+        panels = _panels(findings, request)
+        rows += [panels[start : start + columns] for start in range(0, panel_count, columns)]
+    with _DRAWING:
+        _save_panels(rows, columns, path)
+
+
+def _panels(findings, request) -> list[tuple[np.ndarray, str]]:
+    """Return small pictures and their titles: the photograph, then the overlay of each finding."""
+    image = findings[0].image
+    image = load_image(image, size=size_within(image.shape[:2], _LONGEST_SIDE))
+    classes = [format_class(finding.row) for finding in findings if finding.row["score"] is not None]
+    title = classes[0] if classes else EVERY_CLASS
+    panels = [(image, "\n".join(textwrap.wrap(title, 32, max_lines=2)))]
+    for finding in findings:
+        # The photograph's title names the class, so only a map of every class says so.
+        about = f", {EVERY_CLASS}" if classes and finding.row["score"] is None else ""
+        panels.append((_overlay(image, finding.heatmap, request), finding.row["method"] + about))
+    return panels
+
+
+def _save_panels(rows: list[list[tuple[np.ndarray, str]]], columns: int, path: Any) -> None:
+    """Draw rows of pictures with their titles, and write them to a file."""
+    from matplotlib.figure import Figure
+
+    # In units of a panel's width. Placed by hand, as a layout engine cuts titles of two lines off.
+    picture_heights = [min(1.2, len(row[0][0]) / row[0][0].shape[1]) for row in rows]
+    title_lines = [max(title.count("\n") + 1 for _, title in row) for row in rows]
+    title_heights = [_TITLE_MARGIN + _TITLE_LINE * lines for lines in title_lines]
+    width = columns + _GAP * (columns + 1)
+    height = sum(picture_heights) + sum(title_heights) + _GAP
+    figure = Figure(figsize=(_PANEL_WIDTH * width, _PANEL_WIDTH * height), dpi=150)
+    bottom = height
+    for row, picture_height, title_height in zip(rows, picture_heights, title_heights, strict=True):
+        bottom -= title_height + picture_height
+        for column, (picture, title) in enumerate(row):
+            left = _GAP + (1 + _GAP) * column
+            axis = figure.add_axes((left / width, bottom / height, 1 / width, picture_height / height))
+            axis.set_axis_off()
+            axis.imshow(picture)
+            axis.set_title(title.replace("$", r"\$"), fontsize=10)
+    figure.savefig(path)

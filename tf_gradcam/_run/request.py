@@ -1,0 +1,77 @@
+"""What is asked of a run, and of which classifier: plain records that every step of a run reads.
+
+The command line makes them from its options, a benchmark makes them by hand.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+
+from tf_gradcam._checks import did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is explained, by which methods, and what is written.
+
+    Attributes:
+        out: the folder to write to.
+        methods: names of methods, each once.
+        layer: name or path of a layer, several of them to fuse, or `None` for the default layer.
+        call: which call of a layer that is called several times, from 0; `None` for the last.
+        fuse: how the maps of several layers become one; `None` for their mean.
+        output: name or position of the output to explain, for a model with several.
+        target: index or label of the class to explain; `None` for the predicted class.
+        top: how many of the best classes to explain, from 1. More than one only by one method.
+        channels: how many of the layer's strongest channels the methods may use that try them one by one;
+            `None` for all.
+        format: file format of overlays and heatmaps, `"png"` or `"jpg"`.
+        alpha: opacity of the heatmap, in [0, 1].
+        colormap: OpenCV's name of a colormap.
+        fade: whether the photograph stays as it is where the heatmap is near 0.
+    """
+
+    out: pathlib.Path
+    methods: tuple[str, ...] = ("gradcam",)
+    layer: str | Sequence[str] | None = None
+    call: int | None = None
+    fuse: str | None = None
+    output: str | int | None = None
+    target: str | int | None = None
+    top: int = 1
+    channels: int | None = None
+    format: str = "png"
+    alpha: float = 0.4
+    colormap: str = "jet"
+    fade: bool = False
+
+
+class Classifier(NamedTuple):
+    """A model, what its pixels must go through first, and the names of its classes, if known."""
+
+    model: keras.Model
+    preprocess: Callable
+    labels: tuple[str, ...] | None
+
+
+def class_index(target: str | int, labels: Sequence[str] | None) -> int:
+    """Return the class that a target means: an index, or a label in upper or lower case.
+
+    Raises:
+        ValueError: if there is no such label, or several.
+    """
+    if isinstance(target, int) or target.isdecimal():
+        return int(target)
+    if not labels:
+        raise ValueError(
+            f"`target` must be a class index, as the model's labels are unknown. Received: {target}. "
+            "Give the names of its classes: `labels`"
+        )
+    matches = [index for index, label in enumerate(labels) if label.casefold() == target.casefold()]
+    if len(matches) == 1:
+        return matches[0]
+    hint = f"It may be any of the classes {matches}." if matches else did_you_mean(target, labels)
+    raise ValueError(f"`target` must be a class index or a label. Received: {target}. {hint}")
