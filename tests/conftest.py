@@ -1,5 +1,6 @@
 """One small network in four costumes, with the same weights, and the real one."""
 
+import inspect
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -84,6 +85,30 @@ def reused(kind, images):
         return model
     inputs = keras.Input((SIDE, SIDE, 3))
     return keras.Model(inputs, model.call(inputs))
+
+
+def count_runs(model, layer="pool"):
+    """Return a list that grows by one each time the Python of that layer of `model` is run."""
+    runs, layer = [], model.get_layer(layer)
+    call = layer.call
+    object.__setattr__(layer, "call", lambda *args, **kwargs: (runs.append(1), call(*args, **kwargs))[1])
+    return runs
+
+
+def kept_if(chosen):
+    """Return the marks of one combination of a product: none if `chosen`, else that of `make test-all`."""
+    return [] if chosen else [pytest.mark.full]
+
+
+@pytest.hookimpl(tryfirst=True)  # before the choice of `-m`
+def pytest_collection_modifyitems(items):
+    """Mark as `full` what a test's `@pytest.mark.product(kept=...)` doesn't keep, told by its parameters."""
+    for item in items:
+        for product in item.iter_markers("product"):
+            kept = product.kwargs["kept"]
+            values = [item.callspec.params[name] for name in inspect.signature(kept).parameters]
+            if not kept(*values):
+                item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture(params=KINDS)
