@@ -1,14 +1,19 @@
 """One small network in four costumes, with the same weights, and the real one."""
 
+import gc
 import inspect
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads only wait for each other
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+gc.freeze()  # no collection need look at what was imported, which is most of all objects
 
 SIDE, CLASSES = 17, 5
 KINDS = ["functional", "nested", "sequential", "subclassed"]
@@ -95,11 +100,6 @@ def count_runs(model, layer="pool"):
     return runs
 
 
-def kept_if(chosen):
-    """Return the marks of one combination of a product: none if `chosen`, else that of `make test-all`."""
-    return [] if chosen else [pytest.mark.full]
-
-
 @pytest.hookimpl(tryfirst=True)  # before the choice of `-m`
 def pytest_collection_modifyitems(items):
     """Mark as `full` what a test's `@pytest.mark.product(kept=...)` doesn't keep, told by its parameters."""
@@ -119,6 +119,20 @@ def model(request):
 @pytest.fixture
 def functional():
     return build("functional")
+
+
+@pytest.fixture(scope="session")
+def unchanged():
+    """The functional one, for tests that only ask it: what they ask is traced once for all of them."""
+    return build("functional")
+
+
+@pytest.fixture
+def reweighted(unchanged):
+    """The same, for a test that gives it other weights, which are taken back after it."""
+    weights = unchanged.get_weights()
+    yield unchanged
+    unchanged.set_weights(weights)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CLASSES, KINDS, SIDE, build, chain, count_runs, kept_if, parts
+from conftest import CLASSES, KINDS, SIDE, build, chain, count_runs, parts
 
 from tf_gradcam import GradCAM, make_gradcam_heatmap, methods
 from tf_gradcam._methods.protocol import is_classless
@@ -23,6 +23,7 @@ CHEAP = {
     "smoothgrad": methods.smooth("gradient", samples=3),
     "smooth_gradcam_plus_plus": methods.smooth("gradcam_plus_plus", samples=3),
 }
+ONE_OF_EACH_SORT = ["gradcam", "scorecam", "gradient"]
 UNSIGNED = {name for name, about in methods.METHODS.items() if not about.signed}
 
 
@@ -212,7 +213,8 @@ def test_a_layer_is_refused_by_what_explains_at_the_image(functional):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", methods.METHODS)
-@pytest.mark.parametrize("index", [None, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("index", [None, 1])
+@pytest.mark.product(kept=lambda name, index: index is None or name in ONE_OF_EACH_SORT)
 def test_every_method_explains_a_segmentation(name, index, images):
     inputs = keras.Input((SIDE, SIDE, 3))
     conv = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")
@@ -239,15 +241,10 @@ def test_a_model_that_takes_whole_numbers_is_explained_as_by_their_casts(name):
 
 
 # Each method with one of the other kinds, and each kind with a third of the methods.
-NAMES_AND_KINDS = [
-    pytest.param(name, kind, marks=kept_if(place % 3 == other))
-    for place, name in enumerate(methods.METHODS)
-    for other, kind in enumerate(KINDS[1:])
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
+@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.product(kept=lambda name, kind: list(methods.METHODS).index(name) % 3 == KINDS[1:].index(kind))
 def test_every_method_explains_every_kind_of_model_alike(name, kind, images):
     expected = shared(name)(images).map.numpy()
     assert np.isfinite(expected).all()
@@ -264,10 +261,11 @@ def test_heatmaps_are_scaled_and_as_large_as_the_image(name, images):
     np.testing.assert_allclose(np.max(explanation.heatmap, axis=(1, 2)), 1, atol=1e-6)
 
 
-# The class that the model itself predicts is another trace, which has the full product.
+# The class that the model itself predicts is another trace.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", methods.METHODS)
-@pytest.mark.parametrize("predicted", [False, pytest.param(True, marks=pytest.mark.full)])
+@pytest.mark.parametrize("predicted", [False, True])
+@pytest.mark.product(kept=lambda name, predicted: not predicted or name in ONE_OF_EACH_SORT)
 def test_every_image_has_the_map_that_it_has_alone(name, predicted, images):
     cam = shared(name).cam
     classes = [None] * 3 if predicted else classes_for(name, 3) or [None] * 3

@@ -9,15 +9,13 @@ import tensorflow as tf
 import zoo
 from conftest import SIDE, chain, parts
 from oracle import Oracle
+from zoo import FEW
 
 from tf_gradcam import GradCAM, methods, targets
 from tf_gradcam._methods.protocol import is_classless, takes_gradients
 from tf_gradcam._model.graph import ancestors
 
 SLOW = pytest.mark.slow
-# Enough for a quick look.
-FEW = ["channels_first", "no channel axis", "image and table in a dict", "mixed_float16"]
-FEW += ["outputs, nested", "siamese, second run", "subclassed", "volume"]
 
 
 NAMES = [name for name in zoo.KINDS if name != "text"]
@@ -38,8 +36,13 @@ def kind(name):
 
 
 def in_turn(choices):
-    """For a product of kinds and methods: whether the method is the kind's, of which it has one."""
-    return lambda name, method: choices[NAMES.index(name) % len(choices)] == method
+    """Of a product of kinds and methods: the few kinds have one of `choices` each, the others one of all."""
+
+    def kept(name, method):
+        turns = choices if name in FEW else [*BY_HAND, *OTHER_IMAGES, *AT_THE_IMAGE]
+        return turns[NAMES.index(name) % len(turns)] == method
+
+    return kept
 
 
 class Asked:
@@ -409,12 +412,11 @@ BY_HAND = {
     STILL: lambda kind: zoo.expected_maps(kind, predicted(kind))["gradcam"],
     "shapleycam": lambda kind: zoo.expected_maps(kind, predicted(kind))["gradcam"],
 }
-one_by_hand = in_turn(["ablationcam", "finercam", STILL])
 
 
 @SLOW
 @pytest.mark.parametrize("method", BY_HAND, ids=str)
-@pytest.mark.product(kept=lambda name, method: one_by_hand(name, method) or name in FEW)
+@pytest.mark.product(kept=in_turn(list(BY_HAND)))
 def test_methods_that_look_at_scenes_are_right(kind, method):
     if method == "shapleycam" and kind.tail is not None:
         return
