@@ -654,6 +654,7 @@ def test_a_recurrent_network_is_refused():
 
 @SLOW
 @pytest.mark.parametrize("method", ALL)
+@pytest.mark.product(kept=lambda method: method in ["gradient", "integrated_gradients", *RESIZED])
 def test_signals_and_volumes_have_the_map_of_a_picture_of_one_row(method):
     signals, found = np.random.default_rng(0).normal(size=(2, 24, 3)).astype("float32"), []
     for conv, pool, axes in [

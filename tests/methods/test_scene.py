@@ -36,13 +36,11 @@ def kind(name):
 
 
 def in_turn(choices):
-    """Of a product of kinds and methods: the few kinds have one of `choices` each, the others one of all."""
+    """Of a product of kinds and methods: each of the few kinds with one of `choices`, which take turns.
 
-    def kept(name, method):
-        turns = choices if name in FEW else [*BY_HAND, *OTHER_IMAGES, *AT_THE_IMAGE]
-        return turns[NAMES.index(name) % len(turns)] == method
-
-    return kept
+    What a method asks of a scene is asked of every kind by `everything`.
+    """
+    return lambda name, method: name in FEW and choices[FEW.index(name) % len(choices)] == method
 
 
 class Asked:
