@@ -5,7 +5,7 @@ import inspect
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads only wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core, so one thread per worker
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-gc.freeze()  # no collection need look at what was imported, which is most of all objects
+gc.freeze()  # imported objects stay: the garbage collector can skip them
 
 SIDE, CLASSES = 17, 5
 KINDS = ["functional", "nested", "sequential", "subclassed"]
@@ -102,7 +102,7 @@ def count_runs(model, layer="pool"):
 
 @pytest.hookimpl(tryfirst=True)  # before the choice of `-m`
 def pytest_collection_modifyitems(items):
-    """Mark as `full` what a test's `@pytest.mark.product(kept=...)` doesn't keep, told by its parameters."""
+    """Mark as `full` the parameters for which `kept` of `@pytest.mark.product(kept=...)` is false."""
     for item in items:
         for product in item.iter_markers("product"):
             kept = product.kwargs["kept"]
@@ -123,13 +123,13 @@ def functional():
 
 @pytest.fixture(scope="session")
 def unchanged():
-    """The functional one, for tests that only ask it: what they ask is traced once for all of them."""
+    """The functional network, shared by tests that don't change it, so that they share its traces."""
     return build("functional")
 
 
 @pytest.fixture
 def reweighted(unchanged):
-    """The same, for a test that gives it other weights, which are taken back after it."""
+    """The shared network, for a test that sets other weights: they are reset after the test."""
     weights = unchanged.get_weights()
     yield unchanged
     unchanged.set_weights(weights)

@@ -41,9 +41,9 @@ def explain(model, name, images):
 
 
 class Explainer:
-    """One `GradCAM` of the small network, which many tests share: its trace takes a second, a call nothing.
+    """A `GradCAM` of the small network that many tests share, as a trace takes a second and a call nothing.
 
-    A trace reads the weights at each call, so that tests may give the model others, with `weights`.
+    A trace reads the weights at each call, so a test can set others with `weights`.
     """
 
     def __init__(self, name):
