@@ -8,7 +8,7 @@ LINT   := $(VENV)-lint/bin
 # file's tests to itself, and with them what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-fast test-minimum test-hub lint format notebooks bench bench-check \
+.PHONY: help demo test test-all test-fast test-minimum test-hub lint format notebooks bench bench-check \
 	bench-methods bench-serving peers gallery parity applications formats clean
 .NOTPARALLEL:  # two pips must not install into one environment at the same time
 
@@ -18,11 +18,14 @@ help:  ## say what there is to make
 demo: $(VENV)/demo.stamp  ## explain real photographs; the pictures are in build/demo
 	$(BIN)/tf-gradcam demo --out build/demo
 
-test: lint $(VENV)/test.stamp  ## run lint and every test
-	$(PYTEST) $(PYTEST_ARGS)
+test: lint $(VENV)/test.stamp  ## run lint and the tests, with one method of each family in a product
+	$(PYTEST) -m "not full" --durations=20 $(PYTEST_ARGS)
+
+test-all: lint $(VENV)/test.stamp  ## run lint and every test, the full products of kinds and methods too
+	$(PYTEST) --durations=20 $(PYTEST_ARGS)
 
 test-fast: $(VENV)/test.stamp  ## run the tests that take no patience
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not full" $(PYTEST_ARGS)
 
 # Old releases raise warnings about newer packages, so warnings are not errors here.
 test-minimum:  ## run the fast tests with the oldest versions that are supported

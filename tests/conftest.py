@@ -1,13 +1,19 @@
 """One small network in four costumes, with the same weights, and the real one."""
 
+import gc
+import inspect
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core, so one thread per worker
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+gc.freeze()  # imported objects stay: the garbage collector can skip them
 
 SIDE, CLASSES = 17, 5
 KINDS = ["functional", "nested", "sequential", "subclassed"]
@@ -86,6 +92,25 @@ def reused(kind, images):
     return keras.Model(inputs, model.call(inputs))
 
 
+def count_runs(model, layer="pool"):
+    """Return a list that grows by one each time the Python of that layer of `model` is run."""
+    runs, layer = [], model.get_layer(layer)
+    call = layer.call
+    object.__setattr__(layer, "call", lambda *args, **kwargs: (runs.append(1), call(*args, **kwargs))[1])
+    return runs
+
+
+@pytest.hookimpl(tryfirst=True)  # before the choice of `-m`
+def pytest_collection_modifyitems(items):
+    """Mark as `full` the parameters for which `kept` of `@pytest.mark.product(kept=...)` is false."""
+    for item in items:
+        for product in item.iter_markers("product"):
+            kept = product.kwargs["kept"]
+            values = [item.callspec.params[name] for name in inspect.signature(kept).parameters]
+            if not kept(*values):
+                item.add_marker(pytest.mark.full)
+
+
 @pytest.fixture(params=KINDS)
 def model(request):
     return build(request.param)
@@ -94,6 +119,20 @@ def model(request):
 @pytest.fixture
 def functional():
     return build("functional")
+
+
+@pytest.fixture(scope="session")
+def unchanged():
+    """The functional network, shared by tests that don't change it, so that they share its traces."""
+    return build("functional")
+
+
+@pytest.fixture
+def reweighted(unchanged):
+    """The shared network, for a test that sets other weights: they are reset after the test."""
+    weights = unchanged.get_weights()
+    yield unchanged
+    unchanged.set_weights(weights)
 
 
 @pytest.fixture(scope="session")

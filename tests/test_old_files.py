@@ -1,5 +1,6 @@
 """Models from files of other people and other times: they load, they predict, and they are explained."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -31,6 +32,7 @@ def test_the_model_from_the_file_predicts_what_the_original_did(kind):
 
 
 @pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+@pytest.mark.product(kept=lambda kind, method: method == "gradcam" or kind in list(FILES)[:2])
 def test_the_model_from_the_file_is_explained(kind, method):
     expected = zoo.expected_maps(kind, zoo.logits(kind).argmax(-1))[method]
     explanation = GradCAM(kind.model, kind.layer, method=method)(kind.inputs)
@@ -85,7 +87,9 @@ def explain_residual():
 def test_a_convolution_whose_filter_gradient_would_crash_is_explained():
     code = "import test_old_files; test_old_files.explain_residual()"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    environment = dict(os.environ)
+    environment.pop("TF_NUM_INTRAOP_THREADS", None)  # the crash needs several threads
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -48,8 +48,10 @@ def test_a_recipe_shows_a_picture_and_checks_what_it_says(page):
     assert re.search(r"^assert ", code(page), re.MULTILINE)
 
 
+# Two train for a minute. What they show has its tests in tests/targets.
 @pytest.mark.slow
 @each_page
+@pytest.mark.product(kept=lambda page: page.stem not in ["detection", "segmentation"])
 def test_the_code_of_a_recipe_runs_and_draws_its_picture(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")

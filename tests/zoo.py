@@ -824,3 +824,6 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "ViT with flattened patches": vit_with_flattened_patches,
     "Swin": swin,
 }
+# Of each sort one, where another test has them all.
+FEW = ["channels_first", "no channel axis", "image and table in a dict", "mixed_float16"]
+FEW += ["outputs, nested", "siamese, second run", "subclassed", "volume"]
