@@ -8,7 +8,7 @@ from conftest import build
 from tf_gradcam import GradCAM
 from tf_gradcam._explain.frozen import fold_variables
 from tf_gradcam._export.plain_graph import rewrite
-from tf_gradcam._export.plain_operations import Refused
+from tf_gradcam._export.plain_windows import UnsupportedOperation
 
 SHAPE = 12, 13, 4
 
@@ -189,7 +189,7 @@ def test_what_grows_otherwise_than_in_line_is_computed(count):
     ],
 )
 def test_what_there_is_no_way_to_write_is_refused_by_its_name(function, kind):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UnsupportedOperation) as refused:
         graph_of(function)
     assert kind in refused.value.operation.type
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 from conftest import CLASSES, SIDE, build, chain, head
 
 from tf_gradcam import GradCAM, targets
-from tf_gradcam._export.runtimes import _RUN, _WRITE, SUFFIXES, convert, runner
+from tf_gradcam._export import SUFFIXES, convert, runner
+from tf_gradcam._export.runtimes import _RUNNERS, _WRITERS
 
 FORMATS = ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 L = keras.layers
@@ -323,8 +324,8 @@ def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monk
             "heatmap": np.zeros((2, SIDE, SIDE)),
         }
 
-    monkeypatch.setitem(_RUN, "onnx", wrong)
-    refused(GradCAM(functional), tmp_path, "onnx", "`format` must answer what TensorFlow does")
+    monkeypatch.setitem(_RUNNERS, "onnx", wrong)
+    refused(GradCAM(functional), tmp_path, "onnx", "`format` must give the same results as TensorFlow")
 
 
 def test_a_file_that_can_not_be_written_leaves_the_old_one_as_it_was(functional, tmp_path, monkeypatch):
@@ -334,8 +335,8 @@ def test_a_file_that_can_not_be_written_leaves_the_old_one_as_it_was(functional,
 
     old = tmp_path / "model.onnx"
     old.write_bytes(b"old")
-    monkeypatch.setitem(_WRITE, "onnx", fail)
-    with pytest.raises(ValueError, match="its library says: no space left"):
+    monkeypatch.setitem(_WRITERS, "onnx", fail)
+    with pytest.raises(ValueError, match="whose library fails with: no space left"):
         convert(GradCAM(functional), old, "onnx")
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]
@@ -357,7 +358,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(functional, tm
     [
         ("model.onnx", "coreml", "`format` must be one of"),
         ("model.tflite", "onnx", "`path` must end in '.onnx'"),
-        ("missing/model.onnx", "onnx", "`path` must be in a folder that is there"),
+        ("missing/model.onnx", "onnx", "`path` must be in a folder that exists"),
     ],
 )
 def test_a_wrong_format_or_path_is_refused(functional, tmp_path, name, format, match):

@@ -443,9 +443,7 @@ def test_what_only_a_savedmodel_has_is_refused_for_a_file(functional, more, tmp_
 @pytest.mark.slow
 def test_frozen_weights_that_no_file_holds_are_refused(functional, tmp_path, monkeypatch):
     signatures = 4  # with VGG16 it would be as many times 0.5 GB
-    monkeypatch.setattr(
-        "tf_gradcam._export.savedmodel.MOST_BYTES", signatures * 4 * functional.count_params()
-    )
+    monkeypatch.setattr("tf_gradcam._export.export.MOST_BYTES", signatures * 4 * functional.count_params())
     with pytest.raises(ValueError, match="`frozen` needs less than 2 GiB for 4 signatures"):
         export_gradcam(functional, tmp_path, frozen=True, top_k=2)
     export_gradcam(functional, tmp_path, frozen=True)
@@ -487,7 +485,7 @@ def test_the_manifest_tells_what_was_exported(tmp_path):
     assert manifest["layer"] == ["inner/relu2"]
     assert manifest["method"] == "tf_gradcam.methods.gradcam"
     assert manifest["preprocess"].endswith(
-        "test_export.test_the_manifest_tells_what_was_exported.<locals>.halved"
+        "test_savedmodel.test_the_manifest_tells_what_was_exported.<locals>.halved"
     )
     assert manifest["labels"] == LABELS
     assert (manifest["top_k"], manifest["size"], manifest["frozen"]) == (3, [4, 5], False)
