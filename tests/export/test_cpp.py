@@ -150,7 +150,9 @@ def test_cpp_notices_a_module_that_holds_a_keras_model(program, images, tmp_path
         run("gradcam", images=images)
 
 
-@pytest.mark.parametrize("signature", SIGNATURES)
+@pytest.mark.parametrize(
+    "signature", ["gradcam_bytes", *(pytest.param(name, marks=pytest.mark.full) for name in SIGNATURES[:-1])]
+)
 def test_saved_model_cli_runs_every_signature(served, in_python, inputs, signature, tmp_path):
     given = inputs(signature)
     for name, value in given.items():

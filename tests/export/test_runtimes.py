@@ -1,14 +1,17 @@
 """One file for LiteRT, ONNX Runtime and OpenVINO: the explainer's answers, where TensorFlow is not."""
 
+import functools
 import json
+import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CLASSES, SIDE, build, chain, head
+from conftest import CLASSES, KINDS, SIDE, build, chain, head
 
 from tf_gradcam import GradCAM, targets
 from tf_gradcam._export import SUFFIXES, convert, runner
@@ -23,18 +26,63 @@ def format(request):
     return request.param
 
 
+def only(format, default):
+    """Return the marks of a test of many formats: `full` but for `default`, which stands for them all."""
+    slow = [pytest.mark.slow] if format == "openvino" else []
+    return slow + ([] if format == default else [pytest.mark.full])
+
+
+def one_of(default):
+    """Return the formats, all of them but `default` marked `full`."""
+    return [pytest.param(format, marks=only(format, default)) for format in SUFFIXES]
+
+
+def write_alone(cam, format, folder, **options):
+    """Write a file in a folder of its own, where nothing else must be left."""
+    path = folder / f"model{SUFFIXES[format]}"
+    assert convert(cam, path, format, **options) == path
+    beside = {path.with_suffix(".bin").name} if format == "openvino" else set()
+    assert {each.name for each in folder.iterdir()} == {path.name} | beside
+    return path
+
+
 @pytest.fixture
 def write(tmp_path):
-    """Return the function that writes a file in a folder of its own, where nothing else must be left."""
+    """Return the function that writes a file in a folder of its own."""
+    return lambda cam, format, **options: write_alone(cam, format, tmp_path, **options)
 
-    def written(cam, format, **options):
-        path = tmp_path / f"model{SUFFIXES[format]}"
-        assert convert(cam, path, format, **options) == path
-        beside = {path.with_suffix(".bin").name} if format == "openvino" else set()
-        assert {each.name for each in tmp_path.iterdir()} == {path.name} | beside
-        return path
+
+class Written(NamedTuple):
+    """A file, the explainer in it, and what was known before it was written."""
+
+    cam: GradCAM
+    path: pathlib.Path
+    config: str
+    map: np.ndarray
+    heatmap: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def written(images, tmp_path_factory):
+    """Return a function of a network, a layer and a format to its file, which is written once."""
+
+    @functools.cache
+    def written(build, layer, format):
+        cam = GradCAM(build(), layer)
+        given = images if cam.model.input_shape[1:] == images.shape[1:] else noise(cam.model)
+        before = cam(given)
+        known = config_of(cam.model), before.map.numpy(), before.heatmap.numpy()
+        return Written(cam, write_alone(cam, format, tmp_path_factory.mktemp(format)), *known)
 
     return written
+
+
+def config_of(model):
+    return json.dumps(model.get_config(), default=str)
+
+
+def small():
+    return build("functional")
 
 
 def network(*layers, shape=(SIDE, SIDE, 3)):
@@ -110,50 +158,70 @@ def noise(model, count=3):
     return np.random.default_rng(2).normal(size=(count, *model.input_shape[1:])).astype("float32")
 
 
-def test_the_file_answers_what_the_explainer_answers(functional, images, format, write):
-    cam = GradCAM(functional)
-    assert_agrees(cam, write(cam, format), images)
-
-
-def test_every_kind_of_model_goes_into_a_file(model, images, write):
-    cam = GradCAM(model)
-    assert_agrees(cam, write(cam, "onnx"), images)
-
-
-@pytest.mark.parametrize("build", [vgg, modern, residual, tokens], ids=lambda build: build.__name__)
-def test_the_way_back_to_an_early_layer_is_in_the_file(build, format, write):
-    cam = GradCAM(build(), "early")
-    assert_agrees(cam, write(cam, format), noise(cam.model))
+@pytest.mark.parametrize(
+    "format", ["litert", "onnx", pytest.param("openvino", marks=[pytest.mark.slow, pytest.mark.full])]
+)
+def test_the_file_answers_what_the_explainer_answers(images, format, written):
+    cam, path, *_ = written(small, None, format)
+    assert_agrees(cam, path, images)
 
 
 @pytest.mark.parametrize(
-    "method", ["hirescam", "layercam", "gradcam_plus_plus", "xgradcam", "fem", "finercam"]
+    "kind",
+    [pytest.param(kind, marks=() if kind == "subclassed" else pytest.mark.full) for kind in KINDS],
+)
+def test_every_kind_of_model_goes_into_a_file(kind, images, write):
+    cam = GradCAM(build(kind))
+    assert_agrees(cam, write(cam, "onnx"), images)
+
+
+@pytest.mark.parametrize(
+    ("build", "format"),
+    [
+        pytest.param(build, format, marks=only(format, default or format), id=f"{format}-{build.__name__}")
+        for build, default in [(vgg, None), (modern, "litert"), (residual, "onnx"), (tokens, "onnx")]
+        for format in SUFFIXES
+    ],
+)
+def test_the_way_back_to_an_early_layer_is_in_the_file(build, format, written):
+    cam, path, *_ = written(build, "early", format)
+    assert_agrees(cam, path, noise(cam.model))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "gradcam_plus_plus",
+        "finercam",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("hirescam", "layercam", "xgradcam", "fem")),
+    ],
 )
 def test_methods_of_one_pass_go_into_a_file(method, write):
     cam = GradCAM(vgg(), "late", method=method)
     assert_agrees(cam, write(cam, "onnx"), noise(cam.model))
 
 
+@pytest.mark.parametrize("format", one_of("onnx"))
 def test_a_method_that_explains_at_the_image_goes_into_a_file(format, write):
     cam = GradCAM(vgg(), method="guided_backprop")
     assert_agrees(cam, write(cam, format), noise(cam.model))
 
 
-def test_several_layers_go_into_a_file(write):
-    cam = GradCAM(vgg(), ["early", "late"])
-    assert_agrees(cam, write(cam, "onnx"), noise(cam.model))
+def test_several_layers_go_into_a_file(functional, images, write):
+    cam = GradCAM(functional, ["conv1", "conv2"])
+    assert_agrees(cam, write(cam, "onnx"), images)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"target": 2},
         {"target": targets.Contrast()},
         {"target": targets.TopClasses(2)},
-        {"size": None},
         {"size": (20, 30)},
         {"interpolation": "bicubic"},
-        {"interpolation": "gaussian"},
+        pytest.param({"target": 2}, marks=pytest.mark.full),
+        pytest.param({"size": None}, marks=pytest.mark.full),
+        pytest.param({"interpolation": "gaussian"}, marks=pytest.mark.full),
     ],
     ids=str,
 )
@@ -165,12 +233,14 @@ def test_every_argument_is_in_the_file(options, functional, images, write):
     assert answer.shape != plain.shape or not np.allclose(answer, plain, atol=1e-3)
 
 
+@pytest.mark.parametrize("format", one_of("litert"))
 def test_raw_photographs_go_in_with_preprocess(functional, format, write):
     cam = GradCAM(functional, preprocess=keras.applications.resnet.preprocess_input)
     raw = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3)).astype("uint8")
     assert_agrees(cam, write(cam, format), raw)
 
 
+@pytest.mark.parametrize("format", one_of("onnx"))
 def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
     keras.utils.set_random_seed(0)
     image, table = keras.Input((SIDE, SIDE, 3), name="image"), keras.Input((4,), name="table")
@@ -182,10 +252,11 @@ def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
 
 
 @pytest.mark.parametrize("format", FORMATS[1:])  # LiteRT takes one image or more
-def test_no_images_get_no_answers(functional, images, format, write):
-    answer = runner(write(GradCAM(functional), format))({"images": images[:0]})
+def test_no_images_get_no_answers(format, written):
+    cam, path, *_ = written(vgg, "early", format)
+    answer = runner(path)({"images": noise(cam.model, 0)})
     shapes = {name: values.shape for name, values in answer.items()}
-    assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, CLASSES)}
+    assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, 4)}
 
 
 def test_a_unit_without_sigmoid_has_no_class(images, write):
@@ -198,28 +269,28 @@ def test_a_frozen_explainer_gives_the_same_file(functional, images, write):
     assert_agrees(cam, write(cam, "onnx"), images)
 
 
-def test_the_weights_are_those_of_the_moment(functional, images, write):
-    cam = GradCAM(functional)
-    before = cam(images).heatmap.numpy()
-    path = write(cam, "onnx")
-    functional.set_weights([-weight for weight in functional.get_weights()])
+def test_the_weights_are_those_of_the_moment(images, written):
+    cam, path, _, _, before = written(small, None, "onnx")
+    weights = cam.model.get_weights()
+    cam.model.set_weights([-weight for weight in weights])
     np.testing.assert_allclose(runner(path)({"images": images})["heatmap"], before, atol=1e-5)
     assert not np.allclose(cam(images).heatmap, before, atol=1e-3)
+    cam.model.set_weights(weights)
 
 
-def test_a_litert_file_holds_built_in_operations_only(write):
+def test_a_litert_file_holds_built_in_operations_only(written):
     from ai_edge_litert import schema_py_generated as schema
 
-    data = write(GradCAM(modern(), "early"), "litert").read_bytes()
+    data = written(modern, "early", "litert").path.read_bytes()
     codes = [code.builtinCode for code in schema.ModelT.InitFromPackedBuf(data).operatorCodes]
     assert schema.BuiltinOperator.CUSTOM not in codes
     assert schema.BuiltinOperator.CONV_2D in codes
 
 
-def test_an_onnx_file_passes_the_check_and_its_batch_has_a_name(functional, write):
+def test_an_onnx_file_passes_the_check_and_its_batch_has_a_name(written):
     import onnx
 
-    model = onnx.load(write(GradCAM(functional), "onnx"))
+    model = onnx.load(written(small, None, "onnx").path)
     onnx.checker.check_model(model, full_check=True)
     shapes = {
         each.name: each.type.tensor_type.shape.dim for each in [*model.graph.input, *model.graph.output]
@@ -260,9 +331,9 @@ answer = {port.any_name: value for port, value in model({"images": images}).item
 }
 
 
-def test_the_file_answers_where_neither_tensorflow_nor_keras_nor_this_library_is(format, write, tmp_path):
-    cam = GradCAM(vgg(), "early")
-    images, path = noise(cam.model), write(cam, format)
+def test_the_file_answers_where_neither_tensorflow_nor_keras_nor_this_library_is(format, written, tmp_path):
+    cam, path, *_ = written(vgg, "early", format)
+    images = noise(cam.model)
     np.save(tmp_path / "images.npy", images)
     code = ALONE + READERS[format] + "numpy.savez('answer.npz', **answer)"
     subprocess.run([sys.executable, "-c", code, str(path), "images.npy"], cwd=tmp_path, check=True)
@@ -324,6 +395,7 @@ def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monk
             "heatmap": np.zeros((2, SIDE, SIDE)),
         }
 
+    monkeypatch.setitem(_WRITERS, "onnx", lambda graph, path: path.write_bytes(b"wrong"))
     monkeypatch.setitem(_RUNNERS, "onnx", wrong)
     refused(GradCAM(functional), tmp_path, "onnx", "`format` must give the same results as TensorFlow")
 
@@ -381,9 +453,7 @@ def test_a_model_that_takes_any_size_is_refused_with_what_to_do(tmp_path):
         convert(GradCAM(model), tmp_path / "m.onnx", "onnx")
 
 
-def test_the_model_is_what_it_was(images, write):
-    model = build("functional")
-    before, config = GradCAM(model)(images).map, json.dumps(model.get_config(), default=str)
-    write(GradCAM(model), "onnx")
-    np.testing.assert_array_equal(GradCAM(model)(images).map, before)
-    assert json.dumps(model.get_config(), default=str) == config
+def test_the_model_is_what_it_was(images, written):
+    cam, _, config, before, _ = written(small, None, "onnx")
+    np.testing.assert_array_equal(GradCAM(cam.model)(images).map, before)
+    assert config_of(cam.model) == config

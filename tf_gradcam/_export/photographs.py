@@ -17,6 +17,7 @@ _MAX_EXIF_TAGS = 64
 _ORIENTATION_TAG = 0x112
 
 
+@tf.function(autograph=False)  # Its graph is large: it is traced once, and then called.
 def decode_photograph(data: tf.Tensor, channels: int) -> tf.Tensor:
     """Return the pixels of a JPEG, PNG, GIF, BMP or WebP file, `(H, W, channels)` uint8.
 
