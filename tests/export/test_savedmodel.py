@@ -265,14 +265,8 @@ def test_what_is_no_photograph_is_refused_with_a_sentence(served, data, told):
     assert signatures["gradcam_bytes"](image_bytes=tf.constant([whole]))["class"].shape == 1  # and goes on
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (SIDE, 12, 1),
-        pytest.param((SIDE, SIDE, 1), marks=pytest.mark.full),
-        pytest.param((SIDE, 12, 3), marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("shape", [(SIDE, SIDE, 1), (SIDE, 12, 3), (SIDE, 12, 1)])
 def test_grey_and_oblong_photographs_are_squashed_to_what_the_model_takes(shape, tmp_path):
     model = keras.Sequential([keras.Input(shape), *parts()])
     version = export_gradcam(model, tmp_path)
@@ -309,8 +303,8 @@ def test_what_is_no_photograph_of_known_size_has_no_signature_for_bytes(shape, t
 @pytest.mark.parametrize(
     "method",
     [
-        "scorecam",  # with a loop
         "guided_backprop",  # with gradients of its own
+        pytest.param("scorecam", marks=pytest.mark.full),  # with a loop, as in the test of the manifest
         pytest.param("finercam", marks=pytest.mark.full),
         pytest.param("smoothgrad", marks=pytest.mark.full),
         pytest.param("fullgrad", marks=pytest.mark.full),
