@@ -155,7 +155,7 @@ def _check_path(path: str | os.PathLike, format: str) -> pathlib.Path:
     path = pathlib.Path(text)
     if format == "tensorflow" and (path.is_file() or path.suffix in SUFFIXES.values()):
         raise ValueError(
-            "`path` must be a folder for the versions of the model where format='tensorflow'. "
+            "`path` must be a folder of the model's versions for format='tensorflow'. "
             f"Received: path={text!r}"
         )
     return path
