@@ -25,7 +25,7 @@ import tensorflow as tf
 
 import tf_gradcam
 from tf_gradcam import pretrained
-from tf_gradcam._export.runtimes import SUFFIXES, convert, runner
+from tf_gradcam._export import SUFFIXES, convert, runner
 
 RUNS = 15
 PACKAGES = "tensorflow", "ai-edge-litert", "tf2onnx", "onnxruntime", "openvino"

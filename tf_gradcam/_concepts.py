@@ -1,4 +1,4 @@
-"""Deep feature factorization: the few concepts that a layer's activations are made of, and what they mean."""
+"""Deep feature factorization: the few concepts that a layer's activations consist of. Users call it."""
 
 import importlib
 import warnings
@@ -10,15 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam._explain import (
-    apply_preprocess,
-    cast_to_specs,
-    find_source,
-    source_lengths,
-    tapped_layer,
-)
+from tf_gradcam._explain import apply_preprocess, cast_to_specs, find_source, source_lengths, tapped_layer
 from tf_gradcam._heatmap import parse_size, resize_map
 from tf_gradcam._model import (
+    Grid,
     LayerCall,
     as_batch,
     build_model,
@@ -35,25 +30,55 @@ from tf_gradcam._model import (
 )
 from tf_gradcam._tensors import at_least_float32
 
+_MAX_ITERATIONS = 500  # of the factorization
+
 
 class Factorization(NamedTuple):
-    """What `deep_feature_factorization` answers: P concepts, the most present first, as NumPy arrays.
+    """The result of `deep_feature_factorization`: P concepts, the most present first, as NumPy arrays.
 
     Attributes:
-        heatmaps: `(N, P, H, W)` float32 in `[0, 1]`: where each concept is present, about 1 where it is
-            strongest in any of the images.
-        maps: `(N, P, h, w)`, the same on the layer's own grid: 1 where a concept is strongest.
-        concepts: `(P, K)`, the activations that a place has where the concept is strongest.
-        scores: `(P, classes)`, the logits of a map that has the concept at every place and nothing else (what
-            goes round the layer is the first image's), or `None` where the model doesn't return just
+        heatmaps: `(N, P, H, W)` float32 in `[0, 1]`: how much of each concept is at each pixel, about 1 where
+            it is strongest in any of the images.
+        maps: `(N, P, h, w)`: the same on the layer's own grid.
+        concepts: `(P, K)`: the activations of the K channels where the concept is strongest.
+        scores: `(P, classes)`: the logits for activations that are the concept alone at every position (paths
+            around the layer are those of the first image), or `None` if the model doesn't return one tensor
             `(N, classes)`.
-        error: share of the activations' squares that the concepts leave unexplained, from 0 to 1.
+        error: the share of the squared activations that the concepts don't explain, from 0 to 1.
     """
 
     heatmaps: np.ndarray
     maps: np.ndarray
     concepts: np.ndarray
     scores: np.ndarray | None
+    error: float
+
+
+class _Activations(NamedTuple):
+    """The activations of the layer for all images.
+
+    Attributes:
+        values: `(N, h, w, K)` float32 or float64, on the grid.
+        grid: of the layer.
+        source: which of the model's inputs is the photograph.
+    """
+
+    values: np.ndarray
+    grid: Grid
+    source: Any
+
+
+class _Factors(NamedTuple):
+    """A factorization of the activations: `amounts @ concepts`.
+
+    Attributes:
+        amounts: `(positions, P)`: how much of each concept is at each position, 1 where it is strongest.
+        concepts: `(P, K)`: the activations of each concept where it is strongest.
+        error: the share of the squared activations that is not explained.
+    """
+
+    amounts: np.ndarray
+    concepts: np.ndarray
     error: float
 
 
@@ -67,67 +92,62 @@ def deep_feature_factorization(
     preprocess: Callable[[Any], Any] | None = None,
     size: str | int | tuple[int, ...] | None = "input",
 ) -> Factorization:
-    """Find the concepts that all images together are made of, and the classes they speak for.
+    """Find the concepts that the activations of all images consist of, and the class that each supports.
 
-    The activations of all places of all images, `(N * Z, K)`, are factorized into non-negative parts: how
-    much of each concept is at each place, times what the concept is made of. What is negative in them counts
-    as 0, so take a layer after a ReLU or its like. It needs scikit-learn, and compiles anew at every call.
+    The activations at all positions of all images, `(N * h * w, K)`, are factorized into two non-negative
+    matrices: how much of each concept is at each position, and the activations of each concept. Negative
+    activations count as 0, so choose a layer after a ReLU or a similar activation. This needs scikit-learn,
+    and traces the model anew in every call.
 
     Args:
         model: any `keras.Model`, as `GradCAM` takes it.
         images: a batch; see `GradCAM`.
         layer: one layer; see `GradCAM`.
-        concepts: how many, P; at most as many as there are channels or places.
-        call: which run of a layer that runs several times; see `GradCAM`.
+        concepts: the number of concepts, P; at most the number of channels and of positions.
+        call: which call of a layer that is called several times; see `GradCAM`.
         preprocess: see `GradCAM`.
-        size: the heatmaps' size; see `GradCAM`.
+        size: the size of the heatmaps; see `GradCAM`.
+
+    Returns:
+        A `Factorization`: heatmaps, maps, concepts, scores and the error.
 
     Raises:
         ImportError: if scikit-learn is missing.
-        TypeError, ValueError: as `GradCAM` does; or if `concepts` is too many or too few, or no activation is
-            above 0.
+        TypeError, ValueError: as `GradCAM` does; or if `concepts` is out of range, or no activation is above
+            0.
 
-    Source: Collins et al., "Deep Feature Factorization for Concept Discovery", ECCV 2018; the class scores as
-    in pytorch-grad-cam, but by all of the network after the layer instead of its last layer alone.
+    Source: Collins et al., "Deep Feature Factorization for Concept Discovery", ECCV 2018. The scores are as
+    in pytorch-grad-cam, but computed by the whole network after the layer instead of its last layer only.
 
     Example:
 
     ```python
     found = tf_gradcam.deep_feature_factorization(model, images, concepts=4)
     picture = tf_gradcam.overlay_concepts("cat.jpg", found.heatmaps[0])
-    found.scores.argmax(axis=1)  # the class that each concept speaks for
+    found.scores.argmax(axis=1)  # the class that each concept supports
     ```
     """
-    decomposition = _import("sklearn.decomposition")
+    decomposition = _import_scikit_learn("sklearn.decomposition")
     check_model(model)
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Factorize each by itself.")
     size = parse_size(size)
-    raw = as_batch("images", images, declared_specs(model), count_call_arguments(model) > 1)
-    images = apply_preprocess(preprocess, raw)
-    specs = specs_to_trace(model, images)
-    check_images("images", images, specs)
-    images = cast_to_specs(images, specs)
-    if not is_built(model):
-        build_model(model, images)
-    (read,) = resolve_layers(model, layer, call, images)
-    grid, source, activations = _look(model, read, images)
-    shares, features, error = _factorize(decomposition, activations, concepts)
-    signed_maps = shares.T.reshape(concepts, *activations.shape[:-1]).swapaxes(0, 1)
-    sides = (
-        source_lengths(raw, source, len(grid.shape), read.channels_first) if isinstance(size, str) else size
-    )
-    heatmaps = signed_maps
-    if sides is not None:
-        flat = tf.constant(signed_maps.reshape(-1, *signed_maps.shape[2:]))
-        resized = resize_map(flat, sides, "bilinear").numpy()
-        heatmaps = resized.reshape(*signed_maps.shape[:2], *resized.shape[1:])
-    heatmaps = np.clip(heatmaps, 0, 1).astype("float32")
-    scores = _scores(model, read, images, grid, features, activations.shape[1:-1])
-    return Factorization(heatmaps, signed_maps, features, scores, error)
+    photographs = as_batch("images", images, declared_specs(model), count_call_arguments(model) > 1)
+    images = _model_inputs(model, apply_preprocess(preprocess, photographs))
+    (layer_call,) = resolve_layers(model, layer, call, images)
+    activations = _compute_activations(model, layer_call, images)
+    factors = _factorize(decomposition, activations.values, concepts)
+    maps = factors.amounts.T.reshape(concepts, *activations.values.shape[:-1]).swapaxes(0, 1)
+    lengths: Any = size
+    if isinstance(size, str):
+        rank = len(activations.grid.shape)
+        lengths = source_lengths(photographs, activations.source, rank, layer_call.channels_first)
+    heatmaps = _resize_maps(maps, lengths)
+    scores = _score_concepts(model, layer_call, images, activations, factors.concepts)
+    return Factorization(heatmaps, maps, factors.concepts, scores, factors.error)
 
 
-def _import(module):
+def _import_scikit_learn(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -136,63 +156,90 @@ def _import(module):
         ) from error
 
 
-def _look(model, read, images):
-    """Return the layer's grid, the image that it looks at, and its activations on the grid."""
-    found = []
+def _model_inputs(model, images):
+    """Return the images checked and cast as the model takes them, and build the model if needed."""
+    specs = specs_to_trace(model, images)
+    check_images("images", images, specs)
+    images = cast_to_specs(images, specs)
+    if not is_built(model):
+        build_model(model, images)
+    return images
 
-    def look(images):
-        (activations,), _ = forward(model, images, [read])
-        tapped = tapped_layer(model, images, read, activations)
+
+def _compute_activations(model, layer_call: LayerCall, images) -> _Activations:
+    found: list[Any] = []
+
+    def compute(images):
+        (activations,), _ = forward(model, images, [layer_call])
+        tapped = tapped_layer(model, images, layer_call, activations)
         found.extend([tapped.grid, find_source(images, [tapped])])
         return tapped.on_grid()
 
-    activations = _run(look, images).numpy()
-    return *found, activations
+    values = _run_in_graph(compute, images).numpy()
+    return _Activations(values, *found)
 
 
-def _factorize(decomposition, activations, concepts):
-    """Return how much of each concept is at each place `(places, P)`, the concepts `(P, K)` and the error."""
-    places = np.maximum(activations.reshape(-1, activations.shape[-1]), 0)
-    most = min(places.shape)
+def _factorize(decomposition, activations: np.ndarray, concepts: int) -> _Factors:
+    """Return the factors of activations `(N, h, w, K)`, the most present concept first."""
+    positions = np.maximum(activations.reshape(-1, activations.shape[-1]), 0)
+    most = min(positions.shape)
     if not is_whole(concepts) or not 1 <= concepts <= most:
         raise ValueError(
-            f"`concepts` must be a whole number from 1 to {most}, the places or channels that there are. "
-            f"Received: concepts={concepts!r}"
+            f"`concepts` must be a whole number from 1 to {most}, the number of channels or of positions, "
+            f"whichever is smaller. Received: concepts={concepts!r}"
         )
-    if not places.any():
-        raise ValueError("`layer` must have activations above 0. Received: none in all of the images.")
-    # A fixed start: the same images have the same concepts.
-    model = decomposition.NMF(concepts, init="nndsvda", max_iter=500, random_state=0)
+    if not positions.any():
+        raise ValueError(
+            "`layer` must have activations above 0. Received: none in any of the images. Choose another."
+        )
+    # A fixed start, so that the same images give the same concepts.
+    model = decomposition.NMF(concepts, init="nndsvda", max_iter=_MAX_ITERATIONS, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", _import("sklearn.exceptions").ConvergenceWarning)  # `error` tells.
-        shares = model.fit_transform(places)
-    strongest = shares.max(axis=0)
+        # `error` says how good the factorization is.
+        warnings.simplefilter("ignore", _import_scikit_learn("sklearn.exceptions").ConvergenceWarning)
+        amounts = model.fit_transform(positions)
+    strongest = amounts.max(axis=0)
     features = model.components_ * strongest[:, None]
-    shares = np.divide(shares, strongest, out=np.zeros_like(shares), where=strongest > 0)
-    order = np.argsort(-shares.sum(axis=0) * np.linalg.norm(features, axis=1), kind="stable")
-    shares, features = shares[:, order], features[order]
-    error = np.sum((places - shares @ features) ** 2) / np.sum(places**2)
-    return shares, features, float(error)
+    amounts = np.divide(amounts, strongest, out=np.zeros_like(amounts), where=strongest > 0)
+    order = np.argsort(-amounts.sum(axis=0) * np.linalg.norm(features, axis=1), kind="stable")
+    amounts, features = amounts[:, order], features[order]
+    error = np.sum((positions - amounts @ features) ** 2) / np.sum(positions**2)
+    return _Factors(amounts, features, float(error))
 
 
-def _scores(model, read: LayerCall, images, grid, features, lengths):
-    """Return the logits `(P, classes)` of maps full of one concept each."""
+def _resize_maps(maps: np.ndarray, lengths) -> np.ndarray:
+    """Return maps `(N, P, h, w)` as heatmaps in `[0, 1]`, resized to `lengths` unless that is `None`."""
+    heatmaps = maps
+    if lengths is not None:
+        flat = tf.constant(maps.reshape(-1, *maps.shape[2:]))
+        resized = resize_map(flat, lengths, "bilinear").numpy()
+        heatmaps = resized.reshape(*maps.shape[:2], *resized.shape[1:])
+    return np.clip(heatmaps, 0, 1).astype("float32")
 
-    def tail(images, filled):
-        (activations,), _ = forward(model, images, [read])
-        values = from_grid(tf.cast(filled, activations.dtype), grid, activations)
-        return find_logits(forward(model, images, [read], replace=[values]).outputs)
 
-    # What goes round the layer is that of the first image.
-    copies = keras.tree.map_structure(lambda image: tf.repeat(image[:1], len(features), axis=0), images)
+def _score_concepts(
+    model, layer_call: LayerCall, images, activations: _Activations, concepts: np.ndarray
+) -> np.ndarray | None:
+    """Return the logits `(P, classes)` for activations that are one concept at every position."""
+
+    def logits_for(images, replacement):
+        (original,), _ = forward(model, images, [layer_call])
+        values = from_grid(tf.cast(replacement, original.dtype), activations.grid, original)
+        return find_logits(forward(model, images, [layer_call], replace=[values]).outputs)
+
+    # Layers that don't depend on this one are computed from the first image.
+    count, channels = concepts.shape
+    copies = keras.tree.map_structure(lambda image: tf.repeat(image[:1], count, axis=0), images)
+    lengths = activations.values.shape[1:-1]
     filled = np.broadcast_to(
-        features.reshape(len(features), *[1] * len(lengths), -1), (len(features), *lengths, features.shape[1])
+        concepts.reshape(count, *[1] * len(lengths), channels), (count, *lengths, channels)
     )
-    logits = keras.tree.flatten(_run(tail, copies, tf.constant(filled)))
-    shown = len(logits) == 1 and logits[0] is not None and logits[0].shape.rank == 2
-    return at_least_float32(logits[0]).numpy() if shown else None
+    logits = keras.tree.flatten(_run_in_graph(logits_for, copies, tf.constant(filled)))
+    if len(logits) != 1 or logits[0] is None or logits[0].shape.rank != 2:
+        return None
+    return at_least_float32(logits[0]).numpy()
 
 
-def _run(function, *tensors):
-    """Return what `function` answers in a graph, made for this one call."""
+def _run_in_graph(function, *tensors):
+    """Return what `function` returns when it is traced and run once."""
     return tf.function(function, autograph=False).get_concrete_function(*tensors)(*tensors)

@@ -1,5 +1,10 @@
-"""The exported model in C++, loaded as TensorFlow Serving loads it, and on TensorFlow's command line."""
+"""The exported model in C++, loaded as TensorFlow Serving loads it, and on TensorFlow's command line.
 
+TensorFlow 1's loader does the same in Python: it imports the graph and runs the restore operation. It stands
+for the C++ program where the full products are left out.
+"""
+
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,7 +23,7 @@ from tf_gradcam import GradCAM, export_gradcam
 
 SIGNATURES = ["serving_default", "gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"]
 
-pytestmark = pytest.mark.slow
+in_cpp = pytest.mark.full  # It takes as long to compile as many of the other tests together.
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +42,19 @@ def run(program, served, tmp_path_factory):
 @pytest.fixture(scope="module")
 def in_python(served):
     return tf.saved_model.load(str(served / "1")).signatures
+
+
+@pytest.fixture
+def module_with_model(images, tmp_path):
+    """What export_gradcam must never write: Python loads it, nobody else does."""
+    module = tf.Module()
+    module.model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), keras.layers.Conv2D(2, 3)])
+    spec = tf.TensorSpec([None, SIDE, SIDE, 3], name="images")
+    module.call = tf.function(lambda images: {"scores": module.model(images)}, input_signature=[spec])
+    folder = tmp_path / "1"
+    tf.saved_model.save(module, str(folder), signatures={"gradcam": module.call})
+    tf.saved_model.load(str(folder)).signatures["gradcam"](images=tf.constant(images))
+    return folder
 
 
 @pytest.fixture
@@ -72,6 +90,42 @@ def agree(answer, expected):
             np.testing.assert_array_equal(answer[name], value)
 
 
+@contextlib.contextmanager
+def restored(folder):
+    """Load a SavedModel by its graph and restore operation, and return the function of its signatures."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
+
+        def run(signature, **inputs):
+            signature = loaded.signature_def[signature]
+            feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
+            return session.run({name: each.name for name, each in signature.outputs.items()}, feeds)
+
+        yield run
+
+
+def test_the_restored_graph_answers_what_python_answers(served, in_python, inputs):
+    full, empty, expected = {}, {}, {}
+    for signature in SIGNATURES:
+        full[signature], empty[signature] = inputs(signature), inputs(signature, count=0)
+        given = {name: tf.constant(value) for name, value in full[signature].items()}
+        expected[signature] = in_python[signature](**given)
+    with restored(served / "1") as run:
+        for signature in SIGNATURES:
+            agree(run(signature, **full[signature]), expected[signature])
+            for name, value in run(signature, **empty[signature]).items():
+                assert value.shape == (0, *expected[signature][name].shape[1:])
+
+
+def test_a_module_that_holds_a_keras_model_can_not_be_restored(module_with_model):
+    with (
+        restored(module_with_model) as run,
+        pytest.raises(tf.errors.FailedPreconditionError, match="Could not find variable"),
+    ):
+        run("gradcam", images=np.zeros((1, SIDE, SIDE, 3), "float32"))
+
+
+@in_cpp
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_cpp_answers_what_python_answers(run, in_python, inputs, signature):
     given = inputs(signature)
@@ -79,6 +133,7 @@ def test_cpp_answers_what_python_answers(run, in_python, inputs, signature):
     agree(run(signature, **given), expected)
 
 
+@in_cpp
 def test_cpp_answers_what_the_explainer_answers(run, photographs):
     cam = GradCAM(build("functional"), preprocess=preprocess)
     expected = cam(photographs)
@@ -93,6 +148,7 @@ def test_cpp_answers_what_the_explainer_answers(run, photographs):
     np.testing.assert_array_equal(answer["class"], asked)
 
 
+@in_cpp
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_cpp_answers_no_images_with_nothing(run, inputs, signature):
     full, empty = run(signature, **inputs(signature)), run(signature, **inputs(signature, count=0))
@@ -108,6 +164,7 @@ def refused(run, signature, **inputs) -> str:
     return str(error.value)
 
 
+@in_cpp
 def test_cpp_refuses_what_is_wrong_with_a_sentence_and_goes_on(run, photographs):
     good = run("gradcam", images=photographs)
     one = photographs[:1]
@@ -126,6 +183,7 @@ def test_cpp_refuses_what_is_wrong_with_a_sentence_and_goes_on(run, photographs)
     assert run("gradcam", images=photographs)["heatmap"].tolist() == good["heatmap"].tolist()
 
 
+@in_cpp
 def test_cpp_runs_the_frozen_graph(program, photographs, tmp_path):
     model = build("nested")
     export_gradcam(model, tmp_path / "tiny", preprocess=preprocess, frozen=True)
@@ -135,21 +193,16 @@ def test_cpp_runs_the_frozen_graph(program, photographs, tmp_path):
     np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
 
 
-def test_cpp_notices_a_module_that_holds_a_keras_model(program, images, tmp_path):
-    """What export_gradcam must never write: Python loads it, nobody else does."""
-    module = tf.Module()
-    module.model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), keras.layers.Conv2D(2, 3)])
-    spec = tf.TensorSpec([None, SIDE, SIDE, 3], name="images")
-    module.call = tf.function(lambda images: {"scores": module.model(images)}, input_signature=[spec])
-    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"gradcam": module.call})
-    tf.saved_model.load(str(tmp_path / "1")).signatures["gradcam"](images=tf.constant(images))
+@in_cpp
+def test_cpp_notices_a_module_that_holds_a_keras_model(program, module_with_model, images, tmp_path):
     with (
-        loader.load(program, tmp_path / "1", tmp_path) as run,
+        loader.load(program, module_with_model, tmp_path) as run,
         pytest.raises(loader.Refused, match="Could not find variable"),
     ):
         run("gradcam", images=images)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_saved_model_cli_runs_every_signature(served, in_python, inputs, signature, tmp_path):
     given = inputs(signature)

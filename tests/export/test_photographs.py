@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from tf_gradcam import load_image, overlay
 from tf_gradcam._export.photographs import (
-    _announced_size,
+    _declared_size,
+    _exif_orientation,
     _first_frame,
-    _orientation,
     decode_photograph,
     heatmap_png,
     overlay_png,
@@ -50,6 +50,7 @@ def jit(function):
 
 
 decode = jit(lambda data: decode_photograph(data, 3))
+declared_size, orientation_of = jit(_declared_size), jit(_exif_orientation)
 
 
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
@@ -62,8 +63,7 @@ def test_a_file_is_decoded_as_load_image_does(data):
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "GIF"])
 def test_the_size_is_known_before_anything_is_decoded(name):
-    size = jit(_announced_size)
-    assert [int(length) for length in size(FILES[name])] == [43, 70]
+    assert [int(length) for length in declared_size(FILES[name])] == [43, 70]
 
 
 def moving(*frames):
@@ -115,7 +115,7 @@ def turned(orientation, endian="<", before=b""):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_jpeg_is_turned_upright_as_load_image_does(orientation, endian):
     data = turned(orientation, endian)
-    assert int(jit(_orientation)(data)) == orientation
+    assert int(orientation_of(data)) == orientation
     pixels = load_image(data)
     assert pixels.shape == ((70, 43, 3) if orientation >= 5 else (43, 70, 3))
     assert np.abs(decode(data).numpy().astype(int) - pixels).max() <= 4
@@ -123,7 +123,7 @@ def test_a_jpeg_is_turned_upright_as_load_image_does(orientation, endian):
 
 def test_the_orientation_is_found_behind_another_segment():
     comment = b"\xff\xfe\x00\x12" + 16 * b"c"
-    assert int(jit(_orientation)(turned(6, before=comment))) == 6
+    assert int(orientation_of(turned(6, before=comment))) == 6
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -132,21 +132,21 @@ def test_an_orientation_that_there_is_not_turns_nothing(orientation):
 
 
 def test_damaged_exif_turns_nothing_or_something_and_never_fails():
-    orientation, data = jit(_orientation), turned(6)
+    data = turned(6)
     start, random = data.index(b"Exif"), np.random.default_rng(0)
     for _ in range(100):
         damaged = bytearray(data)
         for place in random.integers(start, start + 60, 3):
             damaged[place] = random.integers(256)
-        assert 1 <= int(orientation(bytes(damaged))) <= 8
+        assert 1 <= int(orientation_of(bytes(damaged))) <= 8
     for length in range(start, start + 60):
-        assert 1 <= int(orientation(data[:length])) <= 8
+        assert 1 <= int(orientation_of(data[:length])) <= 8
 
 
 def test_a_bitmap_may_be_upside_down():
     data = bytearray(FILES["BMP"])
     data[22:26] = (-43).to_bytes(4, "little", signed=True)
-    height, width = jit(_announced_size)(bytes(data))
+    height, width = declared_size(bytes(data))
     assert (int(height), int(width)) == (43, 70)
 
 

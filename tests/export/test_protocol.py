@@ -28,13 +28,20 @@ from tf_gradcam import GradCAM, load_image
 ROOT = pathlib.Path(__file__).parents[2]
 client = types.SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "serving_client.py")))
 
+ALONE = """
+import runpy, sys
+sys.modules["tf_gradcam"] = sys.modules["keras"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def server(served):
-    """A process that serves the small network, and its addresses by protocol."""
-    command = [sys.executable, ROOT / "tests" / "server" / "server.py", served]
+    """A process that serves the small network, where Keras and this library are not, and its addresses."""
+    command = [sys.executable, "-c", ALONE, ROOT / "tests" / "server" / "server.py", served]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         ports = json.loads(process.stdout.readline())
         yield {"grpc": f"localhost:{ports['port']}", "rest": f"localhost:{ports['rest_api_port']}"}

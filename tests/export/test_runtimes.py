@@ -1,17 +1,21 @@
 """One file for LiteRT, ONNX Runtime and OpenVINO: the explainer's answers, where TensorFlow is not."""
 
+import functools
 import json
+import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CLASSES, SIDE, build, chain, head
+from conftest import CLASSES, KINDS, SIDE, build, chain, head
 
 from tf_gradcam import GradCAM, targets
-from tf_gradcam._export.runtimes import _RUN, _WRITE, SUFFIXES, convert, runner
+from tf_gradcam._export import SUFFIXES, convert, runner
+from tf_gradcam._export.runtimes import _RUNNERS, _WRITERS
 
 FORMATS = ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 L = keras.layers
@@ -22,18 +26,67 @@ def format(request):
     return request.param
 
 
+def full(value):
+    return pytest.param(value, marks=pytest.mark.full)
+
+
+def only(format, default):
+    """Return the marks of a test of many formats: `full` but for `default`, which stands for them all."""
+    slow = [pytest.mark.slow] if format == "openvino" else []
+    return slow + ([] if format == default else [pytest.mark.full])
+
+
+def one_of(default):
+    """Return the formats, all of them but `default` marked `full`."""
+    return [pytest.param(format, marks=only(format, default)) for format in SUFFIXES]
+
+
+def write_alone(cam, format, folder, **options):
+    """Write a file in a folder of its own, where nothing else must be left."""
+    path = folder / f"model{SUFFIXES[format]}"
+    assert convert(cam, path, format, **options) == path
+    beside = {path.with_suffix(".bin").name} if format == "openvino" else set()
+    assert {each.name for each in folder.iterdir()} == {path.name} | beside
+    return path
+
+
 @pytest.fixture
 def write(tmp_path):
-    """Return the function that writes a file in a folder of its own, where nothing else must be left."""
+    """Return the function that writes a file in a folder of its own."""
+    return lambda cam, format, **options: write_alone(cam, format, tmp_path, **options)
 
-    def written(cam, format, **options):
-        path = tmp_path / f"model{SUFFIXES[format]}"
-        assert convert(cam, path, format, **options) == path
-        beside = {path.with_suffix(".bin").name} if format == "openvino" else set()
-        assert {each.name for each in tmp_path.iterdir()} == {path.name} | beside
-        return path
+
+class Written(NamedTuple):
+    """A file, the explainer in it, and what was known before it was written."""
+
+    cam: GradCAM
+    path: pathlib.Path
+    config: str
+    map: np.ndarray
+    heatmap: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def written(images, tmp_path_factory):
+    """Return a function of a network, a layer and a format to its file, which is written once."""
+
+    @functools.cache
+    def written(build, layer, format):
+        cam = GradCAM(build(), layer)
+        given = images if cam.model.input_shape[1:] == images.shape[1:] else noise(cam.model)
+        before = cam(given)
+        known = config_of(cam.model), before.map.numpy(), before.heatmap.numpy()
+        return Written(cam, write_alone(cam, format, tmp_path_factory.mktemp(format)), *known)
 
     return written
+
+
+def config_of(model):
+    return json.dumps(model.get_config(), default=str)
+
+
+def small():
+    return build("functional")
 
 
 def network(*layers, shape=(SIDE, SIDE, 3)):
@@ -109,22 +162,34 @@ def noise(model, count=3):
     return np.random.default_rng(2).normal(size=(count, *model.input_shape[1:])).astype("float32")
 
 
-def test_the_file_answers_what_the_explainer_answers(functional, images, format, write):
-    cam = GradCAM(functional)
-    assert_agrees(cam, write(cam, format), images)
+def test_the_file_answers_what_the_explainer_answers(images, format, written):
+    cam, path, *_ = written(small, "conv1", format)
+    assert_agrees(cam, path, images)
 
 
-def test_every_kind_of_model_goes_into_a_file(model, images, write):
-    cam = GradCAM(model)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind == "subclassed" else pytest.mark.full) for kind in KINDS],
+)
+def test_every_kind_of_model_goes_into_a_file(kind, images, write):
+    cam = GradCAM(build(kind))
     assert_agrees(cam, write(cam, "onnx"), images)
 
 
-@pytest.mark.parametrize("build", [vgg, modern, residual, tokens], ids=lambda build: build.__name__)
-def test_the_way_back_to_an_early_layer_is_in_the_file(build, format, write):
-    cam = GradCAM(build(), "early")
-    assert_agrees(cam, write(cam, format), noise(cam.model))
+@pytest.mark.parametrize(
+    ("build", "format"),
+    [
+        pytest.param(build, format, marks=only(format, default), id=f"{format}-{build.__name__}")
+        for build, default in [(vgg, "onnx"), (modern, "litert"), (residual, "onnx"), (tokens, "litert")]
+        for format in SUFFIXES
+    ],
+)
+def test_the_way_back_to_an_early_layer_is_in_the_file(build, format, written):
+    cam, path, *_ = written(build, "early", format)
+    assert_agrees(cam, path, noise(cam.model))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "method", ["hirescam", "layercam", "gradcam_plus_plus", "xgradcam", "fem", "finercam"]
 )
@@ -133,26 +198,40 @@ def test_methods_of_one_pass_go_into_a_file(method, write):
     assert_agrees(cam, write(cam, "onnx"), noise(cam.model))
 
 
-def test_a_method_that_explains_at_the_image_goes_into_a_file(format, write):
-    cam = GradCAM(vgg(), method="guided_backprop")
+@pytest.mark.parametrize(
+    ("build", "format"),
+    [
+        pytest.param(small, "onnx", id="onnx-small"),
+        *(pytest.param(vgg, each, marks=only(each, None), id=f"{each}-vgg") for each in SUFFIXES),
+    ],
+)
+def test_a_method_that_explains_at_the_image_goes_into_a_file(build, format, write):
+    cam = GradCAM(build(), method="guided_backprop")
     assert_agrees(cam, write(cam, format), noise(cam.model))
 
 
-def test_several_layers_go_into_a_file(write):
-    cam = GradCAM(vgg(), ["early", "late"])
-    assert_agrees(cam, write(cam, "onnx"), noise(cam.model))
+@pytest.mark.parametrize("method", ["gradcam_plus_plus", full("gradcam")])
+def test_several_layers_go_into_a_file(functional, method, images, write):
+    cam = GradCAM(functional, ["conv1", "conv2"], method=method)
+    assert_agrees(cam, write(cam, "onnx"), images)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"target": 2},
-        {"target": targets.Contrast()},
-        {"target": targets.TopClasses(2)},
-        {"size": None},
-        {"size": (20, 30)},
-        {"interpolation": "bicubic"},
-        {"interpolation": "gaussian"},
+        {"target": targets.TopClasses(2), "size": (20, 30), "interpolation": "bicubic"},
+        *(
+            full(options)
+            for options in (
+                {"target": 2},
+                {"target": targets.Contrast()},
+                {"target": targets.TopClasses(2)},
+                {"size": None},
+                {"size": (20, 30)},
+                {"interpolation": "bicubic"},
+                {"interpolation": "gaussian"},
+            )
+        ),
     ],
     ids=str,
 )
@@ -164,12 +243,14 @@ def test_every_argument_is_in_the_file(options, functional, images, write):
     assert answer.shape != plain.shape or not np.allclose(answer, plain, atol=1e-3)
 
 
+@pytest.mark.parametrize("format", one_of("litert"))
 def test_raw_photographs_go_in_with_preprocess(functional, format, write):
     cam = GradCAM(functional, preprocess=keras.applications.resnet.preprocess_input)
     raw = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3)).astype("uint8")
     assert_agrees(cam, write(cam, format), raw)
 
 
+@pytest.mark.parametrize("format", one_of("onnx"))
 def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
     keras.utils.set_random_seed(0)
     image, table = keras.Input((SIDE, SIDE, 3), name="image"), keras.Input((4,), name="table")
@@ -181,8 +262,8 @@ def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
 
 
 @pytest.mark.parametrize("format", FORMATS[1:])  # LiteRT takes one image or more
-def test_no_images_get_no_answers(functional, images, format, write):
-    answer = runner(write(GradCAM(functional), format))({"images": images[:0]})
+def test_no_images_get_no_answers(images, format, written):
+    answer = runner(written(small, "conv1", format).path)({"images": images[:0]})
     shapes = {name: values.shape for name, values in answer.items()}
     assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, CLASSES)}
 
@@ -197,28 +278,28 @@ def test_a_frozen_explainer_gives_the_same_file(functional, images, write):
     assert_agrees(cam, write(cam, "onnx"), images)
 
 
-def test_the_weights_are_those_of_the_moment(functional, images, write):
-    cam = GradCAM(functional)
-    before = cam(images).heatmap.numpy()
-    path = write(cam, "onnx")
-    functional.set_weights([-weight for weight in functional.get_weights()])
+def test_the_weights_are_those_of_the_moment(images, written):
+    cam, path, _, _, before = written(small, "conv1", "onnx")
+    weights = cam.model.get_weights()
+    cam.model.set_weights([-weight for weight in weights])
     np.testing.assert_allclose(runner(path)({"images": images})["heatmap"], before, atol=1e-5)
     assert not np.allclose(cam(images).heatmap, before, atol=1e-3)
+    cam.model.set_weights(weights)
 
 
-def test_a_litert_file_holds_built_in_operations_only(write):
+def test_a_litert_file_holds_built_in_operations_only(written):
     from ai_edge_litert import schema_py_generated as schema
 
-    data = write(GradCAM(modern(), "early"), "litert").read_bytes()
+    data = written(modern, "early", "litert").path.read_bytes()
     codes = [code.builtinCode for code in schema.ModelT.InitFromPackedBuf(data).operatorCodes]
     assert schema.BuiltinOperator.CUSTOM not in codes
     assert schema.BuiltinOperator.CONV_2D in codes
 
 
-def test_an_onnx_file_passes_the_check_and_its_batch_has_a_name(functional, write):
+def test_an_onnx_file_passes_the_check_and_its_batch_has_a_name(written):
     import onnx
 
-    model = onnx.load(write(GradCAM(functional), "onnx"))
+    model = onnx.load(written(small, "conv1", "onnx").path)
     onnx.checker.check_model(model, full_check=True)
     shapes = {
         each.name: each.type.tensor_type.shape.dim for each in [*model.graph.input, *model.graph.output]
@@ -259,9 +340,9 @@ answer = {port.any_name: value for port, value in model({"images": images}).item
 }
 
 
-def test_the_file_answers_where_neither_tensorflow_nor_keras_nor_this_library_is(format, write, tmp_path):
-    cam = GradCAM(vgg(), "early")
-    images, path = noise(cam.model), write(cam, format)
+def test_the_file_answers_where_neither_tensorflow_nor_keras_nor_this_library_is(format, written, tmp_path):
+    cam, path, *_ = written(small, "conv1", format)
+    images = noise(cam.model)
     np.save(tmp_path / "images.npy", images)
     code = ALONE + READERS[format] + "numpy.savez('answer.npz', **answer)"
     subprocess.run([sys.executable, "-c", code, str(path), "images.npy"], cwd=tmp_path, check=True)
@@ -281,6 +362,7 @@ def refused(cam, tmp_path, format, match):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("format", one_of("onnx"))  # before any of them sees it
 def test_a_loop_is_refused_with_its_name(functional, tmp_path, format):
     cam = GradCAM(functional, method="scorecam")
     refused(cam, tmp_path, format, "no 'While' .*Choose a method without loops")
@@ -297,6 +379,7 @@ def volume():
     )
 
 
+@pytest.mark.parametrize("format", one_of("litert"))  # before any of them sees it
 def test_an_operation_that_there_is_no_way_to_write_is_refused_with_the_layer_to_choose(tmp_path, format):
     match = "no 'Conv3DBackpropInputV2' .*Choose a layer after it: layer='late' is the last"
     refused(GradCAM(volume(), "early"), tmp_path, format, match)
@@ -323,8 +406,9 @@ def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monk
             "heatmap": np.zeros((2, SIDE, SIDE)),
         }
 
-    monkeypatch.setitem(_RUN, "onnx", wrong)
-    refused(GradCAM(functional), tmp_path, "onnx", "`format` must answer what TensorFlow does")
+    monkeypatch.setitem(_WRITERS, "onnx", lambda graph, path: path.write_bytes(b"wrong"))
+    monkeypatch.setitem(_RUNNERS, "onnx", wrong)
+    refused(GradCAM(functional), tmp_path, "onnx", "`format` must give the same results as TensorFlow")
 
 
 def test_a_file_that_can_not_be_written_leaves_the_old_one_as_it_was(functional, tmp_path, monkeypatch):
@@ -334,8 +418,8 @@ def test_a_file_that_can_not_be_written_leaves_the_old_one_as_it_was(functional,
 
     old = tmp_path / "model.onnx"
     old.write_bytes(b"old")
-    monkeypatch.setitem(_WRITE, "onnx", fail)
-    with pytest.raises(ValueError, match="its library says: no space left"):
+    monkeypatch.setitem(_WRITERS, "onnx", fail)
+    with pytest.raises(ValueError, match="whose library fails with: no space left"):
         convert(GradCAM(functional), old, "onnx")
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]
@@ -357,7 +441,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(functional, tm
     [
         ("model.onnx", "coreml", "`format` must be one of"),
         ("model.tflite", "onnx", "`path` must end in '.onnx'"),
-        ("missing/model.onnx", "onnx", "`path` must be in a folder that is there"),
+        ("missing/model.onnx", "onnx", "`path` must be in a folder that exists"),
     ],
 )
 def test_a_wrong_format_or_path_is_refused(functional, tmp_path, name, format, match):
@@ -380,9 +464,7 @@ def test_a_model_that_takes_any_size_is_refused_with_what_to_do(tmp_path):
         convert(GradCAM(model), tmp_path / "m.onnx", "onnx")
 
 
-def test_the_model_is_what_it_was(images, write):
-    model = build("functional")
-    before, config = GradCAM(model)(images).map, json.dumps(model.get_config(), default=str)
-    write(GradCAM(model), "onnx")
-    np.testing.assert_array_equal(GradCAM(model)(images).map, before)
-    assert json.dumps(model.get_config(), default=str) == config
+def test_the_model_is_what_it_was(images, written):
+    cam, _, config, before, _ = written(small, "conv1", "onnx")
+    np.testing.assert_array_equal(GradCAM(cam.model, "conv1")(images).map, before)
+    assert config_of(cam.model) == config

@@ -236,7 +236,7 @@ def predict_json(servable: Servable, body: bytes) -> dict:
     answer = servable.predict(name, from_json(about, given))
     if as_rows:
         return {"predictions": rows(answer)}
-    told = {name: _told(name, array) for name, array in answer.items()}
+    told = {name: _as_json(name, array) for name, array in answer.items()}
     return {"outputs": told if len(told) > 1 else next(iter(told.values()))}
 
 
@@ -294,8 +294,8 @@ def _strings(value):
     raise TypeError(f"{value!r:.80} is not of expected type: string")
 
 
-def _told(name, array):
-    """Return an output as JSON has it; text and bytes are told apart by the name alone."""
+def _as_json(name, array):
+    """Return an output as JSON: text as it is, and bytes, which only the name tells, in base64."""
     if array.dtype != object:
         return array.tolist()
     if name.endswith("_bytes"):
@@ -312,7 +312,7 @@ def rows(answer: dict) -> list:
         raise Refused(
             "INVALID_ARGUMENT", f"Outputs have invalid or inconsistent batch sizes: {sorted(counts)}"
         )
-    told = {name: _told(name, array) for name, array in answer.items()}
+    told = {name: _as_json(name, array) for name, array in answer.items()}
     if len(told) == 1:
         return next(iter(told.values()))
     return [dict(zip(told, row, strict=True)) for row in zip(*told.values(), strict=True)]

@@ -1,5 +1,10 @@
-"""Save a model together with its heatmaps."""
+"""Save a model together with its heatmaps: a SavedModel for a server, or one file for a device.
 
-from tf_gradcam._export.savedmodel import export_gradcam
+The package, the command line and the benchmarks call it.
+"""
 
-__all__ = ["export_gradcam"]
+from tf_gradcam._export.export import export_gradcam
+from tf_gradcam._export.runtimes import SUFFIXES, runner
+from tf_gradcam._export.single_file import convert
+
+__all__ = ["SUFFIXES", "convert", "export_gradcam", "runner"]

@@ -1,129 +1,164 @@
-"""A frozen graph, written anew from operations that runtimes without TensorFlow know.
+"""Rewrite a frozen graph with operations that runtimes without TensorFlow know. `single_file` calls it.
 
-What they lack is gradients of layers, and arithmetic on shapes: how large a tensor is depends on nothing but
-how many images there are, so the numbers are measured at some counts and written down.
+These runtimes lack the gradients of layers, and much of the arithmetic on shapes. Shapes depend on nothing
+but the number of images, so their values are measured at a few batch sizes and written as constants.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._export.plain_operations import (
-    WRITERS,
-    WRITERS_BY_NUMBERS,
-    CountNumber,
-    Refused,
+    REWRITES,
+    REWRITES_WITH_NUMBERS,
+    LinearInBatchSize,
+    Numbers,
     copy_operation,
 )
+from tf_gradcam._export.plain_windows import UnsupportedOperation
 from tf_gradcam._model import ancestors
 
-_COUNTS = (2, 3, 5)  # of images, to measure at
-LARGE = 2**14  # numbers in a constant that is no shape, nor a vector of a normalization
-_LOOK_AT_SHAPES = ("OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike")
-_PASS_ON = ("CheckNumerics", "EnsureShape", "Identity", "IdentityN", "PreventGradient", "StopGradient")
+# Constants with more numbers are weights: shapes and the vectors of a normalization have fewer.
+LARGE_CONSTANT = 2**14
+_BATCH_SIZES = (2, 3, 5)  # to measure at
+_SHAPE_OPERATIONS = ("OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike")
+_IDENTITIES = ("CheckNumerics", "EnsureShape", "Identity", "IdentityN", "PreventGradient", "StopGradient")
 
 
 def rewrite(
-    concrete: tf.types.experimental.ConcreteFunction, takes: Sequence[str], answers: Sequence[str]
+    concrete: tf.types.experimental.ConcreteFunction, input_names: Sequence[str], output_names: Sequence[str]
 ) -> tf.compat.v1.GraphDef:
-    """Return the graph of `concrete` in plain operations: no gradient of a layer, and little on shapes.
+    """Return the graph of `concrete` in plain operations: no gradient of a layer, few operations on shapes.
 
     Args:
-        concrete: with no variables and no function calls in it, of tensors `(N, ...)`, N alone open.
-        takes: what to call its inputs.
-        answers: what to call its outputs.
+        concrete: without variables and function calls, of tensors `(N, ...)` whose only open length is N.
+        input_names: what to name its inputs.
+        output_names: what to name its outputs.
 
     Raises:
-        Refused: if it holds a loop, a branch, or a gradient that there is no way to write.
+        UnsupportedOperation: if it has a loop, a branch, or a gradient that can't be rewritten.
     """
-    wanted = ancestors(concrete.outputs)
-    operations = [each for each in concrete.graph.get_operations() if each in wanted]
+    needed = ancestors(concrete.outputs)
+    operations = [operation for operation in concrete.graph.get_operations() if operation in needed]
     for operation in operations:
-        if any(each.type == "func" for each in operation.op_def.attr):
-            raise Refused(operation)
-    numbers = _measure(concrete, operations)
+        if any(attribute.type == "func" for attribute in operation.op_def.attr):
+            raise UnsupportedOperation(operation)
+    numbers = _measure_numbers(concrete, operations)
     with tf.Graph().as_default() as graph:
-        new = {
-            each.ref(): tf.compat.v1.placeholder(each.dtype, each.shape, name)
-            for each, name in zip(concrete.inputs, takes, strict=True)
+        new_tensors = {
+            tensor.ref(): tf.compat.v1.placeholder(tensor.dtype, tensor.shape, name)
+            for tensor, name in zip(concrete.inputs, input_names, strict=True)
         }
-        count = tf.shape(new[concrete.inputs[0].ref()])[0]
+        batch_size = tf.shape(new_tensors[concrete.inputs[0].ref()])[0]
         for operation in operations:
             if operation.type == "Placeholder":
                 continue
-            known = [numbers.get(each.ref()) for each in operation.outputs]
-            if None in known:
-                outputs = _written(operation, [new[each.ref()] for each in operation.inputs], numbers)
+            measured = [numbers.get(tensor.ref()) for tensor in operation.outputs]
+            if None in measured:
+                inputs = [new_tensors[tensor.ref()] for tensor in operation.inputs]
+                outputs = _rewrite_operation(operation, inputs, numbers)
             else:
-                outputs = [number.tensor(count) for number in known]
-            new.update({old.ref(): each for old, each in zip(operation.outputs, outputs, strict=False)})
-        for tensor, name in zip(concrete.outputs, answers, strict=True):
-            tf.identity(new[tensor.ref()], name)
-        used = {each.name for each in ancestors(graph.get_tensor_by_name(f"{name}:0") for name in answers)}
+                outputs = [number.tensor(batch_size) for number in measured if number is not None]
+            for old, new in zip(operation.outputs, outputs, strict=False):
+                new_tensors[old.ref()] = new
+        for tensor, name in zip(concrete.outputs, output_names, strict=True):
+            tf.identity(new_tensors[tensor.ref()], name)
+    return _pruned(graph, input_names, output_names)
+
+
+def _pruned(graph, input_names, output_names) -> tf.compat.v1.GraphDef:
+    """Return the definition of a graph without the operations that no output needs."""
+    outputs = [graph.get_tensor_by_name(f"{name}:0") for name in output_names]
+    kept = {*input_names, *(operation.name for operation in ancestors(outputs))}
     definition = graph.as_graph_def()
-    for place in reversed(range(len(definition.node))):
-        if definition.node[place].name not in {*used, *takes}:
-            del definition.node[place]  # in place: a copy would double the weights
+    for index in reversed(range(len(definition.node))):
+        if definition.node[index].name not in kept:
+            del definition.node[index]  # In place: a copy would need the memory of the weights again.
     return definition
 
 
-def _measure(concrete, operations) -> dict:
-    """Return the number that each tensor holds which looks at no image, if it is one."""
-    looks_at_none, asked = set(), []
-    for operation in operations:
-        if operation.type == "Placeholder" or operation.op_def.is_stateful or _is_large(operation):
-            continue
-        if operation.type in _LOOK_AT_SHAPES or all(each.op in looks_at_none for each in operation.inputs):
-            looks_at_none.add(operation)
-            if operation.inputs and operation.type not in _PASS_ON:
-                asked += operation.outputs
-    # The weights matter to no shape: zeros do, which take no memory in a graph.
+def _rewrite_operation(operation: tf.Operation, inputs: list[tf.Tensor], numbers: Numbers) -> list[tf.Tensor]:
+    """Return the outputs of one operation, written in plain ones."""
+    kind = operation.type
+    if kind in _IDENTITIES:
+        return inputs
+    with tf.name_scope(operation.name + "/"):
+        if kind in REWRITES:
+            return [REWRITES[kind](operation, *inputs)]
+        if kind in REWRITES_WITH_NUMBERS:
+            return [REWRITES_WITH_NUMBERS[kind](operation, inputs, numbers)]
+    if kind.endswith("Grad") or "Backprop" in kind:
+        raise UnsupportedOperation(operation)
+    return copy_operation(operation, inputs)
+
+
+def _measure_numbers(concrete, operations: Sequence[tf.Operation]) -> Numbers:
+    """Return the value of each tensor that depends on nothing but the number of images.
+
+    A tensor whose value is not linear in that number is left out.
+    """
+    tensors = _image_independent_tensors(operations)
+    # No shape depends on the weights, so zeros take their place: those need no memory in a graph.
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        new = {each.ref(): tf.compat.v1.placeholder(each.dtype, each.shape) for each in concrete.inputs}
+        copies = {
+            tensor.ref(): tf.compat.v1.placeholder(tensor.dtype, tensor.shape) for tensor in concrete.inputs
+        }
         for operation in operations:
             if operation.type == "Placeholder":
                 continue
-            if _is_large(operation):
-                copied = [tf.zeros(operation.outputs[0].shape, operation.outputs[0].dtype)]
+            if _is_large_constant(operation):
+                outputs = [tf.zeros(operation.outputs[0].shape, operation.outputs[0].dtype)]
             else:
-                copied = copy_operation(operation, [new[each.ref()] for each in operation.inputs])
-            new.update({old.ref(): each for old, each in zip(operation.outputs, copied, strict=True)})
-        answers = []
-        for count in _COUNTS:
-            shapes = [(each, [count, *each.shape[1:]]) for each in concrete.inputs]
-            images = {new[each.ref()]: np.zeros(shape, each.dtype.as_numpy_dtype) for each, shape in shapes}
-            answers.append(session.run([new[each.ref()] for each in asked], images))
-    found = zip(asked, map(_number, zip(*answers, strict=True)), strict=True)
-    return {tensor.ref(): number for tensor, number in found if number is not None}
+                outputs = copy_operation(operation, [copies[tensor.ref()] for tensor in operation.inputs])
+            for old, copy in zip(operation.outputs, outputs, strict=True):
+                copies[old.ref()] = copy
+        values_by_batch_size = []
+        for batch_size in _BATCH_SIZES:
+            images = {
+                copies[tensor.ref()]: np.zeros([batch_size, *tensor.shape[1:]], tensor.dtype.as_numpy_dtype)
+                for tensor in concrete.inputs
+            }
+            fetched = session.run([copies[tensor.ref()] for tensor in tensors], images)
+            values_by_batch_size.append(fetched)
+    numbers = {}
+    for tensor, values in zip(tensors, zip(*values_by_batch_size, strict=True), strict=True):
+        number = _fit_line(values)
+        if number is not None:
+            numbers[tensor.ref()] = number
+    return numbers
 
 
-def _is_large(operation) -> bool:
-    return operation.type == "Const" and operation.outputs[0].shape.num_elements() > LARGE
+def _image_independent_tensors(operations: Sequence[tf.Operation]) -> list[tf.Tensor]:
+    """Return the computed tensors that depend on the images' shapes at most, not on their pixels."""
+    independent: set[tf.Operation] = set()
+    tensors: list[tf.Tensor] = []
+    for operation in operations:
+        if operation.type == "Placeholder" or operation.op_def.is_stateful or _is_large_constant(operation):
+            continue
+        if operation.type in _SHAPE_OPERATIONS or all(
+            tensor.op in independent for tensor in operation.inputs
+        ):
+            independent.add(operation)
+            if operation.inputs and operation.type not in _IDENTITIES:
+                tensors += operation.outputs
+    return tensors
 
 
-def _number(values) -> CountNumber | None:
-    """Return what holds `values` at the counts that were measured; `None` if it is no line."""
-    first, second, _ = values = [np.asarray(each) for each in values]
-    if any(each.shape != first.shape for each in values):
+def _is_large_constant(operation: tf.Operation) -> bool:
+    return operation.type == "Const" and operation.outputs[0].shape.num_elements() > LARGE_CONSTANT
+
+
+def _fit_line(values: Iterable[np.ndarray]) -> LinearInBatchSize | None:
+    """Return what has these values at `_BATCH_SIZES`, or `None` if they don't lie on a line."""
+    first, second, third = (np.asarray(value) for value in values)
+    if not first.shape == second.shape == third.shape:
         return None
-    if all(np.array_equal(each, first) for each in values):
-        return CountNumber(None, first)
+    if np.array_equal(first, second) and np.array_equal(first, third):
+        return LinearInBatchSize(None, first)
     if not np.issubdtype(first.dtype, np.integer):
         return None
-    line = CountNumber(second - first, first - _COUNTS[0] * (second - first))
-    return line if all(map(np.array_equal, map(line.at, _COUNTS), values)) else None
-
-
-def _written(operation, inputs, numbers) -> list[tf.Tensor]:
-    kind = operation.type
-    if kind in _PASS_ON:
-        return inputs
-    with tf.name_scope(operation.name + "/"):
-        if kind in WRITERS:
-            return [WRITERS[kind](operation, *inputs)]
-        if kind in WRITERS_BY_NUMBERS:
-            return [WRITERS_BY_NUMBERS[kind](operation, inputs, numbers)]
-    if kind.endswith("Grad") or "Backprop" in kind:
-        raise Refused(operation)
-    return copy_operation(operation, inputs)
+    slope = second - first
+    line = LinearInBatchSize(slope, first - _BATCH_SIZES[0] * slope)
+    fits = all(map(np.array_equal, map(line.at, _BATCH_SIZES), (first, second, third)))
+    return line if fits else None

@@ -1,0 +1,201 @@
+"""`export_gradcam`, and the checks of its arguments. Users and the command line call it."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_gradcam._explain import MOST_BYTES, GradCAM, Layers, weight_bytes
+from tf_gradcam._export.runtimes import SUFFIXES
+from tf_gradcam._export.savedmodel import write_savedmodel
+from tf_gradcam._export.signatures import CALLS_PYTHON, explaining_signatures, photograph_spec
+from tf_gradcam._export.single_file import convert
+from tf_gradcam._methods import Method, reports_progress
+from tf_gradcam._model import require_specs
+
+_TRIAL_SIDE = 64  # pixels: height and width of the trial images where the model leaves them open
+
+
+def export_gradcam(
+    model: keras.Model | GradCAM,
+    path: str | os.PathLike,
+    *,
+    layer: Layers = None,
+    method: str | Method | None = None,
+    target: Any = None,
+    labels: Sequence[str] | None = None,
+    preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    size: str | tuple[int, int] | None = "input",
+    interpolation: str = "bilinear",
+    frozen: bool = False,
+    top_k: int | None = None,
+    format: str = "tensorflow",
+) -> pathlib.Path:
+    """Write a model that returns scores and heatmaps, for a server or device without tf_gradcam.
+
+    By default this is a SavedModel for TensorFlow Serving. It takes batches of any size, also empty ones, and
+    the first axis of every output is the batch. Its signatures:
+
+    * `serving_default` and `serve`: the same as `model.export` writes, so existing clients keep working.
+    * `gradcam`: takes `images`, as the model does (several inputs are named as in `serve`). Returns `scores`,
+      the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `class`, the explained class, `(N,)`
+      int32; and, with `labels`, `label`, the name of that class. A model without classes, such as a single
+      unit without a sigmoid, returns neither `class` nor `label`.
+    * `gradcam_class`, for a model with classes: as `gradcam`, but explains `class_index`, `(N,)` int32.
+    * `gradcam_top_k`, with `top_k`: as `gradcam`, but explains the K highest classes: `class` and `label` are
+      `(N, K)` and `heatmap` is `(N, K, H, W)`.
+    * `gradcam_bytes`, for a model that takes one image of fixed size with one or three channels: takes
+      `image_bytes`, `(N,)` JPEG, PNG, GIF, WebP or BMP files (24 or 32 bits per pixel) of any size. Returns
+      `scores`, `class`, `label`; `overlay_png_bytes`, `(N,)`, the photograph with its heatmap, its longer
+      side at most 1024 pixels; and `heatmap_png_bytes`, `(N,)`, the heatmap in 256 grey levels. Photographs
+      are turned upright and resized to the model's input, and their pixels, 0 to 255, are passed to
+      `preprocess`, or to the model if there is none.
+
+    A class out of range, or bytes that are not an image, raise INVALID_ARGUMENT with a message.
+
+    The other formats are a single file that returns what `gradcam` does, except `label`. Its weights are
+    constants, and it uses only operations that are built into the runtime. It takes images of the model's
+    height and width, uint8 if there is a `preprocess`. Its results are compared with TensorFlow's before it
+    is moved to `path`.
+
+    Args:
+        model: a built `keras.Model` with one output, as `GradCAM` takes it; or a `GradCAM`, whose `layer`,
+            `method`, `preprocess`, `call` and `fuse` are then used.
+        path: for a SavedModel the folder of the model. A new version is written into it under the next free
+            number: `"models/cat"` for `"models/cat/1"`. A version appears only when it is complete. For other
+            formats the file, which is replaced if it exists. Both must be on a local disk.
+        layer: the layer to explain; see `GradCAM`.
+        method: the method, `"gradcam"` by default; see `GradCAM`.
+        target: what `gradcam` and `gradcam_bytes` explain instead of the predicted class, the same for every
+            image; see `GradCAM`. `gradcam_class` and `gradcam_top_k` are then left out.
+        labels: the names of the classes, one per class.
+        preprocess: is called in the graph before the model, in every signature but `serving_default` and
+            `serve`. The images are then uint8 `(N, H, W, C)` with the model's number of channels, of any
+            height and width that `preprocess` takes. Without it the images are what the model takes.
+        size: the size of the heatmap; see `GradCAM`.
+        interpolation: how the heatmap is resized; see `GradCAM`.
+        frozen: whether the heatmaps are computed with weights that are constants; see `GradCAM.freeze`. This
+            is faster, but the SavedModel, at most 2 GiB, then has another copy of the weights for each
+            signature. Otherwise it has two copies, as Keras writes them.
+        top_k: how many classes `gradcam_top_k` explains.
+        format: `"tensorflow"`; or `"litert"` for a `.tflite` file, `"onnx"` for an `.onnx` file, `"openvino"`
+            for an `.xml` file and a `.bin` file beside it. The last three take no `labels` and no `top_k`,
+            and are always frozen.
+
+    Returns:
+        The file; or the folder of the version, which also holds a manifest, `assets.extra/gradcam.json`, with
+        the layer, method, labels, library versions and a checksum of the weights.
+
+    Raises:
+        ImportError: if the packages for another format are missing.
+        OSError: if the files can't be written.
+        TypeError, ValueError: as `GradCAM` does; if `model` isn't built or has several outputs; if `method`,
+            `preprocess` or `target` calls Python; if `labels` or `top_k` don't fit the model's classes or the
+            format; or if the format lacks an operation, which the error names with what to do.
+
+    Example:
+
+    ```python
+    tf_gradcam.export_gradcam(model, "models/cat", labels=["lynx", "tabby"])
+    answer = tf.saved_model.load("models/cat/1").signatures["gradcam"](images=images)
+    ```
+    """
+    cam = _as_explainer(model, layer, method, preprocess)
+    _check_no_progress(cam.method)
+    path = _check_path(path, format)
+    map_options = {"size": size, "interpolation": interpolation}
+    try:
+        if target is not None:
+            _explain_black_images(cam, target, map_options)
+        if format != "tensorflow":
+            _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k)
+            return convert(cam, path, format, target=target, size=size, interpolation=interpolation)
+        names = _check_labels(labels)
+        explainer = cam.freeze() if frozen else cam
+        signatures = explaining_signatures(explainer, target, names, top_k, map_options)
+    except NotImplementedError as error:  # TensorFlow raises it where NumPy is called with its tensors.
+        raise ValueError(f"{CALLS_PYTHON} Received one that calls NumPy: {error!s:.200}") from error
+    if explainer.is_frozen:
+        _check_frozen_size(cam.model, len(signatures))
+    settings = {"frozen": explainer.is_frozen, "labels": names, "top_k": top_k and int(top_k)}
+    return write_savedmodel(path, cam, signatures, {"target": target, **map_options, **settings})
+
+
+def _as_explainer(model, layer, method, preprocess) -> GradCAM:
+    if not isinstance(model, GradCAM):
+        return GradCAM(model, layer, method="gradcam" if method is None else method, preprocess=preprocess)
+    if (layer, method, preprocess) != (None, None, None):
+        raise ValueError(
+            "`layer`, `method` and `preprocess` must be left out where `model` is a GradCAM with its own. "
+            f"Received: layer={layer!r}, method={method!r}, preprocess={preprocess!r}"
+        )
+    return model
+
+
+def _check_no_progress(method) -> None:
+    """Raise a `ValueError` if a method, or one that it wraps, reports its progress to a Python function."""
+    if reports_progress(method):
+        raise ValueError(
+            f"`method` must not report its progress: a server can't call Python. Received: {method}"
+        )
+
+
+def _check_path(path: str | os.PathLike, format: str) -> pathlib.Path:
+    if format not in ("tensorflow", *SUFFIXES):
+        raise ValueError(f"`format` must be one of {['tensorflow', *SUFFIXES]}. Received: format={format!r}")
+    text = os.fspath(path)
+    if not text or "://" in text:
+        raise ValueError(f"`path` must be a folder on a local disk. Received: path={text!r}")
+    path = pathlib.Path(text)
+    if format == "tensorflow" and (path.is_file() or path.suffix in SUFFIXES.values()):
+        raise ValueError(
+            "`path` must be a folder of the model's versions for format='tensorflow'. "
+            f"Received: path={text!r}"
+        )
+    return path
+
+
+def _check_labels(labels: Any) -> list[str] | None:
+    """Return the labels as a list of plain strings."""
+    if labels is None:
+        return None
+    is_ordered = isinstance(labels, Sequence | np.ndarray) and not isinstance(labels, str)
+    if not is_ordered or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"`labels` must be a list of str, a name for each class. Received: {labels!r:.80}")
+    return [str(label) for label in labels]
+
+
+def _check_savedmodel_only(format: str, **options: Any) -> None:
+    for name, value in options.items():
+        if value:
+            raise ValueError(
+                f"`{name}` is for format='tensorflow' alone. Received: {name}={value!r:.80} and "
+                f"format={format!r}. Leave it out: such a file is frozen and explains one class."
+            )
+
+
+def _check_frozen_size(model: keras.Model, signature_count: int) -> None:
+    held = weight_bytes(model)
+    if held * signature_count >= MOST_BYTES:  # A SavedModel can't hold more in its graphs.
+        raise ValueError(
+            f"`frozen` needs less than 2 GiB for {signature_count} signatures with the weights in each. "
+            f"Received: a model with {held / 2**30:.1f} GiB of weights. Leave out `top_k` or `frozen`."
+        )
+
+
+def _explain_black_images(cam: GradCAM, target: Any, map_options: Mapping[str, Any]) -> None:
+    """Explain batches of black images, so that a wrong target raises now and not on the server."""
+    specs = require_specs(cam.model)
+
+    def zeros(spec, count):
+        sides = [length or _TRIAL_SIDE for length in spec.shape[1:]]
+        dtype = spec.dtype if cam.preprocess is None else photograph_spec(spec).dtype
+        return tf.zeros([count, *sides], dtype)
+
+    for count in (1, 2):  # A target with one number per image fits at most one of these batch sizes.
+        images = keras.tree.map_structure(lambda spec, count=count: zeros(spec, count), specs)
+        cam(images, target, **map_options)

@@ -1,0 +1,188 @@
+"""An explainer as one file for LiteRT, ONNX Runtime or OpenVINO. `export` and the benchmarks call it."""
+
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_gradcam._explain import GradCAM, fold_variables
+from tf_gradcam._export.plain_graph import rewrite
+from tf_gradcam._export.plain_windows import UnsupportedOperation
+from tf_gradcam._export.runtimes import SUFFIXES, Arrays, Graph, require_packages, runner, write_graph
+from tf_gradcam._export.signatures import named_outputs
+from tf_gradcam._model import default_layer, layer_path, require_specs
+
+# Above what rounding does: at an early layer it may move the maximum of a pooling to another place.
+_MAX_DIFFERENCE = 1e-3
+# Operations that every format has: where an error names one, that is not the reason.
+_COMMON_OPERATIONS = {
+    *("Add", "Cast", "Concat", "Const", "Identity", "MatMul", "Max", "Mean", "Mul", "Pad", "Placeholder"),
+    *("Range", "Reshape", "Shape", "Slice", "Squeeze", "Sum", "Tile", "Transpose"),
+}
+_LOOPS_AND_BRANCHES = {"If", "StatelessIf", "StatelessWhile", "While"}
+
+
+def convert(
+    cam: GradCAM,
+    path: str | os.PathLike,
+    format: str,
+    *,
+    target: Any = None,
+    size: str | tuple[int, int] | None = "input",
+    interpolation: str = "bilinear",
+) -> pathlib.Path:
+    """Write one file that returns scores and heatmaps, with the current weights as constants.
+
+    Its function takes `images`, or the model's inputs by name, in batches of one or more. It returns
+    `scores`, the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; and `class`, `(N,)` int32, if a
+    class is explained. If `cam` has a `preprocess`, it is part of the file, and the images are uint8, of the
+    model's height and width. The file uses built-in operations only. Its results on noise are compared with
+    TensorFlow's before it is moved to `path`.
+
+    Args:
+        cam: the explainer of a built model with one output.
+        path: the file, which is replaced if it exists: a `.tflite`, an `.onnx`, or an `.xml`, beside which
+            OpenVINO writes a `.bin` of the same name.
+        format: `"litert"`, `"onnx"` or `"openvino"`.
+        target: what to explain in every image; see `GradCAM`.
+        size: the size of the heatmap; see `GradCAM`.
+        interpolation: how the heatmap is resized; see `GradCAM`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: if a package is missing, with the extra that installs it.
+        ValueError: if `format` is unknown or `path` has another suffix; if the model has several outputs, or
+            an open height or width; or if the format can't express what `cam` computes.
+
+    Example:
+
+    ```python
+    convert(GradCAM(model), "cat.tflite", "litert")
+    answer = runner("cat.tflite")({"images": images})
+    ```
+    """
+    path = _check_path(path, format)
+    require_packages(format)
+    input_names, concrete = _trace(cam, target, size, interpolation)
+    output_names = sorted(concrete.structured_outputs)
+    try:
+        definition = rewrite(fold_variables(concrete, inline=True), input_names, output_names)
+    except UnsupportedOperation as error:
+        operation = error.operation
+        raise _missing_operation_error(cam, format, operation.type, operation.name) from None
+    graph = Graph(definition, input_names, output_names)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
+        unfinished = pathlib.Path(folder) / path.name
+        try:
+            write_graph(graph, unfinished, format)
+            difference = _largest_difference(concrete, graph, unfinished)
+        except Exception as error:  # Each of these libraries has its own exceptions.
+            raise _conversion_error(cam, format, graph, error) from None
+        if not difference < _MAX_DIFFERENCE:  # Also where it is NaN.
+            raise ValueError(
+                f"`format` must give the same results as TensorFlow. Received: format={format!r}, whose "
+                f"results differ by {difference:.2g}. Choose another format, a later layer, or a model in "
+                "float32."
+            )
+        for file in sorted(unfinished.parent.iterdir()):  # The .bin first: the .xml refers to it.
+            file.replace(path.parent / file.name)
+    return path
+
+
+def _check_path(path: str | os.PathLike, format: str) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if format not in SUFFIXES:
+        raise ValueError(f"`format` must be one of {list(SUFFIXES)}. Received: format={format!r}")
+    if path.suffix != SUFFIXES[format]:
+        raise ValueError(
+            f"`path` must end in {SUFFIXES[format]!r} for format={format!r}. Received: path={str(path)!r}"
+        )
+    if not path.parent.is_dir():
+        raise ValueError(f"`path` must be in a folder that exists. Received: path={str(path)!r}")
+    return path
+
+
+def _trace(cam, target, size, interpolation) -> tuple[Sequence[str], tf.types.experimental.ConcreteFunction]:
+    """Return the names of the inputs, and the function from these inputs to the outputs by name."""
+    structure = require_specs(cam.model)
+    specs = keras.tree.flatten(structure)
+    if len(specs) == 1:
+        specs = [tf.TensorSpec(specs[0].shape, specs[0].dtype, "images")]
+    names = [spec.name or f"images_{position}" for position, spec in enumerate(specs)]
+    if any(None in spec.shape[1:] for spec in specs):
+        shapes = [tuple(spec.shape) for spec in specs]
+        raise ValueError(
+            "`model` must take images of one height and width to be written to one file. Received: "
+            f"{shapes}. Make a keras.Model around it: keras.Input((height, width, channels)), and what it "
+            "returns for that."
+        )
+    if cam.preprocess is not None:
+        specs = [spec if spec.shape.rank < 4 else tf.TensorSpec(spec.shape, tf.uint8) for spec in specs]
+
+    def explain(*tensors):
+        images = keras.tree.pack_sequence_as(structure, tensors)
+        return named_outputs(cam(images, target, size=size, interpolation=interpolation))
+
+    return names, tf.function(explain, autograph=False).get_concrete_function(*specs)
+
+
+def _largest_difference(concrete, graph: Graph, path: pathlib.Path) -> float:
+    """Return the largest difference between the results of a file and those of TensorFlow on noise."""
+    specs = concrete.structured_input_signature[0]
+    random = np.random.default_rng(0)
+    arrays = {}
+    for name, spec in zip(graph.input_names, specs, strict=True):
+        noise = random.uniform(size=[2, *spec.shape[1:]])
+        arrays[name] = (255 * noise if spec.dtype == tf.uint8 else noise).astype(spec.dtype.as_numpy_dtype)
+    expected = concrete(*map(tf.constant, arrays.values()))
+    return _compare(expected, runner(path)(arrays), graph.output_names)
+
+
+def _compare(expected, found: Arrays, output_names: Sequence[str]) -> float:
+    difference = 0.0
+    for name in output_names:
+        values = expected[name].numpy().astype(np.float64)
+        # Logits may be large: what counts is how many digits agree.
+        scale = max(1.0, np.abs(values).max())
+        difference = np.maximum(difference, np.abs(found[name] - values).max() / scale)  # NaN stays NaN.
+    return float(difference)
+
+
+def _conversion_error(cam, format: str, graph: Graph, error: Exception) -> ValueError:
+    """Return the error to raise for a converter's: most often that one names an operation it lacks."""
+    words = set(re.findall(r"\w+", str(error)))
+    for node in graph.definition.node:
+        if node.op in words - _COMMON_OPERATIONS:
+            return _missing_operation_error(cam, format, node.op, node.name)
+    return ValueError(
+        "`format` must be able to express what `model`, `layer` and `method` compute. Received: "
+        f"format={format!r}, whose library fails with: {str(error).strip():.200}"
+    )
+
+
+def _missing_operation_error(cam, format: str, kind: str, name: str) -> ValueError:
+    short_name = re.sub("StatefulPartitionedCall[^/]*/|gradient_tape/", "", name)
+    return ValueError(
+        "`format` must have every operation that `model`, `layer` and `method` need. Received: "
+        f"format={format!r}, which has no {kind!r} ({short_name}). {_advice(cam, kind, name)}"
+    )
+
+
+def _advice(cam, kind: str, name: str) -> str:
+    """Return what to do where a format lacks an operation."""
+    if kind in _LOOPS_AND_BRANCHES:
+        return "Choose a method without loops, as 'gradcam' or 'layercam', or format='tensorflow'."
+    if "gradient" not in name:
+        return "Choose another format, or format='tensorflow'."
+    last = default_layer(cam.model).layer
+    if cam.layer is last:
+        return "Choose a layer after it, a method without gradients, or format='tensorflow'."
+    return f"Choose a layer after it: layer={layer_path(cam.model, last)!r} is the last with a map."
