@@ -123,7 +123,7 @@ def test_a_partial_of_a_class_is_a_method_and_what_can_not_be_hashed_is_left_alo
 
 @pytest.mark.parametrize("around", [methods.smooth, methods.augment])
 def test_what_goes_around_a_method_needs_one(around):
-    with pytest.raises(TypeError, match="`method` must be around another: methods."):
+    with pytest.raises(TypeError, match="`method` must wrap another method: methods."):
         methods.get(around)
 
 

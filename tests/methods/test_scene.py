@@ -227,7 +227,9 @@ def test_the_score_must_depend_on_the_layer(images):
     beside = keras.layers.Conv2D(2, 3, name="beside")(x)
     scores = chain(x, [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
     model = keras.Model(x, [scores, beside])
-    with pytest.raises(ValueError, match="`layer` must be on the path to the score. Received: layer='beside'"):
+    with pytest.raises(
+        ValueError, match="`layer` must be on the path to the score. Received: layer='beside'"
+    ):
         GradCAM(model, "beside", method="shapleycam")(images, targets.Output(0))
 
 
@@ -297,7 +299,8 @@ def test_words_have_a_scene_and_a_tail(text):
 @pytest.mark.parametrize("name", ["scorecam", "sscam", "iscam", "smooth_gradcam_plus_plus"])
 def test_a_method_does_not_compute_with_words(text, name):
     message = (
-        "`method` must not compute with what the model looks up, as words by their numbers. Received: .*int32"
+        "`method` must not change an input of indices, such as the token numbers of an embedding. "
+        "Received: .*int32"
     )
     with pytest.raises(ValueError, match=message):
         GradCAM(text.model, text.layer, method=name)(text.inputs)
