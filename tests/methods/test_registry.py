@@ -172,7 +172,7 @@ def test_a_target_is_refused_where_the_map_is_the_same_for_every_class(functiona
 
 def test_a_layer_is_refused_by_what_explains_at_the_image(functional):
     for method in ("gradient", "fullgrad", "rise", "smoothgrad", methods.augment("gradient")):
-        with pytest.raises(ValueError, match="`layer` must be None for a method that explains at the image"):
+        with pytest.raises(ValueError, match="`layer` must be None for a method whose map lies on the image"):
             GradCAM(functional, "conv1", method=method)
         assert GradCAM(functional, method=method).layer is None
 

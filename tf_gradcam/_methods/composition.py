@@ -1,4 +1,4 @@
-"""Methods that average another method over noisy, flipped or zoomed copies of the image. See `registry`."""
+"""Methods that average another one over noisy, flipped or zoomed images. Listed in `registry`."""
 
 import dataclasses
 import itertools
@@ -47,7 +47,7 @@ class smooth:
     seed: int = 0
     batch: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "samples", "batch")
         check_number(self, "noise", above=None)
         check_seed(self)
@@ -131,14 +131,14 @@ class augment:
     flips: tuple[str, ...] = ("horizontal",)
     scales: tuple[float, ...] = (1.0,)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("flips", "scales"):
-            if isinstance(getattr(self, name), list):  # A list is not hashable, so it can not be a cache key.
+            if isinstance(getattr(self, name), list):  # A list is not hashable, so it cannot be a cache key.
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         is_valid = isinstance(self.flips, tuple) and len(set(map(str, self.flips))) == len(self.flips)
         if not is_valid or not all(flip in list(_FLIPS) for flip in self.flips):
             raise ValueError(f"`flips` must be a tuple of {list(_FLIPS)}. Received: flips={self.flips!r}")
-        is_valid = isinstance(self.scales, tuple) and self.scales
+        is_valid = isinstance(self.scales, tuple) and len(self.scales) > 0
         if not is_valid or not all(map(_is_scale, self.scales)):
             raise ValueError(
                 f"`scales` must be a tuple of factors from 0.1 to 10. Received: scales={self.scales!r}"

@@ -1,4 +1,4 @@
-"""Formulas: activations and gradients `(N, *grid, K)` in, signed map `(N, *grid)` out. See `registry`.
+"""Formulas: activations and gradients `(N, *grid, K)` in, signed map `(N, *grid)` out. Listed in `registry`.
 
 Some formulas take activations and gradients. Others, with one required argument, take only the activations:
 their map is the same for every class, and they need no backward pass. Set parameters with
@@ -83,7 +83,7 @@ def gradcam_plus_plus(
         squares: squares of the gradients, `gradients**2` by default. Smooth Grad-CAM++ passes the means of
             `g`, `g^2` and `g^3` over noisy copies of the image.
         cubes: cubes of the gradients, `gradients**3` by default.
-        normalize_alpha: divide each channel's `alpha` by its sum over the places where `ReLU(g_k) > 0`, as
+        normalize_alpha: divide each channel's `alpha` by its sum over the positions where `ReLU(g_k) > 0`, as
             the authors' published code does and the paper does not. That code also multiplies `g`, `g^2`
             and `g^3` by `exp(score)`, which cancels in `alpha` and does not change the heatmap.
 

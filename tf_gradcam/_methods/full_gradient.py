@@ -1,4 +1,4 @@
-"""FullGrad: the score as a sum of a term of the image and a term of each bias. See `registry`."""
+"""FullGrad: the score as a sum of a term of the image and a term of each bias. Listed in `registry`."""
 
 import collections
 import dataclasses

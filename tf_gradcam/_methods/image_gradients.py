@@ -1,4 +1,4 @@
-"""Methods that use the gradient of the score with respect to the image. See `registry`.
+"""Methods that use the gradient of the score with respect to the image. Listed in `registry`.
 
 Each is a frozen dataclass whose fields are its parameters, so that equal methods share one trace. A method
 with `at_image` reads no layer: its map lies on the pixels of the image. A method with `formula` computes its
@@ -88,7 +88,7 @@ class integrated_gradients:
     baseline: float | tuple[float, ...] = 0.0
     batch: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "steps", "batch")
         object.__setattr__(self, "baseline", _checked_baseline(self.baseline))
 

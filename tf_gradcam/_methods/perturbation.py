@@ -1,4 +1,4 @@
-"""Methods that remove a channel or mask the image, and score the rest. See `registry`.
+"""Methods that remove a channel or mask the image, and score the rest. Listed in `registry`.
 
 Each is a frozen dataclass whose fields are its parameters, so that equal methods share one trace. Random
 numbers depend on `seed` only: they are the same for every image, for any batch, and for every channel, so
@@ -40,7 +40,7 @@ class ablationcam:
     channels: int | None = None
     batch: int = 32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "batch", optional=("channels",))
 
     def explain(self, scene: Scene) -> tf.Tensor:
@@ -101,7 +101,7 @@ class scorecam:
     authors: bool = False
     progress: Progress | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "batch", optional=("channels",))
         _check_progress(self.progress)
 
@@ -142,7 +142,7 @@ class sscam:
     batch: int = 32
     progress: Progress | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "samples", "batch", optional=("channels",))
         check_number(self, "noise", above=None)
         check_seed(self)
@@ -192,7 +192,7 @@ class iscam:
     batch: int = 32
     progress: Progress | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "samples", "batch", optional=("channels",))
         _check_progress(self.progress)
 
@@ -242,7 +242,7 @@ class rise:
 
     at_image: ClassVar[bool] = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "masks", "cells", "batch")
         check_number(self, "probability", below=1)
         check_seed(self)

@@ -1,4 +1,4 @@
-"""Methods that differentiate more than the score alone, on the original image only. See `registry`."""
+"""Methods that differentiate more than the score alone, on the original image only. Listed in `registry`."""
 
 import contextlib
 import dataclasses
@@ -107,7 +107,7 @@ class finercam:
     gamma: float = 1.0
     classes: int = 3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "classes")
         check_number(self, "gamma", above=-math.inf)
 

@@ -28,13 +28,13 @@ class Detection(NamedTuple):
     index: Any = None
     split: Callable | None = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         _, scores = _boxes_and_scores(logits, self.split)
         scores = pick(scores, self.anchor)
         index = given_or_best(self.index, scores)
         return pick(scores, index), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return with_class_index(self, outputs, logits)
 
 
@@ -54,10 +54,10 @@ class Box(NamedTuple):
     index: Any = None
     split: Callable | None = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         return _ZeroWithoutOverlap(*self._best_detection(outputs)).score(outputs, logits)
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         overlaps, detection = self._best_detection(outputs)
         return _ZeroWithoutOverlap(overlaps, detection.pinned(outputs, logits))
 
@@ -75,7 +75,7 @@ class _ZeroWithoutOverlap(NamedTuple):
     overlaps: tf.Tensor
     target: Any
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         value, index = self.target.score(outputs, logits)
         return tf.where(self.overlaps > 0, value, tf.zeros_like(value)), index
 

@@ -35,7 +35,7 @@ class Class(NamedTuple):
 
     index: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if not logits.shape.rank or logits.shape.rank < 2:
             raise wrong_outputs_error("None or a class", "(N, classes)", logits, OR_A_CALLABLE)
@@ -47,7 +47,7 @@ class Class(NamedTuple):
         index = given_or_best(self.index, logits)
         return pick(logits, index), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         is_map = only_logits(logits).shape.rank > 2
         return (
             Region(self.index).pinned(outputs, logits) if is_map else with_class_index(self, outputs, logits)
@@ -63,13 +63,13 @@ class Classes(NamedTuple):
 
     indices: Any
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if logits.shape.rank == 2 and logits.shape[-1] != 1:
             return pick(logits, self.indices), tf.convert_to_tensor(self.indices)
         return self._as_targets().score(outputs, logits)
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return _SeveralTargets(tuple(target.pinned(outputs, logits) for target in self._as_targets().targets))
 
     def _as_targets(self):
@@ -85,10 +85,10 @@ class TopClasses(NamedTuple):
 
     count: Any  # An int. It is annotated `Any` because a tuple has a method of this name.
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         return self._as_classes(logits).score(outputs, logits)
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return self._as_classes(logits).pinned(outputs, logits)
 
     def _as_classes(self, logits):
@@ -109,7 +109,7 @@ class _SeveralTargets(NamedTuple):
 
     targets: tuple
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         pairs = [target.score(outputs, logits) for target in self.targets]
         scores, indices = zip(*pairs, strict=True)
         return tf.stack(scores, axis=1), None if indices[0] is None else tf.stack(indices, axis=1)
@@ -126,13 +126,13 @@ class Binary(NamedTuple):
 
     index: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         logits = only_logits(logits)
         if not logits.shape.rank or logits.shape.rank < 2 or logits.shape[-1] != 1:
             raise wrong_outputs_error("Binary", "(N, 1)", logits, "Give a class instead.")
         return _WithSigmoid(Class(self.index)).score(outputs, logits)
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         logits = only_logits(logits)
         return _WithSigmoid(Class(self.index).pinned(tf.sigmoid(logits), logits))
 
@@ -142,7 +142,7 @@ class _WithSigmoid(NamedTuple):
 
     target: Any
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         logits = only_logits(logits)
         return self.target.score(tf.sigmoid(logits), logits)
 
@@ -156,7 +156,7 @@ class Probability(NamedTuple):
 
     index: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if outputs.shape.rank != 2 or logits is outputs:
             needs = "(N, classes) from a softmax or sigmoid"
@@ -166,7 +166,7 @@ class Probability(NamedTuple):
         probabilities = outputs if outputs.shape[-1] != 1 else tf.concat([1 - outputs, outputs], axis=-1)
         return pick(probabilities, index), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return with_class_index(self, outputs, logits)
 
 
@@ -179,7 +179,7 @@ class Value(NamedTuple):
 
     index: Any = 0
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs = only_output(outputs)
         if outputs.shape.rank != 2:
             raise wrong_outputs_error("Value", "(N, units)", outputs, OR_A_CALLABLE)
@@ -198,13 +198,13 @@ class Output(NamedTuple):
     name: str | int
     target: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         return score_target(self.target, *self.found(outputs, logits))
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return self._replace(target=pin_choices(self.target, *self.found(outputs, logits)))
 
-    def found(self, outputs, logits):
+    def found(self, outputs: Any, logits: Any) -> tuple[Any, Any]:
         """Return the output of this name and its logits."""
         logits = None if logits is None else find_output(self.name, logits)
         return find_output(self.name, outputs), logits
@@ -221,7 +221,7 @@ class Similarity(NamedTuple):
 
     reference: Any
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs = only_output(outputs)
         if outputs.shape.rank != 2:
             raise wrong_outputs_error("Similarity", "embeddings (N, D)", outputs, OR_A_CALLABLE)
@@ -246,12 +246,12 @@ class Contrast(NamedTuple):
     index: Any = None
     other: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         index, other = self.pinned(outputs, logits)
         logits = only_logits(logits)
         return pick(logits, index) - pick(logits, other), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         logits = only_logits(logits)
         if logits.shape.rank != 2 or logits.shape[-1] == 1:
             advice = "Give Binary for a single unit: its logit is the contrast of its two sides."
@@ -274,11 +274,11 @@ class Against(NamedTuple):
 
     target: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         value, index = score_target(self.target, outputs, logits)
         return -value, index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return Against(pin_choices(self.target, outputs, logits))
 
 
@@ -303,7 +303,7 @@ class Pixel(NamedTuple):
     position: Any
     index: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         axes = self.position.shape[1]
         if logits.shape.rank != axes + 2:
@@ -313,7 +313,7 @@ class Pixel(NamedTuple):
         values = tf.gather_nd(outputs, pixels)
         return Class(self.index).score(values, values if logits is outputs else tf.gather_nd(logits, pixels))
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return with_class_index(self, outputs, logits)
 
 

@@ -61,8 +61,8 @@ class OutputName(NamedTuple):
     known: tuple[str, ...]
 
 
-def find_output(name: OutputName, outputs: Any) -> Any:
-    """Return the output of that name, which may be a structure of outputs itself."""
+def find_output(name: Any, outputs: Any) -> Any:
+    """Return the output of an `OutputName`, which may be a structure of outputs itself."""
     if isinstance(outputs, dict) and name.given in outputs:
         return outputs[name.given]
     flat = keras.tree.flatten(outputs)

@@ -34,7 +34,7 @@ class Region(NamedTuple):
     index: Any = None
     mask: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if not logits.shape.rank or logits.shape.rank < 3:
             raise wrong_outputs_error("Region", "(N, *grid, classes)", logits, "Give a class instead.")
@@ -56,7 +56,7 @@ class Region(NamedTuple):
         values = tf.gather(class_values, index[:, None], axis=2, batch_dims=1)[..., 0]
         return _sum_pixels(values, predicted == index[:, None] if weights is None else weights), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         index = with_class_index(self, outputs, logits).index
         if self.mask is not None:
             grid = tf.shape(only_logits(logits))[:-1]

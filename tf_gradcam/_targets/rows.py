@@ -75,11 +75,9 @@ def _prepared_field(target, name, count, names):
     if name == "count":
         return _checked_count(value)
     if value is None and target._field_defaults.get(name, 0) is None:
-        return (
-            _one_row_per_image(np.array(PREDICTED, np.int32), count, "class", 0)
-            if name in _INTEGER_FIELDS
-            else None
-        )
+        if name not in _INTEGER_FIELDS:
+            return None
+        return _one_row_per_image(np.array(PREDICTED, np.int32), count, "class", 0)
     if name == "split":
         if not callable(value):
             raise TypeError(f"`target` must have a callable as split. Received: split={value!r:.80}")
@@ -109,7 +107,7 @@ def _integer_array(name, value):
     value = _as_array(name, value, "iu")
     if np.any(value < 0):
         raise ValueError(f"`target` must not be negative. Received: {name}={value.min()}")
-    # A number that int32 can not hold is out of range for any model.
+    # A number that int32 cannot hold is out of range for any model.
     return np.minimum(value.astype(np.uint64), 2**31 - 1).astype(np.int32)
 
 
