@@ -91,9 +91,8 @@ def signed_maps_function(
         if maps is None:
             maps = _maps_by_formula(passed, method) if is_formula(method) else _maps_by_scene(passed, method)
         are_tensors = all(one is None or tf.is_tensor(one) for one in keras.tree.flatten(passed.outputs))
-        axes = (
-            maps[0].shape.rank - passed.score.shape.rank
-        )  # May be more than those of the grid, for a map on a video.
+        # A map on a video may have more axes than the grid.
+        axes = maps[0].shape.rank - passed.score.shape.rank
         channels_first = layer_calls[0].channels_first
         lengths = source_lengths(images, passed.source, axes, channels_first)
         return SignedMaps(

@@ -173,6 +173,7 @@ class guided_gradcam:
 
 
 def _strength(gradients):
+    """Return the maximum of the absolute gradients over the channels, `(N, *axes)`."""
     return tf.reduce_max(tf.abs(gradients), axis=-1)
 
 

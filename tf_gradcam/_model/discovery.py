@@ -205,7 +205,7 @@ def _runs_of_graph(model) -> list[LayerRun] | None:
             runs.append(LayerRun(layer, node.outputs[0] if len(node.outputs) == 1 else None))
             continue
         inner = _runs_of_graph(layer)
-        # An inner model may be called on another size than that it was built for.
+        # An inner model may be called on another size than the one that it was built for.
         if inner is None or [x.shape for x in node.input_tensors] != [x.shape for x in layer.inputs]:
             return None
         if len(layer.outputs) > 1:  # Not all of them may be used.

@@ -100,22 +100,22 @@ def find_layer(model: keras.Model, layer: str | keras.Operation) -> keras.Operat
     """
     layers = list(walk_layers(model))
     if isinstance(layer, keras.Operation):
-        if not any(each is layer for _, each in layers):
+        if not any(one is layer for _, one in layers):
             raise ValueError(
                 f"`layer` must be a layer of the model. Received: layer={layer.name!r}, which is not "
                 f"part of model {model.name!r}."
             )
         return layer
-    exact = [(path, each) for path, each in layers if path == layer]
-    matches = exact or [(path, each) for path, each in layers if f"/{path}".endswith(f"/{layer}")]
-    if len({id(each) for _, each in matches}) == 1:
+    exact = [(path, one) for path, one in layers if path == layer]
+    matches = exact or [(path, one) for path, one in layers if f"/{path}".endswith(f"/{layer}")]
+    if len({id(one) for _, one in matches}) == 1:
         return matches[0][1]
     if matches:
         raise ValueError(
             f"`layer` must name one layer. Received: layer={layer!r}, which may be any of "
             f"{[path for path, _ in matches]}. Give a path or the layer itself."
         )
-    hint = did_you_mean(layer, [name for path, each in layers for name in (path, each.name)])
+    hint = did_you_mean(layer, [name for path, one in layers for name in (path, one.name)])
     raise ValueError(
         f"`layer` must be a layer of the model. Received: layer={layer!r}. {hint + ' ' if hint else ''}"
         f"Its layers: {_last_names([path for path, _ in layers])}"
