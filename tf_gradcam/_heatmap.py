@@ -1,36 +1,37 @@
-"""From a signed map to a heatmap: ReLU, resize, divide; and several heatmaps as one."""
+"""Signed map to heatmap: ReLU, resize, divide by the maximum; fusion of heatmaps. Called by explainers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
-_WITHIN = ("area", "bilinear", "nearest")  # those that stay between the values they look at
+_WITHOUT_OVERSHOOT = ("area", "bilinear", "nearest")  # Their results are within the range of the input.
 FUSIONS = ("mean", "max", "layercam", "refinecam")
-LARGEST_SIDE = 2**14  # of a heatmap, in pixels; beyond it one takes gigabytes
+LARGEST_SIDE = 2**14  # Of a heatmap, in pixels. A larger one takes gigabytes.
 
 
-def parse_size(size):
-    """Return `"input"`, `None`, or the lengths as an array: data, so that others never trace anew."""
+def parse_size(size: Any) -> Any:
+    """Return `"input"`, `None`, or the lengths as an array. Other lengths then need no new trace."""
     if size is None or (isinstance(size, str) and size == "input"):
         return size
     lengths = np.atleast_1d(np.asarray(size)) if np.ndim(size) < 2 else np.zeros(0)
-    whole = lengths.dtype.kind in "iu" and 1 <= lengths.size <= 3
-    if not whole or lengths.min() < 1 or lengths.max() > LARGEST_SIDE:
+    are_integers = lengths.dtype.kind in "iu" and 1 <= lengths.size <= 3
+    if not are_integers or lengths.min() < 1 or lengths.max() > LARGEST_SIDE:
         raise ValueError(
-            '`size` must be "input", None or (height, width) in pixels, a length for each axis of the grid, '
+            '`size` must be "input", None or (height, width) in pixels, one length for each axis of the grid '
             f"up to {LARGEST_SIDE}. Received: size={size!r}"
         )
     return lengths.astype(np.int32)
 
 
 def to_heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str) -> tf.Tensor:
-    """ReLU, resize, divide by the maximum, in this order. No evidence at all is 0, not 0/0.
+    """Apply ReLU, resize, and divide by the maximum, in this order. A map without positive values becomes 0.
 
     Args:
         signed_map: `(B, *grid)`.
-        size: the lengths to resize the grid to, or `None`.
+        size: lengths to resize the grid to, or `None` to keep it.
         interpolation: a method of `tf.image.resize`.
 
     Returns:
@@ -39,24 +40,24 @@ def to_heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str
     positive = tf.nn.relu(tf.cast(signed_map, tf.float32))
     if size is not None:
         positive = resize_map(positive, size, interpolation)
-        if interpolation not in _WITHIN:
-            positive = tf.nn.relu(positive)  # It overshoots below 0.
-    return _scaled(positive)
+        if interpolation not in _WITHOUT_OVERSHOOT:
+            positive = tf.nn.relu(positive)  # Remove the overshoot below 0.
+    return _divide_by_maximum(positive)
 
 
-def _scaled(heatmaps):
+def _divide_by_maximum(heatmaps):
     axes = range(1, heatmaps.shape.rank)
     return tf.math.divide_no_nan(heatmaps, tf.reduce_max(heatmaps, axis=list(axes), keepdims=True))
 
 
-def resize_map(values, size, interpolation):
-    """Resize `(B, *grid)`: the last two axes as an image, those before them one by one."""
+def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: str) -> tf.Tensor:
+    """Resize `(B, *grid)`: the last two axes as an image, the axes before them one by one."""
     rank = values.shape.rank - 1
     if rank > 1:
         lengths = tf.shape(values)
-        pictures = tf.reshape(values, [-1, lengths[-2], lengths[-1], 1])
-        pictures = tf.image.resize(pictures, size[-2:], interpolation)
-        values = tf.reshape(pictures, tf.concat([lengths[:-2], size[-2:]], axis=0))
+        images = tf.reshape(values, [-1, lengths[-2], lengths[-1], 1])
+        images = tf.image.resize(images, size[-2:], interpolation)
+        values = tf.reshape(images, tf.concat([lengths[:-2], size[-2:]], axis=0))
     for axis in range(1, rank - 1 if rank > 1 else 2):
         lengths = tf.shape(values)
         before, after = tf.reduce_prod(lengths[:axis]), tf.reduce_prod(lengths[axis + 1 :])
@@ -67,21 +68,21 @@ def resize_map(values, size, interpolation):
 
 
 def fuse_heatmaps(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: str) -> tf.Tensor:
-    """Return one heatmap of several, each in `[0, 1]` and all of one size.
+    """Fuse several heatmaps, each in `[0, 1]` and all of one size, into one.
 
     Args:
-        heatmaps: `(B, *size)` each.
-        grids: how many places the grid of each had.
-        fusion: `"mean"`, `"max"`, `"refinecam"`, their product, or `"layercam"`: the maximum after
-            `tanh(2 M)` of all but those from the coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8,
-            for shallow layers).
+        heatmaps: heatmaps `(B, *size)`, one for each layer.
+        grids: number of positions in the grid of each layer.
+        fusion: `"mean"`, `"max"`, `"refinecam"` (their product) or `"layercam"`: the maximum, after
+            `tanh(2 M)` of all heatmaps except those from the coarsest grid (Jiang et al., "LayerCAM", 2021,
+            equation 8, for shallow layers).
     """
     if fusion == "layercam":
         coarsest = tf.reduce_min(tf.stack(grids))
         heatmaps = [
-            tf.where(tf.equal(places, coarsest), heatmap, tf.tanh(2 * heatmap))
-            for heatmap, places in zip(heatmaps, grids, strict=True)
+            tf.where(tf.equal(positions, coarsest), heatmap, tf.tanh(2 * heatmap))
+            for heatmap, positions in zip(heatmaps, grids, strict=True)
         ]
-    together = tf.stack(heatmaps)
+    stacked = tf.stack(heatmaps)
     reduce = {"mean": tf.reduce_mean, "refinecam": tf.reduce_prod}.get(fusion, tf.reduce_max)
-    return _scaled(reduce(together, axis=0))
+    return _divide_by_maximum(reduce(stacked, axis=0))

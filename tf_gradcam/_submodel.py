@@ -1,7 +1,9 @@
-"""The textbook's sub-model for any Keras model: images in, activations and logits out.
+"""A Keras model that returns the activations of a layer and the logits of any model: `build_submodel`.
 
-The front door exports `build_submodel`. `_registration` names the layer `Probe` to Keras.
+It is public at top level. `_registration` registers the layer `Probe` with Keras.
 """
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,44 +28,44 @@ class Probe(keras.layers.Layer):
 
     Args:
         model: the model to call; its weights become weights of this layer.
-        layer: the position in `walk_layers(model)` of the layer to read, as a path may belong to two layers.
-        run: which of the layer's runs to read, or `None` where it runs once.
+        layer: position of the layer to read in `walk_layers(model)`. (Two layers may have the same path.)
+        run: number of the layer's run to read, or `None` for a layer that runs once.
     """
 
-    def __init__(self, model: keras.Model, layer: int, run: int | None = None, **kwargs):
+    def __init__(self, model: keras.Model, layer: int, run: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.model = model
         self.position = layer
         self.run = run
         self._needs_graph = False
 
-    def call(self, images):
+    def call(self, images: Any) -> tuple[tf.Tensor, Any]:
         _, layer = list(walk_layers(self.model))[self.position]
         activations, outputs = forward(self.model, images, [LayerCall(layer, self.run)])
         if not tf.executing_eagerly():
             self._needs_graph = logits_need_graph(outputs)
         elif self._needs_graph:
             raise ValueError(
-                "`model` shows its logits in a graph only. Received: a call outside of one. Call the "
-                "sub-model inside a tf.function, or by its predict()."
+                "`model` must be called in a graph to find its logits. Received: a call in eager mode. Call "
+                "the sub-model inside a tf.function, or use its predict()."
             )
         logits = find_logits(outputs)
         if None in keras.tree.flatten(logits):
             raise ValueError(
-                f"`model` must show its logits. Received: model={self.model.name!r}, an output of which "
-                "comes out of a tf.function of its own. Take the decorator off."
+                f"`model` must show its logits. Received: model={self.model.name!r}, with an output that is "
+                "computed in the model's own tf.function. Remove the decorator."
             )
         return activations[0], logits
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         model = keras.saving.serialize_keras_object(self.model)
-        # Keras shows the config in its error where nobody imported this library before loading the model.
+        # Keras shows the config in its error if this library was not imported before the model is loaded.
         note = {"to_load": _TO_LOAD}
         return {**note, **super().get_config(), "model": model, "layer": self.position, "run": self.run}
 
     @classmethod
-    def from_config(cls, config):
-        config.pop("to_load", None)  # Models saved before have none.
+    def from_config(cls, config: dict[str, Any]) -> "Probe":
+        config.pop("to_load", None)  # Models saved by earlier versions do not have it.
         model = keras.saving.deserialize_keras_object(config.pop("model"))
         return cls(model, **config)
 
@@ -71,31 +73,32 @@ class Probe(keras.layers.Layer):
 def build_submodel(
     model: keras.Model, layer: str | keras.Operation | None = None, *, call: int | None = None
 ) -> keras.Model:
-    """Build a functional model that answers both a layer's activations and the logits.
+    """Build a functional model that returns a layer's activations and the logits.
 
-    It works where `keras.Model(model.inputs, [layer.output, model.output])` raises "Graph disconnected":
-    on nested and subclassed models too. It shares the weights of `model`, which is left as it is.
+    It also works on nested and subclassed models, for which
+    `keras.Model(model.inputs, [layer.output, model.output])` raises "Graph disconnected". It shares the
+    weights of `model`, which is not changed.
 
     Args:
         model: a `keras.Model`, built.
-        layer: name, path (`"inner/conv"`), layer, or `None` for the last layer that has a map.
-        call: which run of a layer that runs several times, from 0.
+        layer: name, path (`"inner/conv"`), layer, or `None` for the last layer with a map.
+        call: number of the run of a layer that runs several times, from 0.
 
     Returns:
-        A functional `keras.Model`: what `model` takes in, `(activations, logits)` out, with the activations
-        as the layer returns them, `(N, h, w, K)`, and logits in the structure of the model's outputs: what a
-        final softmax or sigmoid was given, or the outputs themselves where the model ends in neither.
+        A functional `keras.Model` with the inputs of `model` that returns `(activations, logits)`: the
+        activations as the layer returns them, `(N, h, w, K)`, and the logits in the structure of the model's
+        outputs. These are the input of a final softmax or sigmoid, or the outputs of a model with neither.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`.
-        ValueError: if `model` isn't built, or has no such layer or run.
+        ValueError: if `model` is not built, or has no such layer or run.
 
     Example:
 
     ```python
     submodel = tf_gradcam.build_submodel(model, "top_conv")
 
-    @tf.function  # Eagerly, TensorFlow would compute the gradients of kernels as well.
+    @tf.function  # In eager mode, TensorFlow would also compute the gradients of kernels.
     def explain(images):
         with tf.GradientTape() as tape:
             activations, logits = submodel(images)
@@ -106,11 +109,13 @@ def build_submodel(
     check_model(model)
     specs = require_specs(model)
     if isinstance(layer, list | tuple):
-        raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Build a sub-model for each.")
-    (read,) = resolve_layers(model, layer, call)
-    position = next(place for place, (_, each) in enumerate(walk_layers(model)) if each is read.layer)
+        raise TypeError(
+            f"`layer` must be one layer. Received: {len(layer)} layers. Build a sub-model for each."
+        )
+    (found,) = resolve_layers(model, layer, call)
+    position = next(index for index, (_, one) in enumerate(walk_layers(model)) if one is found.layer)
     images = keras.tree.map_structure(
         lambda spec: keras.Input(spec.shape.as_list()[1:], dtype=spec.dtype.name, name=spec.name), specs
     )
-    probe = Probe(model, position, read.call, name="probe")
+    probe = Probe(model, position, found.call, name="probe")
     return keras.Model(images, probe(images), name=f"{model.name}_gradcam")

@@ -1,17 +1,15 @@
-"""Methods: what turns a layer's activations, gradients and scores into a signed map.
+"""Methods: from a layer's activations, gradients and scores to a signed map. Users give them to `GradCAM`.
 
 A method is
 
 * a formula `(activations, gradients) -> map`: `(N, *grid, K)` twice to a signed map `(N, *grid)`;
 * a formula `(activations) -> map`, the same for every class; or
-* an object with a method `explain(scene) -> map`, for whatever needs more (see `Scene`).
-  Those of this library are frozen dataclasses, with their parameters as fields:
-  `methods.scorecam(channels=64)`.
+* an object with a method `explain(scene) -> map`, for methods that need more (see `Scene`). Those of this
+  library are frozen dataclasses with their parameters as fields: `methods.scorecam(channels=64)`.
 
-A map is positive where the image speaks for the target, and negative where it speaks against it. Some methods
-know no sign: their maps are never negative. ReLU, resizing and scaling come later, and are the same for every
-method.
-`docs/methods.md` says which to take.
+A map is positive at evidence for the target, and negative at evidence against it. The maps of some methods
+are never negative. ReLU, resizing and scaling come later, and are the same for every method.
+`docs/methods.md` compares the methods.
 """
 
 from tf_gradcam._methods.registry import (

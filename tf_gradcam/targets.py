@@ -1,13 +1,13 @@
-"""What to explain: named tuples whose `score` turns a model's answer into one number per image.
+"""Targets, what to explain: from a model's outputs to one score per image. Users give them to `GradCAM`.
 
-For a pixel, a masked region or a box take `method="hirescam"` or `"layercam"`: Grad-CAM averages gradients
-over all places, and so also shows other places that look alike.
+For a pixel, a masked region or a box use `method="hirescam"` or `"layercam"`: Grad-CAM averages the gradients
+over the grid, and therefore also highlights similar patterns at other positions.
 
-The numbers in a target become arrays with one row for each image, so that other numbers never trace anew. Its
-method `score(outputs, logits)` returns the score and the class index that it belongs to, int32 of the same
-shape, or `None` where it belongs to no class. Where a target leaves a choice to the model, its method
-`pinned(outputs, logits)` returns it with that choice made: altered copies of the images are then scored for
-the same thing.
+The numbers in a target become arrays with one row for each image, so that other numbers need no new trace.
+`score(outputs, logits)` returns the score and the class index that it belongs to, int32 of the same shape, or
+`None` if it belongs to no class. For a target that leaves a choice to the model, such as the predicted class,
+`pinned(outputs, logits)` returns the target with that choice fixed, so that altered copies of the images are
+scored for the same class.
 """
 
 from tf_gradcam._targets.boxes import Box, Detection

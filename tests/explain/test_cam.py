@@ -518,9 +518,9 @@ def test_call_says_which_run_of_a_layer_is_meant(images):
     ("arguments", "message"),
     [
         ({"call": 1}, "`call` must be a run of the layer, from 0 to 0. Received: call=1.*ran once"),
-        ({"call": -1}, "`call` must be None or a number from 0 on"),
-        ({"call": True}, "`call` must be None or a number from 0 on"),
-        ({"fuse": "max"}, "`fuse` must be left out where one layer is explained.*Give a list of layers"),
+        ({"call": -1}, "`call` must be None or a whole number of 0 or more"),
+        ({"call": True}, "`call` must be None or a whole number of 0 or more"),
+        ({"fuse": "max"}, "`fuse` must be left out if one layer is explained.*Give a list of layers"),
         ({"layer": ["conv1", "conv2"], "fuse": "sum"}, "`fuse` must be one of"),
         ({"layer": []}, "`layer` must name a layer. Received: an empty list"),
         ({"layer": ["conv1", "pool"]}, "`layer` must return a map.*'pool'"),
@@ -940,7 +940,7 @@ class Unhashable:
         ({"size": (2.5, 3)}, ValueError, "`size` must be"),
         ({"interpolation": "cubic"}, ValueError, "`interpolation` must be one of"),
         ({"interpolation": ["bicubic"]}, ValueError, "`interpolation` must be one of"),
-        ({"model": "resnet"}, TypeError, "`model` must be a keras.Model. Received an object of type str"),
+        ({"model": "resnet"}, TypeError, "`model` must be a keras.Model. Received: an object of type str"),
         ({"model": keras.layers.Conv2D(3, 3)}, TypeError, "`model` must be a keras.Model"),
     ],
 )
@@ -950,9 +950,9 @@ def test_bad_arguments_are_refused_by_name(unchanged, images, arguments, error, 
 
 
 def test_swapped_arguments_are_recognized(functional, images):
-    with pytest.raises(TypeError, match="Received them swapped"):
+    with pytest.raises(TypeError, match="Received: an image first, then a model. Swap them"):
         make_gradcam_heatmap(images, functional)
-    with pytest.raises(TypeError, match="`img` must be an image. Received a model"):
+    with pytest.raises(TypeError, match="`img` must be an image. Received: a model"):
         make_gradcam_heatmap(functional, functional)
 
 
@@ -994,7 +994,7 @@ def test_an_image_with_the_wrong_channels_is_told_so(functional):
 
 
 def test_make_gradcam_heatmap_says_what_to_use_in_a_tf_function(functional, images):
-    with pytest.raises(ValueError, match="use GradCAM in a tf.function"):
+    with pytest.raises(ValueError, match="a symbolic tensor. In a tf.function, use GradCAM"):
         tf.function(lambda x: make_gradcam_heatmap(functional, x))(tf.constant(images))
 
 
@@ -1024,13 +1024,13 @@ def test_a_layer_inside_a_tf_function_of_the_models_own_is_refused(images):
 
     model = Decorated()
     model(images)
-    with pytest.raises(ValueError, match="`layer` must run in the open"):
+    with pytest.raises(ValueError, match="`layer` must not run inside the model's own tf.function or loop"):
         make_gradcam_heatmap(model, images, "conv2")
 
 
 def test_weights_of_nan_are_said(functional, images):
     functional.set_weights([np.full_like(w, np.nan) for w in functional.get_weights()])
-    with pytest.raises(ValueError, match="`model` answers NaN"):
+    with pytest.raises(ValueError, match="`model` must return finite scores and gradients"):
         make_gradcam_heatmap(functional, images)
 
 
@@ -1042,7 +1042,9 @@ def test_another_backend_is_refused(functional, images, monkeypatch):
 
 
 def test_a_map_that_overflows_is_said(functional, images):
-    with pytest.raises(ValueError, match="`model` answers NaN or infinity"):
+    with pytest.raises(
+        ValueError, match="must return finite scores and gradients. Received: NaN or infinity"
+    ):
         make_gradcam_heatmap(functional, images, "conv2", lambda outputs: outputs[:, 1] * 1e38 * 1e5)
 
 
@@ -1059,7 +1061,7 @@ def test_a_blank_map_is_zeros_and_says_why_once(functional, images):
     kernel, bias = functional.get_layer("scores").get_weights()
     kernel[:, 3] = -1
     functional.get_layer("scores").set_weights([kernel, bias])
-    message = "3 of 3 images.*at layer 'relu2' speaks for class 3: all of it speaks against"
+    message = "3 of 3 images.*at layer 'relu2' is evidence for class 3: all evidence is against it"
     with pytest.warns(UserWarning, match=message) as said:
         heatmap = make_gradcam_heatmap(functional, images, target=3)
     assert len(said) == 1
@@ -1070,6 +1072,6 @@ def test_a_blank_map_is_zeros_and_says_why_once(functional, images):
 def test_a_map_without_gradients_says_so(functional, images):
     kernel, bias = functional.get_layer("scores").get_weights()
     functional.get_layer("scores").set_weights([kernel * 0, bias])
-    with pytest.warns(UserWarning, match="its gradients or activations are 0"):
+    with pytest.warns(UserWarning, match="the gradients or activations are 0"):
         heatmap = make_gradcam_heatmap(functional, images[0], target=targets.Value(1), size=None)
     np.testing.assert_array_equal(heatmap, np.zeros((8, 8)))

@@ -271,11 +271,11 @@ def test_layers_that_look_at_different_images_or_grids_are_not_fused():
     images = [random.normal(size=(2, *x.shape[1:])) for x in (one, two, signal)]
     for names in (["on_one", "on_two"], ["on_one", "on_signal"]):
         with pytest.raises(
-            ValueError, match="`layer` must name layers that look at one image.*Explain them one by"
+            ValueError, match="`layer` must name layers that depend on one image.*Explain them one by"
         ):
             GradCAM(model, names)(images)
         for size in (None, (5, 5)):
-            with pytest.raises(ValueError, match="`layer` must name layers that look at one image"):
+            with pytest.raises(ValueError, match="`layer` must name layers that depend on one image"):
                 GradCAM(model, names)(images, size=size)
 
 

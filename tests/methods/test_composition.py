@@ -238,7 +238,7 @@ def test_a_signal_can_be_reversed_but_not_zoomed():
     cam = GradCAM(model, "conv")
     expected = (cam(signals, 1).map + cam(signals[:, ::-1], 1).map.numpy()[:, ::-1]) / 2
     close(GradCAM(model, "conv", method=methods.augment("gradcam"))(signals, 1).map, expected.numpy())
-    with pytest.raises(ValueError, match="`scales` must be [(]1.0,[)] for what is no image"):
+    with pytest.raises(ValueError, match="`scales` must be [(]1.0,[)] unless the input is an image"):
         GradCAM(model, "conv", method=methods.augment("gradcam", scales=(1.0, 2.0)))(signals, 1)
     with pytest.raises(ValueError, match="`flips` must not be vertical"):
         GradCAM(model, "conv", method=methods.augment("gradcam", flips=("vertical",)))(signals, 1)

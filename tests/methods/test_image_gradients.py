@@ -300,10 +300,10 @@ def test_a_batch_bounds_the_images_on_the_way_and_changes_nothing_else(images):
         ({"steps": 0}, "`steps` must be a whole number from 1. Received: steps=0"),
         ({"steps": 2.5}, "`steps` must be a whole number from 1. Received: steps=2.5"),
         ({"batch": True}, "`batch` must be a whole number from 1. Received: batch=True"),
-        ({"baseline": "black"}, "`baseline` must be a number.*Received: baseline='black'"),
-        ({"baseline": ()}, "`baseline` must be a number.*Received: baseline=()"),
-        ({"baseline": float("nan")}, "`baseline` must be a number.*Received: baseline=nan"),
-        ({"baseline": [[0.0]]}, "`baseline` must be a number.*Received: baseline="),
+        ({"baseline": "black"}, "`baseline` must be one number.*Received: baseline='black'"),
+        ({"baseline": ()}, "`baseline` must be one number.*Received: baseline=()"),
+        ({"baseline": float("nan")}, "`baseline` must be one number.*Received: baseline=nan"),
+        ({"baseline": [[0.0]]}, "`baseline` must be one number.*Received: baseline="),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(parameters, message):
@@ -412,7 +412,7 @@ def test_a_model_without_relus_is_refused(images, method):
 @pytest.mark.parametrize("way", ["in a function", pytest.param("in a loop", marks=SLOW)])
 def test_relus_that_are_hidden_are_refused(images, way):
     model = with_relus(lambda: Functions(way))
-    with pytest.raises(ValueError, match="`method` must not be guided.*hidden.*Take the decorator off"):
+    with pytest.raises(ValueError, match="`method` must not be guided.*hidden.*Remove the decorator"):
         explain(model, images, "guided_backprop")
 
 
@@ -648,7 +648,7 @@ def test_a_convolution_in_groups_has_no_bias(images):
 def test_a_recurrent_network_is_refused():
     model = keras.Sequential([keras.Input((16, 2)), layers.Conv1D(4, 3), layers.GRU(4), layers.Dense(2)])
     signals = np.random.default_rng(0).normal(size=(2, 16, 2))
-    with pytest.raises(ValueError, match="`method` must not be fullgrad where a network runs step by"):
+    with pytest.raises(ValueError, match="`method` must not be fullgrad for a model with recurrent layers"):
         explain(model, signals, "fullgrad")
 
 

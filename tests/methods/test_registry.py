@@ -154,7 +154,7 @@ def test_a_partial_of_a_class_is_a_method_and_what_can_not_be_hashed_is_left_alo
 
 @pytest.mark.parametrize("around", [methods.smooth, methods.augment])
 def test_what_goes_around_a_method_needs_one(around):
-    with pytest.raises(TypeError, match="`method` must be around another: methods."):
+    with pytest.raises(TypeError, match="`method` must wrap another method: methods."):
         methods.get(around)
 
 
@@ -203,7 +203,7 @@ def test_a_target_is_refused_where_the_map_is_the_same_for_every_class(functiona
 
 def test_a_layer_is_refused_by_what_explains_at_the_image(functional):
     for method in ("gradient", "fullgrad", "rise", "smoothgrad", methods.augment("gradient")):
-        with pytest.raises(ValueError, match="`layer` must be None for a method that explains at the image"):
+        with pytest.raises(ValueError, match="`layer` must be None for a method whose map lies on the image"):
             GradCAM(functional, "conv1", method=method)
         assert GradCAM(functional, method=method).layer is None
 

@@ -308,7 +308,8 @@ def test_words_have_a_scene_and_a_tail(text):
 @pytest.mark.parametrize("name", ["scorecam", "sscam", "iscam", "smooth_gradcam_plus_plus"])
 def test_a_method_does_not_compute_with_words(text, name):
     message = (
-        "`method` must not compute with what the model looks up, as words by their numbers. Received: .*int32"
+        "`method` must not change an input of indices, such as the token numbers of an embedding. "
+        "Received: .*int32"
     )
     with pytest.raises(ValueError, match=message):
         GradCAM(text.model, text.layer, method=name)(text.inputs)

@@ -161,7 +161,7 @@ def test_one_of_each_input_is_a_batch_of_one():
         ({"image": SOME, "tables": ROWS}, "2 inputs.*Received: a dict of 2"),
         (3, "2 inputs.*Received: a int"),
         ([ONE, ROWS], r"`images` must be \(N, A, B, C\) and \(N, A\), or without the batch axis N. Received"),
-        ([SOME, ROWS[:1]], r"as many of each input. Received: \[2, 1\]"),
+        ([SOME, ROWS[:1]], r"the same batch size for each input. Received: batch sizes \[2, 1\]"),
         ([SOME, ROWS * np.nan], "`images` must be finite"),
     ],
 )

@@ -148,7 +148,9 @@ class TwoArguments(keras.Model):
 def test_a_model_of_several_arguments_is_listed_by_what_it_takes(images):
     model, table = TwoArguments(), np.zeros((3, 4), "float32")
     model(images, table)
-    with pytest.raises(ValueError, match="`model` must tell what it takes.*Give list_layers its `images`"):
+    with pytest.raises(
+        ValueError, match="`model` must have known input shapes.*Give list_layers its `images`"
+    ):
         list_layers(model)
     for given in ((images, table), [images, table], {"image": images, "table": table}):
         assert [info.shape for info in list_layers(model, given)] == [(15, 15, 4)]
@@ -157,7 +159,7 @@ def test_a_model_of_several_arguments_is_listed_by_what_it_takes(images):
 def test_the_layers_of_a_tf_keras_model_are_refused_with_what_to_do():
     theirs = type("Model", (), {"__module__": "tf_keras.src.engine.training"})
     old = type("MyModel", (theirs,), {})()
-    with pytest.raises(TypeError, match="Rebuild this Keras 2 model in Keras 3 and hand its weights over"):
+    with pytest.raises(TypeError, match="Rebuild this Keras 2 model in Keras 3 and transfer its weights"):
         list_layers(old)
 
 

@@ -221,7 +221,7 @@ def test_a_number_of_best_classes_is_one_or_more(count):
 
 
 def test_there_are_no_more_best_classes_than_classes():
-    with pytest.raises(ValueError, match="as many classes as the model has, 3. Received: TopClasses.4."):
+    with pytest.raises(ValueError, match="at most the model's number of classes, 3. Received: TopClasses.4."):
         score(targets.TopClasses(4))
 
 
@@ -360,7 +360,7 @@ def test_a_reference_of_another_length_is_refused():
 
 @pytest.mark.parametrize("reference", [[0.0, 0.0], [np.nan, 1.0], [1e300, 0.0], []])
 def test_a_reference_without_a_direction_is_refused(reference):
-    with pytest.raises(ValueError, match="The reference of `target` must not be all 0, nor infinite"):
+    with pytest.raises(ValueError, match="The reference of `target` must be finite and not all 0"):
         to_rows(targets.Similarity(reference), 2)
 
 
@@ -395,7 +395,7 @@ def test_a_contrast_is_the_difference_of_two_logits(target, expected, of):
 
 
 def test_a_contrast_of_a_class_with_itself_is_refused():
-    with pytest.raises(ValueError, match="`target` must be two classes"):
+    with pytest.raises(ValueError, match="`target` must be two different classes"):
         check(targets.Contrast([0, 1], 1), tf.constant([0, 1]), OUTPUTS)
     check(targets.Contrast(), tf.constant([0, 1]), OUTPUTS)
 
@@ -551,7 +551,7 @@ def test_a_channel_without_sigmoid_is_summed_over_a_mask_as_it_is():
 @pytest.mark.parametrize("shape", [(3, 2), (2, 1), (1, 2, 3), (3, 2, 3), (2, 2, 3, 1), (6,), ()])
 def test_a_mask_of_another_grid_is_refused(shape):
     target = targets.Region(1, np.ones(shape))
-    with pytest.raises(ValueError, match=r"a mask of the grid of the model's outputs, \(2, 3\).*Resize it"):
+    with pytest.raises(ValueError, match=r"a mask on the grid of the model's outputs, \(2, 3\).*Resize it"):
         check(target, tf.constant([1, 1]), MAPS)
 
 
@@ -585,7 +585,7 @@ def test_a_mask_is_checked_at_run_time_where_the_grid_is_open():
     def explain(maps):
         return score_target(target, maps, maps)[0]
 
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`target` must have a mask of the grid"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`target` must have a mask on the grid"):
         explain(MAPS)
     np.testing.assert_array_equal(explain(MAPS[:, 1:, 2:]), MAPS[:, 1, 2, 1])
 

@@ -1,4 +1,4 @@
-"""Explain images: the doors `GradCAM` and `make_gradcam_heatmap`, and the engine behind them."""
+"""Explain images: `GradCAM`, `make_gradcam_heatmap` and the explainer that both use. Public at top level."""
 
 from tf_gradcam._explain.cam import GradCAM, make_gradcam_heatmap
 from tf_gradcam._explain.explainer import Layers

@@ -1,4 +1,4 @@
-"""The two doors: `GradCAM`, a reusable explainer, and `make_gradcam_heatmap`, one call for one heatmap."""
+"""The public API: `GradCAM`, a reusable explainer, and `make_gradcam_heatmap`, one call for a heatmap."""
 
 import copy
 import warnings
@@ -20,32 +20,32 @@ class GradCAM:
 
     Args:
         model: any `keras.Model`: functional, Sequential, nested or subclassed, with one input or several. Its
-            weights are read at every call, so after further training the next map is new. Its structure is
-            read once: a new layer at the top level is noticed, but make a new `GradCAM` after any other
-            change.
-        layer: the layer whose map is wanted: a name, a path (`"inner/conv"`), a `keras.Layer`, or a step of a
-            functional model such as the `"add"` of `x + y`; or a list of them; or `None` for the last one
-            that still has a map (the end of the convolutions, before any pooling; of a segmentation or
-            detector, on its coarsest grid; of a vision transformer, where the patches still count). Several
-            must look at one image, and their grids have as many axes.
-        call: which run of a layer that runs several times, from 0: in the order of the inputs that they look
-            at, and of those that look at the same, in the order of execution.
-        method: a name in `tf_gradcam.methods.METHODS`, such as `"gradcam"`, `"hirescam"` or `"layercam"`; one
-            with its parameters, `methods.scorecam(channels=64)`; or a callable
-            `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`. Those that explain at the
-            image itself, as `"gradient"`, take no `layer`; those without a class, as `"eigencam"`, no target.
-        fuse: how the heatmaps of several layers become one, each scaled to `[0, 1]` first: `"mean"`
-            (the default), `"max"`, `"layercam"`, the maximum after a tanh of those that are not from the
+            weights are read at every call, so the maps follow further training. Its structure is read once:
+            new layers at the top level are found, but make a new `GradCAM` after any other change.
+        layer: the layer to explain: a name, a path (`"inner/conv"`), a `keras.Layer`, or an operation of a
+            functional model such as the `"add"` of `x + y`; or a list of them; or `None` for the last layer
+            with a map (the end of the convolutions, before any pooling; for a segmentation or detector, on
+            its coarsest grid; for a vision transformer, the last on whose patches the outputs depend).
+            Several layers must depend on one image, with grids of the same number of axes.
+        call: number of the run of a layer that runs several times, from 0: in the order of the inputs on
+            which the runs depend, and for runs on the same input in the order of execution.
+        method: a name in `tf_gradcam.methods.METHODS`, such as `"gradcam"`, `"hirescam"` or `"layercam"`; a
+            method with parameters, `methods.scorecam(channels=64)`; or a callable
+            `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`. Methods whose map lies on
+            the image, such as `"gradient"`, take no `layer`; methods whose map is the same for every class,
+            such as `"eigencam"`, take no target.
+        fuse: how to fuse the heatmaps of several layers, each scaled to `[0, 1]` first: `"mean"` (the
+            default), `"max"`, `"layercam"`, the maximum after a tanh of the heatmaps that are not from the
             coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8), or `"refinecam"`, their product
             (RefineCAM, 2026, with `method="gradcam_plus_plus"`).
-        preprocess: `images -> what the model takes`, traced into the compiled function, so that raw uint8
-            photographs can go in. It gets them as float32, with their values as they are (0.0 to 255.0):
-            what `keras.applications` calls `preprocess_input` is wrong on integer tensors.
+        preprocess: function from images to the model's input, traced into the compiled function, so that it
+            takes raw uint8 photographs. It gets them as float32 with unchanged values (0.0 to 255.0), because
+            the `preprocess_input` functions of `keras.applications` are wrong on integer tensors.
 
     Raises:
-        TypeError: if `model` is no `keras.Model`, or `layer` or `method` is of the wrong type.
-        ValueError: if the model has no such layer or no layer with a map, if `call` or `fuse` makes no sense
-            with it, or if Keras runs on another backend than TensorFlow.
+        TypeError: if `model` is not a `keras.Model`, or `layer` or `method` has the wrong type.
+        ValueError: if the model has no such layer or no layer with a map, if `call` or `fuse` does not fit
+            the layer, or if Keras does not run on the TensorFlow backend.
 
     Example:
 
@@ -74,9 +74,9 @@ class GradCAM:
         self.preprocess = preprocess
 
     def __repr__(self) -> str:
-        """Return model, layer, method and whether it is frozen, in one line."""
+        """Return the model, layer and method, and whether it is frozen, in one line."""
         model, layer = self.model, self.layer
-        names = [each.name for each in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
+        names = [one.name for one in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
         frozen = ", frozen" if self.is_frozen else ""
         method = method_name(self.method)
         return f"GradCAM(model={model.name!r}, layer={names!r}, method={method!r}{frozen})"
@@ -85,37 +85,38 @@ class GradCAM:
     def layer(self) -> keras.Operation | tuple[keras.Operation, ...] | None:
         """The layer that is explained, or a tuple of several.
 
-        `None` while a model that was never called awaits its first image.
+        `None` for a model that was never called, until the first image is explained.
         """
         return self._explainer.layer
 
     @property
     def is_frozen(self) -> bool:
-        """Whether this explainer came out of `freeze`."""
+        """True if `freeze` returned this explainer."""
         return self._explainer.is_frozen
 
     def freeze(self) -> "GradCAM":
-        """Return this explainer with the model's weights of this moment folded into its graph.
+        """Return a copy of this explainer with the model's current weights folded into its graph.
 
-        It gives the same answers in less time than the model's forward pass takes: TensorFlow computes with
-        constants once and for all, folds batch normalization into convolutions and fuses these with what
-        follows. The first call with each kind of target, size and dtype takes seconds more, and TensorFlow
-        keeps some nine copies of the weights for it (0.9 GB for a ResNet50): keep to one kind.
+        It returns the same results in less time than the model's forward pass takes: TensorFlow computes
+        constant expressions once, folds batch normalization into convolutions, and fuses these with the
+        operations after them. The first call with each kind of target, size and dtype takes seconds longer,
+        and TensorFlow keeps about nine copies of the weights for it (0.9 GB for a ResNet50): use one kind.
 
-        After further training it refuses to answer: freeze this one again. Each call compares a sample of the
-        head's weights and of two others by turns: what trains the head or loads all shows at once, any other
-        change within as many calls as half the number of weights. In a `tf.function` it compares while that
-        is traced.
+        After further training it raises an error: freeze the original explainer again. Each call compares a
+        sample of the head's weights and of two other weights in turn. Training of the head, or loading all
+        weights, is detected at once; any other change within as many calls as half the number of weights. In
+        a `tf.function` the weights are compared while it is traced.
 
-        On a GPU, TensorFlow's layout optimizer made the frozen map of a layer in the middle differ by 0.3 %
-        of its maximum: `tf.config.optimizer.set_experimental_options({"layout_optimizer": False})` mends it.
+        On a GPU, TensorFlow's layout optimizer changed the frozen map of a layer in the middle by 0.3 % of
+        its maximum. To prevent it:
+        `tf.config.optimizer.set_experimental_options({"layout_optimizer": False})`.
 
         Returns:
-            A `GradCAM` of the same model, layer and method.
+            A `GradCAM` for the same model, layer and method.
 
         Raises:
             ValueError: if the model was never called, or has 2 GiB of weights or more. At the first call, if
-                it holds a table or a random generator.
+                it contains a table or a random generator.
 
         Example:
 
@@ -129,7 +130,7 @@ class GradCAM:
         frozen._explainer = self._explainer.frozen()
         return frozen
 
-    @tf.autograph.experimental.do_not_convert  # in a tf.function of the user's
+    @tf.autograph.experimental.do_not_convert  # Users may call it in a tf.function.
     def __call__(
         self,
         images: Any,
@@ -142,30 +143,30 @@ class GradCAM:
 
         Args:
             images: `(N, H, W, C)`, or `(H, W, C)` for a batch of one; array or tensor of any real dtype, as
-                the model takes it, or as `preprocess` does. For a model with several inputs, a list or dict
-                of them, as the model takes it. To a model that was never called, three axes are one image, a
-                list is a batch, and a tuple or dict is several inputs. Arrays are checked for NaN; tensors
-                are not read back from their device.
-            target: what to explain: `None` (each image's own predicted class; with a single sigmoid unit
-                the side it falls on), an int, N ints, a target from `tf_gradcam.targets`, or any callable
-                `outputs -> (N,)`, or `(N, M)` for M maps of each image, which gets just what the model
-                returns. A callable is traced once: keep it, and use it again.
-            size: `"input"` for the height and width of the image that the layer looks at (of several, the
-                first with as many axes), `None` for the layer's own grid (of several, the finest), or
-                `(height, width)` in pixels: one length for each axis of the grid.
-            interpolation: a method of `tf.image.resize`. The papers use `"bilinear"`. The kernel matters on
-                small objects: in a trial the peak of a 7x7 map fell on the object in 52 % of scenes with
-                `"bilinear"`, 59 % `"bicubic"`, 64 % `"mitchellcubic"`, 69 % `"gaussian"`. What overshoots
-                below 0 is cut off. To a size smaller than the layer's grid, only `"area"` overlooks nothing.
+                the model or `preprocess` takes it. For a model with several inputs, a list or dict of arrays,
+                as the model takes it. For a model that was never called, three axes are one image, a list is
+                a batch, and a tuple or dict is several inputs. Arrays are checked for NaN; tensors are not
+                copied from their device.
+            target: what to explain: `None` (each image's own predicted class; for a single sigmoid unit the
+                predicted side), an int, N ints, a target from `tf_gradcam.targets`, or any callable
+                `outputs -> (N,)`, or `(N, M)` for M maps of each image, which is called with the model's
+                outputs. A callable is traced once: keep it, and use it again.
+            size: `"input"` for the height and width of the image on which the layer depends (of several
+                images, the first with as many axes as the grid), `None` for the layer's grid (of several
+                layers, the finest), or `(height, width)` in pixels: one length for each axis of the grid.
+            interpolation: a method of `tf.image.resize`. The papers use `"bilinear"`. The kernel matters for
+                small objects: in a trial the peak of a 7x7 map was on the object in 52 % of scenes with
+                `"bilinear"`, 59 % `"bicubic"`, 64 % `"mitchellcubic"`, 69 % `"gaussian"`. Overshoot below 0
+                is set to 0. For a size smaller than the layer's grid, only `"area"` uses all values.
 
         Returns:
             An `Explanation` of tensors.
 
         Raises:
-            TypeError: if `images` or `target` is of a type that can't be explained.
-            ValueError: if the images have the wrong shape, hold NaN, or are none; if `target` is out of
-                range, or isn't one for each image; if `size` or `interpolation` is unknown; if the score
-                doesn't depend on the layer, or only on its class token.
+            TypeError: if `images` or `target` has a type that is not supported.
+            ValueError: if the images have the wrong shape, contain NaN, or are empty; if `target` is out of
+                range, or is not one for each image; if `size` or `interpolation` is unknown; if the score
+                does not depend on the layer, or only on its class token.
         """
         return self._explainer.explain("images", images, target, size, interpolation)
 
@@ -182,33 +183,33 @@ def make_gradcam_heatmap(
     size: str | int | Sequence[int] | None = "input",
     interpolation: str = "bilinear",
 ) -> np.ndarray:
-    """Show where a model saw the evidence for a class.
+    """Return a heatmap of the evidence in an image for a class.
 
-    The first call with a model, layer and method runs as it is where it can, as compiling takes seconds. The
-    second one compiles; later ones take about as long as the model's forward pass, for any class, image and
-    batch size. The compiled function goes when the model goes.
+    The first call with a model, layer and method runs without compiling if possible, because compiling takes
+    seconds. The second call compiles; later calls take about as long as the model's forward pass, for any
+    class, image and batch size. The compiled function is deleted with the model.
 
     Args:
         model: any `keras.Model`: functional, Sequential, nested or subclassed. A model that was never called
-            is built by the image.
+            is built by a call on the image.
         img: one image `(H, W, C)` or `(1, H, W, C)`, or a batch `(N, H, W, C)`: array or tensor of any real
-            dtype, preprocessed as the model takes it. For a model with several inputs a list or dict of them.
-        layer: name, path (`"inner/conv"`), `keras.Layer`, a list of them, or `None` for the last layer that
-            still has a map; see `GradCAM`.
+            dtype, preprocessed for the model. For a model with several inputs, a list or dict of arrays.
+        layer: name, path (`"inner/conv"`), `keras.Layer`, a list of them, or `None` for the last layer with a
+            map; see `GradCAM`.
         target: what to explain; see `GradCAM`. `None` is each image's own predicted class.
-        call: which run of a layer that runs several times; see `GradCAM`.
-        method: name or callable; see `GradCAM`. A callable that refers to the model keeps it alive.
-        fuse: how the heatmaps of several layers become one; see `GradCAM`.
+        call: number of the run of a layer that runs several times; see `GradCAM`.
+        method: name or callable; see `GradCAM`. A callable with a reference to the model keeps it in memory.
+        fuse: how to fuse the heatmaps of several layers; see `GradCAM`.
         size: `"input"`, `None` for the layer's own grid, or `(height, width)`; see `GradCAM`.
         interpolation: a method of `tf.image.resize`; see `GradCAM`.
 
     Returns:
-        float32 array in `[0, 1]`: `(H, W)` for one image, `(N, H, W)` for a batch; of a signal `(T,)`, of a
-        volume or video `(D, H, W)`; with `targets.Classes` one for each class before these axes. All zeros,
-        with a warning, where nothing speaks for the target.
+        float32 array in `[0, 1]`: `(H, W)` for one image, `(N, H, W)` for a batch; for a signal `(T,)`, for a
+        volume or video `(D, H, W)`; with `targets.Classes` an axis for the classes before these axes. It is
+        all zeros, with a warning, if there is no evidence for the target.
 
     Raises:
-        TypeError, ValueError: as `GradCAM` does, and a `ValueError` where the model answers NaN.
+        TypeError, ValueError: as `GradCAM` does, and a `ValueError` if the map contains NaN or infinity.
 
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", ICCV 2017.
@@ -221,17 +222,19 @@ def make_gradcam_heatmap(
     ```
     """
     if isinstance(img, keras.Model) and not isinstance(model, keras.Model):
-        raise TypeError("`model` comes first, then `img`. Received them swapped.")
-    # The answer goes to the host, so the image may as well be checked there.
+        raise TypeError(
+            "`model` must come first, then `img`. Received: an image first, then a model. Swap them."
+        )
+    # The heatmap is copied to the host anyway; there the image can be checked for NaN.
     img = _on_host(img)
     explainer = shared_explainer(model, layer, call, method, fuse)
     explanation = explainer.explain("img", img, target, size, interpolation, first_eagerly=True)
     maps = explanation.map if isinstance(explanation.map, tuple) else (explanation.map,)
-    signed_maps = [each.numpy() for each in maps]
-    if not all(np.isfinite(each).all() for each in signed_maps):
+    signed_maps = [one.numpy() for one in maps]
+    if not all(np.isfinite(signed_map).all() for signed_map in signed_maps):
         raise ValueError(
-            "`model` answers NaN or infinity for `img`, or its gradients do: look for it in the weights, and "
-            "for a target that is too large. There is no heatmap."
+            "`model` must return finite scores and gradients. Received: NaN or infinity in the map of `img`. "
+            "Check the weights for NaN, and the target for a score that is too large."
         )
     _warn_if_blank(signed_maps, explanation.score.shape, explanation.target, explainer.layer)
     heatmap = explanation.heatmap.numpy()
@@ -239,32 +242,36 @@ def make_gradcam_heatmap(
 
 
 def _on_host(img):
+    """Return `img` with NumPy arrays in place of tensors."""
     if isinstance(img, dict):
-        return {name: _on_host(each) for name, each in img.items()}
+        return {name: _on_host(array) for name, array in img.items()}
     if isinstance(img, list | tuple) and any(map(tf.is_tensor, img)):
         return type(img)(map(_on_host, img))
     if not tf.is_tensor(img):
         return img
     if not hasattr(img, "numpy"):
-        raise ValueError("`img` must hold numbers. Received a symbolic one: use GradCAM in a tf.function.")
+        raise ValueError(
+            "`img` must hold numbers. Received: a symbolic tensor. In a tf.function, use GradCAM."
+        )
     return img.numpy()
 
 
 def _warn_if_blank(signed_maps, shape, target, layer) -> None:
-    rows = int(np.prod(shape))
-    flat = [each.reshape(rows, -1) for each in signed_maps]
-    blank = np.flatnonzero(np.max([each.max(axis=1) for each in flat], axis=0) <= 0)
+    """Warn if a heatmap has no positive value; `shape` is that of the score, `(N,)` or `(N, M)`."""
+    count = int(np.prod(shape))
+    flat = [signed_map.reshape(count, -1) for signed_map in signed_maps]
+    blank = np.flatnonzero(np.max([signed_map.max(axis=1) for signed_map in flat], axis=0) <= 0)
     if len(blank) == 0:
         return
     first = blank[0]
     target = "the target" if target is None else f"class {target.numpy().ravel()[first]}"
-    spoken = any(each[first].any() for each in flat)
-    reason = "all of it speaks against" if spoken else "its gradients or activations are 0"
-    names = [each.name for each in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
+    has_negative = any(signed_map[first].any() for signed_map in flat)
+    reason = "all evidence is against it" if has_negative else "the gradients or activations are 0"
+    names = [one.name for one in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
     where = "in it" if layer is None else f"at layer {names!r}"
     warnings.warn(
-        f"Blank heatmap for {len(blank)} of {rows} images: in image {first * shape[0] // rows}, nothing "
-        f"{where} speaks for {target}: {reason}. Try another layer, target or method; the signed map "
+        f"Blank heatmap for {len(blank)} of {count} images: in image {first * shape[0] // count}, nothing "
+        f"{where} is evidence for {target}: {reason}. Try another layer, target or method; the signed map "
         "is GradCAM(model, layer)(images).map.",
         stacklevel=3,
     )

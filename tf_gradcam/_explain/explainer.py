@@ -1,6 +1,6 @@
-"""The engine behind both doors: from a question about images to a compiled function, and to its answer.
+"""The explainer: it compiles a function for a question about images, and calls it.
 
-`GradCAM` has one of its own; `make_gradcam_heatmap` shares one for each model, layer and method.
+`GradCAM` has one; the calls of `make_gradcam_heatmap` share one for each model, layer and method.
 """
 
 import copy
@@ -47,7 +47,7 @@ Layers: TypeAlias = str | keras.Operation | Sequence[str | keras.Operation] | No
 
 
 class Explainer:
-    """Answer questions about one model, layer and method. It keeps neither the model nor the layers alive."""
+    """Explain images with one model, layer and method. It holds only weak references to model and layers."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Explainer:
         if self._at_image and layer is not None:
             name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
             raise ValueError(
-                "`layer` must be None for a method that explains at the image itself. "
+                "`layer` must be None for a method whose map lies on the image. "
                 f"Received: layer={layer!r} and method={name}"
             )
         self._model = weakref.ref(model)
@@ -77,8 +77,8 @@ class Explainer:
         self._fuse = checked_fuse(fuse, layer)
         self._preprocess = preprocess
         self._takes_several = count_call_arguments(model) > 1
-        self._structure: tuple[int, ...] | None = None  # of the model when it was prepared for
-        self._snapshot: WeightSnapshot | None = None  # the weights that are frozen into its traces
+        self._structure: tuple[int, ...] | None = None  # The model's structure at the activation `_prepare`.
+        self._snapshot: WeightSnapshot | None = None  # Of the weights that are frozen into the traces.
         if is_built(model) and declared_specs(model) is not None:
             self._prepare()
 
@@ -87,16 +87,16 @@ class Explainer:
         """The layer that is explained, a tuple of several, or `None`; see `GradCAM.layer`."""
         if self._structure is None or self._at_image:
             return None
-        found = tuple(each.layer_reference() for each in self.layer_calls)
-        return found if self._several else found[0]
+        layers = tuple(layer_call.layer_reference() for layer_call in self.layer_calls)
+        return layers if self._several else layers[0]
 
     @property
     def is_frozen(self) -> bool:
-        """Whether its traces hold the weights of one moment."""
+        """True if the traces contain frozen weights."""
         return self._snapshot is not None
 
     def frozen(self) -> "Explainer":
-        """Return an explainer with traces of its own, which hold the model's weights of now."""
+        """Return a copy of this explainer whose traces contain the model's current weights."""
         if self._structure is None:
             raise ValueError("`model` must be built to be frozen. Explain an image first, or call it on one.")
         frozen = copy.copy(self)
@@ -105,19 +105,19 @@ class Explainer:
         return frozen
 
     def _prepare(self, images=None) -> None:
-        """Find the layers, and make what all traces share; `images` tell what no declared specs do."""
+        """Find the layers, and create what all traces share; `images` are for models without specs."""
         model = self._model()
         layer_calls = resolve_layers(model, _strong_layers(self._requested), self._call, images)
-        if self._at_image:  # Any run of the layer shows which image is meant.
-            layer_calls = [each._replace(call=each.call or 0) for each in layer_calls]
-        self.layer_calls = [each.weak() for each in layer_calls]
+        if self._at_image:  # The layer is only used to find the image: any of its runs will do.
+            layer_calls = [layer_call._replace(call=layer_call.call or 0) for layer_call in layer_calls]
+        self.layer_calls = [layer_call.weak() for layer_call in layer_calls]
         self._signed_maps = signed_maps_function(model, self.layer_calls, self.method, self._preprocess)
         self._compiled_signed_maps = tf.function(self._signed_maps, autograph=False)
-        self._specs = declared_specs(model)  # once, as it takes its time
+        self._specs = declared_specs(model)  # Stored, because it is slow.
         self._has_graph = functional_graph(model) is not None
         self._output_names = getattr(functional_graph(model), "output_names", None)
         self._traces: dict = {}
-        self._structure = structure_key(model)  # last: it tells other threads that the rest is there
+        self._structure = structure_key(model)  # Last: other threads take it as a sign that all is set.
 
     def explain(
         self,
@@ -131,12 +131,12 @@ class Explainer:
         """Explain a batch of images.
 
         Args:
-            name: what the caller's argument of images is called, for errors.
+            name: name of the caller's argument for `images`, for errors.
             images: see `GradCAM.__call__`, like `target`, `size` and `interpolation`.
             target: what to explain.
-            size: of the heatmap.
+            size: size of the heatmap.
             interpolation: how it is resized.
-            first_eagerly: whether the first question is answered without compiling, where that is possible.
+            first_eagerly: whether to run the first question without compiling, if possible.
         """
         check_question(self.method, target, interpolation)
         size = parse_size(size)
@@ -150,16 +150,14 @@ class Explainer:
         check_images(name, images, question.specs)
         tensors = [*flat, *question.target_arrays(), *question.size_arrays()]
         if first_eagerly and not self._traces:
-            self._keep_trace(question.trace_key(tensors), None)  # The next one is compiled.
-            explanation = self._answer_eagerly(question, tensors)
+            self._keep_trace(question.trace_key(tensors), None)  # The second one compiles.
+            explanation = self._explain_eagerly(question, tensors)
             if explanation is not None:
                 return explanation
-        return self._answer_compiled(question, tensors, images)
-
-    # Images
+        return self._explain_compiled(question, tensors, images)
 
     def _as_batch(self, name, images):
-        """Return `images` as tensors. The first ones build the model; later ones notice that it has grown."""
+        """Return `images` as tensors. Build the model if necessary; prepare again if its layers changed."""
         model = self._model()
         known = self._specs if self._structure is not None else declared_specs(model)
         images = as_batch(name, images, known, self._takes_several)
@@ -173,22 +171,20 @@ class Explainer:
         return images
 
     def _specs_to_trace(self, images):
-        """Return the shapes and dtypes to trace for: the model's own, or as open as `preprocess` needs."""
+        """Return the specs to trace for: those of the model, or of raw images if there is a `preprocess`."""
         if self._preprocess is not None:
             return raw_image_specs(images)
         return self._specs if self._has_graph else specs_to_trace(self._model(), images)
 
-    # Answers
-
-    def _answer_compiled(self, question, tensors, images) -> Explanation:
+    def _explain_compiled(self, question, tensors, images) -> Explanation:
         key = question.trace_key(tensors)
         compiled = self._traces.get(key)
         if compiled is None:
             compiled = self._trace(question, tensors)
             self._keep_trace(key, compiled)
         if question.target is not None:
-            answer = compiled.structured_outputs
-            check_range(question.target, answer.target, answer.outputs)
+            symbolic = compiled.structured_outputs
+            check_range(question.target, symbolic.target, symbolic.outputs)
         try:
             return compiled(*tensors)
         except tf.errors.InvalidArgumentError as error:
@@ -197,86 +193,87 @@ class Explainer:
                 raise
             raise ValueError(advice) from error
 
-    def _answer_eagerly(self, question, tensors) -> Explanation | None:
-        """Return the answer without compiling, which takes longer than one answer.
+    def _explain_eagerly(self, question, tensors) -> Explanation | None:
+        """Return the explanation without compiling, which takes longer than running once.
 
-        Returns `None` where only a graph shows the logits, or what is wrong.
+        Returns `None` if a graph is needed, to find the logits or to give the right error.
         """
-        last = final_activation(self._model()) if is_formula(self.method) else None
-        if last is None or question.holds_callable():
+        activation = final_activation(self._model()) if is_formula(self.method) else None
+        if activation is None or question.holds_callable():
             return None
-        # Eagerly TensorFlow also computes the gradient by a convolution's filters, which nobody needs, and
-        # the CPU build of TensorFlow 2.21 can end the process in it.
-        layers = [each.layer_reference() for each in self.layer_calls]
+        # In eager mode TensorFlow also computes filter gradients, in which the CPU build of TensorFlow 2.21
+        # can end the process. They are not needed here.
+        layers = [layer_call.layer_reference() for layer_call in self.layer_calls]
         if not all(ends_without_convolution(self._model(), layer) for layer in layers):
             return None
         try:
-            explanation = self._answer_function(self._signed_maps, question)(*tensors)
+            explanation = self._explanation_function(self._signed_maps, question)(*tensors)
             if question.target is not None:
                 check_range(question.target, explanation.target, explanation.outputs)
         except (ValueError, tf.errors.OpError):
             return None
         (output,) = keras.tree.flatten(explanation.outputs)
-        return explanation if last is keras.activations.linear or has_noted_logits(output) else None
+        return explanation if activation is keras.activations.linear or has_noted_logits(output) else None
 
     def _keep_trace(self, key, compiled) -> None:
-        """Keep a trace, or `None` for what ran eagerly; drop those whose callable is gone."""
-        alive = {key: each for key, each in self._traces.items() if not refers_to_dead_callable(key.target)}
-        self._traces = {**alive, key: compiled}
+        """Store a trace, or `None` for a run in eager mode; drop traces whose callable has been deleted."""
+        kept = {key: each for key, each in self._traces.items() if not refers_to_dead_callable(key.target)}
+        self._traces = {**kept, key: compiled}
 
     def _trace(self, question, tensors):
-        """Return the compiled function for questions of this kind, traced with an open batch."""
-        # The model is traced once for each kind of target, whatever the size or the images' dtype. Not so for
-        # a callable: it may have been made on the spot, and must then be free to go, and its trace with it.
+        """Return the compiled function for questions of this kind, traced with an open batch axis."""
+        # One trace of the model serves all sizes and image dtypes, for each kind of target. A target with a
+        # callable has its own, which can be deleted with the callable.
         maps_function = self._signed_maps if question.holds_callable() else self._compiled_signed_maps
         shapes = [spec.shape for spec in keras.tree.flatten(question.specs)]
-        shapes += [[None, *each.shape[1:]] for each in question.target_arrays()]
-        shapes += [each.shape for each in question.size_arrays()]
+        shapes += [[None, *array.shape[1:]] for array in question.target_arrays()]
+        shapes += [array.shape for array in question.size_arrays()]
         signature = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, tensors, strict=True)]
-        function = tf.function(self._answer_function(maps_function, question), autograph=False)
+        function = tf.function(self._explanation_function(maps_function, question), autograph=False)
         concrete = function.get_concrete_function(*signature)
         if self._snapshot is None:
             return concrete
-        self._snapshot.note(concrete.variables)  # A layer may have some that Keras does not know.
-        self._snapshot.check_all()  # All traces are of one moment.
+        self._snapshot.note(concrete.variables)  # A layer may have variables that Keras does not list.
+        self._snapshot.check_all()  # All traces must contain the same weights.
         return frozen_function(concrete)
 
-    def _answer_function(self, maps_function, question) -> Callable[..., Explanation]:
-        """Return the function of tensors that answers a question.
+    def _explanation_function(self, maps_function, question) -> Callable[..., Explanation]:
+        """Return the function from tensors to the explanation that a question asks for.
 
-        It takes the images, then the arrays of target and size, all flat: to bind structures would take
-        TensorFlow half a millisecond at every call.
+        Its arguments are the images, then the arrays of target and size, all flat: TensorFlow would need half
+        a millisecond in every call to bind structures.
         """
         specs, target, size, interpolation = question
         image_count, array_count = len(keras.tree.flatten(specs)), len(question.target_arrays())
 
-        def answer(*tensors):
+        def explain(*tensors):
             images = keras.tree.pack_sequence_as(specs, tensors[:image_count])
-            if target is None:  # The predicted classes have rows, too.
+            if target is None:  # Predicted classes need a row for each image too.
                 rows = to_rows(None, tf.shape(tensors[0])[0])
             else:
                 rows = with_arrays(target, tensors[image_count : image_count + array_count])
-            found: SignedMaps = maps_function(cast_to_specs(images, specs), rows)
-            lengths = tensors[-1] if question.size_arrays() else found.image_lengths if size else None
-            _check_lengths(lengths, found, size)
-            heatmap, heatmaps = self._heatmaps(found.maps, found.score, lengths, interpolation)
-            signed_map = tuple(found.maps) if self._several else found.maps[0]
-            return Explanation(heatmap, signed_map, found.score, found.class_index, found.outputs, heatmaps)
+            signed: SignedMaps = maps_function(cast_to_specs(images, specs), rows)
+            lengths = tensors[-1] if question.size_arrays() else signed.image_lengths if size else None
+            _check_lengths(lengths, signed, size)
+            heatmap, heatmaps = self._heatmaps(signed.maps, signed.score, lengths, interpolation)
+            signed_map = tuple(signed.maps) if self._several else signed.maps[0]
+            index, outputs = signed.class_index, signed.outputs
+            return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)
 
-        return answer
+        return explain
 
     def _heatmaps(self, signed_maps, score, lengths, interpolation):
-        """Return the heatmap of all layers in one, and a tuple with that of each."""
-        batch_axes = score.shape.rank  # the batch, and that of several scores
-        grids = [tf.shape(each)[batch_axes:] for each in signed_maps]
-        places = [tf.reduce_prod(grid) for grid in grids]
+        """Return the fused heatmap of all layers, and a tuple with the heatmap of each."""
+        batch_axes = score.shape.rank  # The batch axis, and the axis of several scores.
+        grids = [tf.shape(signed_map)[batch_axes:] for signed_map in signed_maps]
+        position_counts = [tf.reduce_prod(grid) for grid in grids]
         if lengths is None and self._several:
-            lengths = tf.gather(tf.stack(grids), tf.argmax(tf.stack(places)))
+            lengths = tf.gather(tf.stack(grids), tf.argmax(tf.stack(position_counts)))
         heatmaps = []
         for signed_map, grid in zip(signed_maps, grids, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
             heatmaps.append(to_heatmap(flat, lengths, interpolation))
-        fused = fuse_heatmaps(heatmaps, places, self._fuse) if self._several else heatmaps[0]
+        fused = fuse_heatmaps(heatmaps, position_counts, self._fuse) if self._several else heatmaps[0]
 
         def with_batch_axes(heatmap):
             return tf.reshape(heatmap, tf.concat([tf.shape(score), tf.shape(heatmap)[1:]], 0))
@@ -284,62 +281,62 @@ class Explainer:
         return with_batch_axes(fused), tuple(map(with_batch_axes, heatmaps))
 
     def _advice(self, error, images) -> str | None:
-        """Return what to say of an error of the running graph; `None` if it is not a known one."""
+        """Return the text for an error of the running graph; `None` if the error is not a known one."""
         if "`target` must" in error:
             return error[error.index("`target` must") :].partition("\n")[0]
         if "EnsureShape" in error and self._preprocess is not None:
             return f"`preprocess` must return what the model takes. Received: {error}"
-        names = ", ".join(repr(each.strong().layer.name) for each in self.layer_calls)
+        names = ", ".join(repr(layer_call.strong().layer.name) for layer_call in self.layer_calls)
         if ONE_MAP_PER_IMAGE in error:
             return (
                 f"`layer` must return {ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns more rows "
-                "than there are images, as it does where windows are cut out of an image. Choose a layer "
-                "before or after."
+                "than there are images, such as one for each window of an image. Choose a layer before or "
+                "after."
             )
         if PATCHES_COUNT in error:
             model = self._model()
             default = default_layer(model, None if self._has_graph else images).layer
             return (
-                f"`layer` must have {PATCHES_COUNT}. Received: layer={names}, of which only the class token "
-                "counts, as nothing mixes the tokens after it. "
+                f"`layer` must have {PATCHES_COUNT}. Received: layer={names}. The score depends only on "
+                "its class token, because no later layer mixes its tokens. "
                 f"Choose a layer before: {layer_path(model, default)!r}, or layer=None."
             )
         return None
 
 
 def weak_layers(layer: Layers) -> Any:
-    """Return `layer` with weak references in place of layers, hashable; names stay as they are."""
+    """Return `layer` with weak references in place of layers, hashable; names are not changed."""
     if isinstance(layer, list | tuple):
         return tuple(map(weak_layers, layer))
     return weakref.ref(layer) if isinstance(layer, keras.Operation) else layer
 
 
 def _strong_layers(layer) -> Layers:
-    """Return what `weak_layers` was given."""
+    """Return the argument of `weak_layers`, given its result."""
     if isinstance(layer, tuple):
         return list(map(_strong_layers, layer))
     if not isinstance(layer, weakref.ref):
         return layer
     if layer() is None:
-        raise ValueError("`layer` must be a layer of the model. Received: a layer that was deleted since.")
+        raise ValueError("`layer` must be a layer of the model. Received: a layer that has been deleted.")
     return layer()
 
 
 def checked_fuse(fuse: str | None, layer: Layers) -> str:
-    """Return the fusion that is meant; raise a `ValueError` unless it exists and `layer` names several."""
+    """Return the fusion, `"mean"` by default; raise a `ValueError` unless it exists and fits `layer`."""
     if fuse is not None and (not isinstance(fuse, str) or fuse not in FUSIONS):
         raise ValueError(f"`fuse` must be one of {FUSIONS}. Received: fuse={fuse!r}")
     if fuse is not None and not isinstance(layer, list | tuple):
         raise ValueError(
-            f"`fuse` must be left out where one layer is explained. Received: fuse={fuse!r}, and "
+            f"`fuse` must be left out if one layer is explained. Received: fuse={fuse!r}, and "
             f"layer={getattr(layer, 'name', layer)!r}. Give a list of layers."
         )
     return fuse or FUSIONS[0]
 
 
-def _check_lengths(lengths: Any, found: SignedMaps, size: str | np.ndarray | None) -> None:
+def _check_lengths(lengths: Any, signed: SignedMaps, size: str | np.ndarray | None) -> None:
     """Raise a `ValueError` unless `size` gives one length for each axis of the grid."""
-    axes = found.maps[0].shape.rank - found.score.shape.rank
+    axes = signed.maps[0].shape.rank - signed.score.shape.rank
     if size is None:
         return
     if lengths is None:

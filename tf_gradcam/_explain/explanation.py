@@ -1,4 +1,4 @@
-"""What an explainer answers, and how it looks: printed, laid over a photograph, drawn."""
+"""`Explanation`, the result of an explainer, with its `repr`, `overlay` and `show`. Public at top level."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,29 +13,29 @@ from tf_gradcam._images import show as draw_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_SHOWN = 6  # numbers of a score or target in one line
+_MAX_SHOWN = 6  # Numbers of a score or target in one line.
 
 
 class Explanation(NamedTuple):
-    """The answer of a `GradCAM`: tensors, on the model's device.
+    """The result of a `GradCAM`: tensors on the model's device.
 
     `(h, w)` stands for the layer's grid, `(H, W)` for the heatmap's size: one length for a signal, three for
-    a volume or video. Where several scores are explained for each image, as `targets.Classes` asks for, each
-    of the first four has an axis for them after the batch.
+    a volume or video. If several scores are explained for each image, as with `targets.Classes`, the first
+    four attributes have an axis for them after the batch axis.
 
     Attributes:
         heatmap: `(N, H, W)` float32 in `[0, 1]`: ReLU of the map, resized, divided by its maximum; for
-            several layers their heatmaps in one.
-        map: `(N, h, w)` float32 (float64 where the model is), signed and unscaled, on the layer's own grid,
-            or on the image where the method explains at the image; for several layers a tuple of them.
+            several layers their fused heatmaps.
+        map: `(N, h, w)` float32 (float64 for a float64 model), signed and unscaled, on the layer's grid, or
+            on the image for a method without a layer; for several layers a tuple of maps.
         score: `(N,)`, the score that was explained; for a class, its logit.
-        target: `(N,)` int32, the class that was explained, or `None` where the target is no class.
-        outputs: what the model returned.
+        target: `(N,)` int32, the class that was explained, or `None` if the target is not a class.
+        outputs: outputs of the model.
         heatmaps: a tuple with the heatmap of each layer.
     """
 
     heatmap: tf.Tensor
-    map: Any  # a tensor, or a tuple of them
+    map: Any  # A tensor, or a tuple of tensors.
     score: tf.Tensor
     target: tf.Tensor | None
     outputs: Any
@@ -47,7 +47,7 @@ class Explanation(NamedTuple):
             "Explanation(",
             f"  heatmap: {_summary(self.heatmap)}",
             f"  map: {_summary(self.map)}",
-            f"  score: {_numbers(self.score)}, target: {_numbers(self.target)}",
+            f"  score: {_first_numbers(self.score)}, target: {_first_numbers(self.target)}",
             f"  outputs: {_summary(self.outputs)}",
             ")",
         ]
@@ -59,7 +59,7 @@ class Explanation(NamedTuple):
         """Lay the heatmap of one image over its photograph.
 
         Args:
-            photograph: whatever `load_image` takes.
+            photograph: a photograph in any form that `load_image` takes.
             alpha: weight of the colours in `[0, 1]`; see `tf_gradcam.overlay`.
             colormap: name of an OpenCV colour map; see `tf_gradcam.overlay`.
             fade: whether the colours fade with the heatmap; see `tf_gradcam.overlay`.
@@ -85,7 +85,7 @@ class Explanation(NamedTuple):
         """Draw photographs, heatmaps and overlays side by side.
 
         Args:
-            photograph: one, or a list of N; whatever `load_image` takes.
+            photograph: one photograph, or a list of N, in any form that `load_image` takes.
             titles: one string for each row; see `tf_gradcam.show`.
             labels: the names of the classes; see `tf_gradcam.show`.
             alpha: weight of the colours in `[0, 1]`; see `tf_gradcam.overlay`.
@@ -104,21 +104,22 @@ class Explanation(NamedTuple):
 
 
 def _summary(values) -> str:
-    """Return the shape of each tensor in `values`, and the range of its numbers where they are known."""
-    found = []
-    for each in keras.tree.flatten(values):
-        if each is None:
+    """Return the shape of each tensor in `values`, and its range unless it is symbolic."""
+    texts = []
+    for tensor in keras.tree.flatten(values):
+        if tensor is None:
             continue
-        text = str(tuple(each.shape))
-        if hasattr(each, "numpy") and each.dtype.is_floating and 0 not in each.shape:
-            text += f" from {tf.reduce_min(each).numpy():.4g} to {tf.reduce_max(each).numpy():.4g}"
-        found.append(text)
-    return "; ".join(found[:3] + ["..."] * (len(found) > 3)) or "None"
+        text = str(tuple(tensor.shape))
+        if hasattr(tensor, "numpy") and tensor.dtype.is_floating and 0 not in tensor.shape:
+            text += f" from {tf.reduce_min(tensor).numpy():.4g} to {tf.reduce_max(tensor).numpy():.4g}"
+        texts.append(text)
+    return "; ".join(texts[:3] + ["..."] * (len(texts) > 3)) or "None"
 
 
-def _numbers(values) -> str:
+def _first_numbers(values) -> str:
+    """Return the first numbers of a tensor, or its shape if it is symbolic."""
     if values is None or not hasattr(values, "numpy"):
         return "None" if values is None else str(tuple(values.shape))
     flat = values.numpy().ravel()
-    shown = [f"{each:.4g}" if flat.dtype.kind == "f" else str(each) for each in flat[:_MOST_SHOWN]]
-    return f"[{', '.join(shown)}{', ...' if len(flat) > _MOST_SHOWN else ''}]"
+    shown = [f"{number:.4g}" if flat.dtype.kind == "f" else str(number) for number in flat[:_MAX_SHOWN]]
+    return f"[{', '.join(shown)}{', ...' if len(flat) > _MAX_SHOWN else ''}]"

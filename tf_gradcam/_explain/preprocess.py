@@ -1,4 +1,4 @@
-"""Images on their way into the model: through the user's `preprocess`, and to the model's dtypes."""
+"""Prepare images for the model: the user's `preprocess`, and a cast to its dtypes. Called by explainers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def apply_preprocess(preprocess: Callable | None, images: Any) -> Any:
-    """Return what `preprocess` makes of images, which it is given as float32; without one, the images."""
+    """Return `preprocess(images)`, with the images cast to float32; without a `preprocess`, the images."""
     if preprocess is None:
         return images
     return preprocess(keras.tree.map_structure(lambda image: tf.cast(image, tf.float32), images))
@@ -20,10 +20,10 @@ def cast_to_specs(images: Any, specs: Any) -> Any:
 
 
 def check_preprocessed(images: Any, specs: Any) -> Any:
-    """Return what `preprocess` returned, in the model's dtypes and with its shape checked.
+    """Return preprocessed images in the model's dtypes, with their shapes checked.
 
     Raises:
-        ValueError: if the model can't take the shape; where that is open, when the graph runs.
+        ValueError: if the model does not accept the shape. Open lengths are checked when the graph runs.
     """
 
     def check(spec, image):

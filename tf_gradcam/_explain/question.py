@@ -1,4 +1,4 @@
-"""What is asked about images: target, size and interpolation, checked; and what a trace for it is kept by."""
+"""A question about images: target, size and interpolation, and the key of its trace. Called by explainers."""
 
 from typing import Any, NamedTuple
 
@@ -13,12 +13,12 @@ from tf_gradcam._targets import holds_callable, target_arrays, trace_key
 
 
 class Question(NamedTuple):
-    """What is asked about images.
+    """What to explain of images, and in which form.
 
     Attributes:
-        specs: of what the images are cast to, in the structure that the model takes.
-        target: as `to_rows` returns it, or `None`.
-        size: as `parse_size` returns it.
+        specs: specs that the images are cast to, in the structure that the model takes.
+        target: target as `to_rows` returns it, or `None`.
+        size: size as `parse_size` returns it.
         interpolation: a method of `tf.image.resize`.
     """
 
@@ -28,30 +28,30 @@ class Question(NamedTuple):
     interpolation: str
 
     def target_arrays(self) -> list:
-        """Return the arrays in the target, flat."""
+        """Return a flat list of the arrays in the target."""
         return [] if self.target is None else target_arrays(self.target)
 
     def size_arrays(self) -> list[np.ndarray]:
-        """Return the size in a list, if it is given in pixels."""
+        """Return `[size]` for a size in pixels, or `[]`."""
         return [] if self.size is None or isinstance(self.size, str) else [self.size]
 
     def holds_callable(self) -> bool:
-        """Return whether there is a callable in the target."""
+        """Return whether the target contains a callable."""
         return self.target is not None and holds_callable(self.target)
 
     def trace_key(self, tensors: list) -> "TraceKey":
-        """Return what a trace is made for: all of the question but its numbers, and the images' dtypes."""
-        one = isinstance(self.specs, tf.TensorSpec)
-        shapes = self.specs if one else repr(self.specs)
-        images = tensors[:1] if one else tensors[: len(keras.tree.flatten(self.specs))]
-        dtypes = tuple(each.dtype for each in images)
+        """Return the key of the trace: all of the question except its numbers, and the images' dtypes."""
+        is_one_input = isinstance(self.specs, tf.TensorSpec)
+        shapes = self.specs if is_one_input else repr(self.specs)
+        images = tensors[:1] if is_one_input else tensors[: len(keras.tree.flatten(self.specs))]
+        dtypes = tuple(image.dtype for image in images)
         target = None if self.target is None else trace_key(self.target)
         size = self.size if isinstance(self.size, str) else np.shape(self.size)
         return TraceKey(shapes, dtypes, target, size, self.interpolation)
 
 
 class TraceKey(NamedTuple):
-    """What a trace is made for; see `Question`. It keeps no callable alive."""
+    """The key of a trace; see `Question`. It holds weak references to callables."""
 
     shapes: Any
     dtypes: tuple
@@ -61,8 +61,8 @@ class TraceKey(NamedTuple):
 
 
 def check_question(method: Method, target: Any, interpolation: str) -> None:
-    """Raise a `ValueError` if `method` knows no target, or if there is no such interpolation."""
-    if not _leaves_the_class_open(target) and is_classless(method):
+    """Raise a `ValueError` if `method` takes no target, or if there is no such interpolation."""
+    if not _names_no_class(target) and is_classless(method):
         raise ValueError(
             f"`target` must be None for a method whose map is the same for every class. Received: "
             f"target={target!r:.80}"
@@ -73,6 +73,6 @@ def check_question(method: Method, target: Any, interpolation: str) -> None:
         )
 
 
-def _leaves_the_class_open(target) -> bool:
-    """Return whether `target` names no class; it may still have to say which output is meant."""
+def _names_no_class(target) -> bool:
+    """Return whether `target` names no class; it may name an output."""
     return target is None or (isinstance(target, targets.Output) and target.target is None)

@@ -1,4 +1,4 @@
-"""One explainer for all calls of `make_gradcam_heatmap` with one model, layer and method."""
+"""The cache of explainers of `make_gradcam_heatmap`: one for each model, layer and method."""
 
 import weakref
 
@@ -8,9 +8,9 @@ from tf_gradcam._explain.explainer import Explainer, Layers, checked_fuse, weak_
 from tf_gradcam._methods import Method, get
 from tf_gradcam._model import check_layer, check_model, structure_key
 
-# model -> {(layer, call, method, fuse, structure of the model): explainer}. No explainer keeps a model alive.
+# Model -> {(layer, call, method, fuse, structure of the model): explainer}. Explainers do not refer to it.
 _EXPLAINERS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_MOST_EXPLAINERS = 64  # of a model, before the oldest goes: a method may have been made on the spot
+_MAX_EXPLAINERS = 64  # For one model. The oldest is removed: every call may come with a new method.
 
 
 def shared_explainer(
@@ -24,22 +24,22 @@ def shared_explainer(
     check_model(model)
     check_layer(layer, call)
     checked_fuse(fuse, layer)
-    known = get(method)
+    resolved = get(method)
     try:
-        hash(known)
+        hash(resolved)
     except TypeError as error:
         raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}") from error
     structure = structure_key(model)
     explainers = _EXPLAINERS.setdefault(model, {})
-    asked = weak_layers(layer), call, known, fuse, structure
-    explainer = explainers.get(asked)
+    key = weak_layers(layer), call, resolved, fuse, structure
+    explainer = explainers.get(key)
     if explainer is None:
-        explainer = Explainer(model, layer, call, known, fuse)
-        if isinstance(explainer.layer, keras.Operation):  # However the layer was named, one explainer serves.
-            (found,) = explainer.layer_calls
-            by_layer = found.layer_reference, found.call, known, fuse, structure
-            explainer = explainers.setdefault(by_layer, explainer)
-        explainers[asked] = explainer
-        while len(explainers) > _MOST_EXPLAINERS:
+        explainer = Explainer(model, layer, call, resolved, fuse)
+        if isinstance(explainer.layer, keras.Operation):  # One for all names of a layer.
+            (layer_call,) = explainer.layer_calls
+            layer_key = layer_call.layer_reference, layer_call.call, resolved, fuse, structure
+            explainer = explainers.setdefault(layer_key, explainer)
+        explainers[key] = explainer
+        while len(explainers) > _MAX_EXPLAINERS:
             explainers.pop(next(iter(explainers)))
     return explainer

@@ -1,7 +1,7 @@
-"""In the graph: images and a target to the signed map of each layer, by one forward and one backward pass.
+"""Images and a target to the signed map of each layer, in the graph: `signed_maps_function`.
 
-The explainer traces `signed_maps_function`. There are three ways to a map: in closed form for all classes at
-once, by a formula of activations and gradients, and by a method that looks at a scene.
+The explainer traces it. A map is computed in one of three ways: in closed form for all classes at once, by a
+formula of activations and gradients, or by a method with `explain(scene)`.
 """
 
 import weakref
@@ -41,14 +41,14 @@ from tf_gradcam._tensors import at_least_float32
 
 
 class SignedMaps(NamedTuple):
-    """The signed maps of a batch, and what they were made of.
+    """The signed maps of a batch, with score and outputs.
 
     Attributes:
-        maps: of each layer `(N, *grid)`, or `(N, M, *grid)` for M scores of each image.
+        maps: signed map of each layer, `(N, *grid)`, or `(N, M, *grid)` for M scores of each image.
         score: `(N,)` or `(N, M)`.
-        class_index: the class that the score belongs to, int32 of its shape, or `None`.
-        outputs: what the model returned, or `None` where that is more than tensors.
-        image_lengths: the lengths of the image that the layers look at, or `None` where there is none.
+        class_index: class that the score belongs to, int32 of the shape of `score`, or `None`.
+        outputs: outputs of the model, or `None` if they are not only tensors.
+        image_lengths: lengths of the image on which the layers depend, or `None` if there is none.
     """
 
     maps: list[tf.Tensor]
@@ -59,7 +59,7 @@ class SignedMaps(NamedTuple):
 
 
 class _Pass(NamedTuple):
-    """One forward pass of the model, the score on top of it, and the tape that was running."""
+    """One forward pass of the model with its score, and the tape that recorded it."""
 
     model: keras.Model
     images: Any
@@ -81,7 +81,7 @@ def signed_maps_function(
 ) -> Callable[[Any, Any], SignedMaps]:
     """Return the function from images and a target to signed maps.
 
-    It keeps neither the model nor the layers alive.
+    It holds only weak references to the model and the layers.
     """
     weak_model = weakref.ref(model)
 
@@ -90,12 +90,13 @@ def signed_maps_function(
         maps = _maps_in_closed_form(passed, method)
         if maps is None:
             maps = _maps_by_formula(passed, method) if is_formula(method) else _maps_by_scene(passed, method)
-        is_shown = all(each is None or tf.is_tensor(each) for each in keras.tree.flatten(passed.outputs))
-        axes = maps[0].shape.rank - passed.score.shape.rank  # more than the grid's for a map on a video
+        are_tensors = all(one is None or tf.is_tensor(one) for one in keras.tree.flatten(passed.outputs))
+        # A map on a video may have more axes than the grid.
+        axes = maps[0].shape.rank - passed.score.shape.rank
         channels_first = layer_calls[0].channels_first
         lengths = source_lengths(images, passed.source, axes, channels_first)
         return SignedMaps(
-            maps, passed.score, passed.class_index, passed.outputs if is_shown else None, lengths
+            maps, passed.score, passed.class_index, passed.outputs if are_tensors else None, lengths
         )
 
     return signed_maps
@@ -103,7 +104,7 @@ def signed_maps_function(
 
 def _forward_pass(model, layer_calls, images, target) -> _Pass:
     images = check_preprocessed(images, specs_to_trace(model, images))
-    calls = [each.strong() for each in layer_calls]
+    calls = [layer_call.strong() for layer_call in layer_calls]
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         activations, outputs = forward(model, images, calls, tape.watch)
         logits = find_logits(outputs)
@@ -113,23 +114,20 @@ def _forward_pass(model, layer_calls, images, target) -> _Pass:
     return _Pass(model, images, tapped, source, outputs, logits, target, score, index, tape)
 
 
-# All classes at once
-
-
 def _maps_in_closed_form(passed, method) -> list[tf.Tensor] | None:
-    """Return the map of each class, where pooling and a dense layer follow the layer; else `None`."""
+    """Return the map of each class if pooling and a dense layer follow the layer; else `None`."""
     if passed.score.shape.rank != 2 or method not in (gradcam, hirescam) or len(passed.tapped) > 1:
         return None
     logits = class_logits(passed.target, passed.outputs, passed.logits)
-    pooled = None if logits is None else _pooled(passed.tapped[0], logits)
+    pooled = None if logits is None else _mean_before_dense_head(passed.tapped[0], logits)
     if pooled is None:
         return None
     every_class = _class_activation_maps(passed, pooled, logits)
     return [tf.gather(every_class, passed.class_index, axis=1, batch_dims=1)]
 
 
-def _pooled(tapped, logits) -> tf.Tensor | None:
-    """Return the mean over the layer's places, if that is all of the layer that a dense head takes."""
+def _mean_before_dense_head(tapped, logits) -> tf.Tensor | None:
+    """Return the mean over the grid, if a dense head depends on the layer only by this mean; else `None`."""
     if tf.executing_eagerly():
         return None
     grid = tapped.grid
@@ -141,32 +139,30 @@ def _pooled(tapped, logits) -> tf.Tensor | None:
 def _class_activation_maps(passed, pooled, logits) -> tf.Tensor:
     """Return the map of every class, `(N, classes, *grid)`.
 
-    Z times Grad-CAM at a place is what the head answers to that place alone, without the bias: one pass for
-    all classes, instead of one backward pass for each. Source: Zhou et al., "Learning Deep Features for
-    Discriminative Localization", CVPR 2016.
+    Z times Grad-CAM at a position is the output of the head for that position alone, without the bias. This
+    is one pass for all classes, instead of one backward pass for each.
+
+    Source: Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
     """
     (tapped,) = passed.tapped
     on_grid = to_grid(check_gradient(tapped.activations, passed.score, tapped.grid), tapped.grid)
     count, *lengths, channels = tf.unstack(tf.shape(on_grid))
-    places = tf.transpose(tf.reshape(on_grid, [count, -1, channels]), [1, 0, 2])
-    # The backward pass is linear in its seed: its own backward pass is the head without the bias.
+    positions = tf.transpose(tf.reshape(on_grid, [count, -1, channels]), [1, 0, 2])
+    # The backward pass is linear in its seed: the gradient by the seed is the head without the bias.
     seed = tf.zeros_like(logits)
     (backward,) = tf.gradients(logits, [pooled], seed)
 
-    def head(place):
-        return tf.gradients(backward, [seed], tf.reshape(place, tf.shape(pooled)))[0]
+    def head(position):
+        return tf.gradients(backward, [seed], tf.reshape(position, tf.shape(pooled)))[0]
 
-    answers = tf.vectorized_map(head, places)  # (places, N, classes)
-    shares = tf.transpose(answers, [1, 2, 0]) / tf.cast(tf.shape(places)[0], answers.dtype)
-    return tf.reshape(shares, [count, logits.shape[-1], *lengths])
-
-
-# By a formula of activations and gradients
+    scores = tf.vectorized_map(head, positions)  # (positions, N, classes)
+    maps = tf.transpose(scores, [1, 2, 0]) / tf.cast(tf.shape(positions)[0], scores.dtype)
+    return tf.reshape(maps, [count, logits.shape[-1], *lengths])
 
 
 def _maps_by_formula(passed, formula) -> list[tf.Tensor]:
     """Return the map of each layer, `(N, *grid)`, or `(N, M, *grid)` for a score `(N, M)`."""
-    on_grid = [each.on_grid() for each in passed.tapped]
+    on_grid = [tapped.on_grid() for tapped in passed.tapped]
 
     def maps_for(seed):
         if takes_gradients(formula):
@@ -181,18 +177,18 @@ def _maps_by_formula(passed, formula) -> list[tf.Tensor]:
     score = passed.score
     if score.shape.rank == 1:
         return maps_for(tf.ones_like(score))
-    # One backward pass for each score, all through the one forward pass: a loop, as there may be many.
-    found = tf.map_fn(
+    # One backward pass for each score, with one forward pass. A loop, because there may be many scores.
+    stacked = tf.map_fn(
         lambda seed: maps_for(tf.broadcast_to(seed, tf.shape(score))),
         tf.eye(tf.shape(score)[1], dtype=score.dtype),
-        fn_output_signature=[each.dtype for each in on_grid],
+        fn_output_signature=[activations.dtype for activations in on_grid],
     )
-    return [_scores_second(each) for each in found]
+    return [_scores_second(maps) for maps in stacked]
 
 
 def _gradients(passed, seed) -> list[tf.Tensor]:
-    """Return the gradient of the score, weighted by `seed`, by each layer's activations on their grid."""
-    activations = [each.activations for each in passed.tapped]
+    """Return the gradients of the score, weighted by `seed`, with respect to each layer, on its grid."""
+    activations = [tapped.activations for tapped in passed.tapped]
     gradients = tape_gradients(passed.tape, passed.score, activations, seed)
     on_grid = []
     for tapped, gradient in zip(passed.tapped, gradients, strict=True):
@@ -202,9 +198,6 @@ def _gradients(passed, seed) -> list[tf.Tensor]:
     return on_grid
 
 
-# By a method that looks at a scene
-
-
 def _maps_by_scene(passed, method) -> list[tf.Tensor]:
     """Return the map of each layer, `(N, ...)`, or `(N, M, ...)` for a score `(N, M)`."""
     target = pin_choices(passed.target, passed.outputs, passed.logits)
@@ -212,7 +205,7 @@ def _maps_by_scene(passed, method) -> list[tf.Tensor]:
     for tapped in passed.tapped:
         if passed.source is None:
             raise ValueError(
-                "`method` must be a formula (activations, gradients) -> map where no input of the model has "
+                "`method` must be a formula (activations, gradients) -> map if no input of the model has "
                 f"the {len(tapped.grid.shape)} axes of the layer's grid. Received: method={method!r}"
             )
         images, source = passed.images, passed.source
@@ -235,7 +228,7 @@ def _map_of_scene(method, context, own_pass):
 
 def _map_of_each_score(method, context, count, dtype):
     def map_of(column):
-        # What was computed outside of a loop can't be differentiated in it: hence a forward pass for each.
+        # A loop cannot differentiate tensors from outside of it: each score needs a forward pass.
         images = keras.tree.map_structure(tf.identity, context.images)
         own_pass = forward(context.model, images, [context.layer_call])
         signed_map = _map_of_scene(method, context._replace(images=images, column=column), own_pass)
@@ -246,7 +239,7 @@ def _map_of_each_score(method, context, count, dtype):
 
 
 def _scores_second(maps):
-    """Return maps `(M, N, ...)` of M scores as `(N, M, ...)`."""
+    """Return maps `(M, N, ...)` of M scores with the axis of the scores second, `(N, M, ...)`."""
     return tf.transpose(maps, [1, 0, *range(2, maps.shape.rank)])
 
 

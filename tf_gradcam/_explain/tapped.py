@@ -1,4 +1,4 @@
-"""A layer as one forward pass shows it: its activations, their grid, and the image that it looks at."""
+"""A layer in one forward pass: its activations, their grid, and its source image. Called by `signed_maps`."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,12 +23,12 @@ from tf_gradcam._tensors import at_least_float32
 
 
 class TappedLayer(NamedTuple):
-    """What one forward pass shows of a layer.
+    """A layer in one forward pass.
 
     Attributes:
-        layer_call: the layer, which of its runs, and where its channels are.
-        activations: what it returned, in the graph.
-        grid: of the activations.
+        layer_call: the layer, which of its runs, and the position of its channel axis.
+        activations: its output, in the graph.
+        grid: the grid of the activations.
     """
 
     layer_call: LayerCall
@@ -37,54 +37,54 @@ class TappedLayer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The layer's name."""
+        """The name of the layer."""
         return self.layer_call.layer.name
 
     def on_grid(self) -> tf.Tensor:
-        """Return the activations as `(N, *grid, K)`, float32, or float64 where they are."""
+        """Return the activations as `(N, *grid, K)` in float32, or in float64 if they are float64."""
         return to_grid(at_least_float32(self.activations), self.grid)
 
 
 def tapped_layer(
     model: keras.Model, images: Any, layer_call: LayerCall, activations: tf.Tensor
 ) -> TappedLayer:
-    """Return the record of a layer that returned `activations` when `model` was called on `images`.
+    """Return the `TappedLayer` of a layer that returned `activations` when `model` was called on `images`.
 
     Raises:
-        ValueError: if the activations have no grid with more than one place.
+        ValueError: if the activations have no grid with more than one position.
     """
     layer = layer_call.layer
     grid = activation_grid(activations, keras.tree.flatten(images), layer_call.channels_first)
     if grid is None and activations.shape.rank == 3:
-        # With an open batch the number of tokens may be unknown; a trial run, whose batch is known, tells it.
+        # With an open batch axis the number of tokens may be unknown. A trial run has a known batch size.
         trial = trace_trial(model, specs_to_trace(model, images))
-        grids = {id(each.info.layer): each.grid for each in maps_from_trial(model, trial)}
+        grids = {id(one.info.layer): one.grid for one in maps_from_trial(model, trial)}
         grid = grids.get(id(layer))
     if grid is None:
         raise ValueError(
             "`layer` must return a map (N, h, w, K) with more than one position, or the tokens of an image's "
             f"patches. Received: layer={layer.name!r}, which returns {activations.shape}. Choose a layer "
-            "before it, or layer=None for the last that has a map."
+            "before it, or layer=None for the last layer with a map."
         )
     return TappedLayer(layer_call, activations, grid)
 
 
 def find_source(images: Any, tapped: Sequence[TappedLayer]) -> SourceImage | None:
-    """Return the image that the layers look at, or `None` where there is none.
+    """Return the input image on which the layers depend, or `None` if there is none.
 
     Of several inputs it is the first on the path to a layer that has as many axes as the layer's grid.
 
     Raises:
-        ValueError: if the layers look at different images, or their grids have different numbers of axes.
+        ValueError: if the layers depend on different images, or their grids have different numbers of axes.
     """
     flat = keras.tree.flatten(images)
-    positions = [_source_position(flat, each) for each in tapped]
+    positions = [_source_position(flat, layer) for layer in tapped]
     axes = len(tapped[0].grid.shape)
-    if any(len(each.grid.shape) != axes for each in tapped) or len(set(positions)) > 1:
+    if any(len(layer.grid.shape) != axes for layer in tapped) or len(set(positions)) > 1:
         raise ValueError(
-            "`layer` must name layers that look at one image, on grids with as many axes. Received: "
-            f"{[each.name for each in tapped]} with grids {[each.grid.shape for each in tapped]}. Explain "
-            "them one by one."
+            "`layer` must name layers that depend on one image, with grids of the same number of axes. "
+            f"Received: {[layer.name for layer in tapped]} with grids "
+            f"{[layer.grid.shape for layer in tapped]}. Explain them one by one."
         )
     if positions[0] is None:
         return None
@@ -96,7 +96,7 @@ def find_source(images: Any, tapped: Sequence[TappedLayer]) -> SourceImage | Non
 def _source_position(images, tapped) -> int | None:
     """Return the position of the first image on the path to a layer that has the axes of its grid."""
     axes, first = len(tapped.grid.shape), tapped.layer_call.channels_first
-    # Eagerly there is no graph to follow, and one image.
+    # In eager mode there is no graph to follow, and one image.
     path = None if tf.executing_eagerly() else ancestors([tapped.activations])
     for position, image in enumerate(images):
         is_on_path = path is None or image.op in path
@@ -108,7 +108,7 @@ def _source_position(images, tapped) -> int | None:
 def source_lengths(
     images: Any, source: SourceImage | None, axes: int, channels_first: bool
 ) -> tf.Tensor | None:
-    """Return the last `axes` lengths of the image that a layer looks at, as it was before `preprocess`."""
+    """Return the last `axes` lengths of the image on which a layer depends, before `preprocess`."""
     if source is None:
         return None
     return spatial_lengths(keras.tree.flatten(images)[source.position], axes, channels_first)

@@ -1,4 +1,4 @@
-"""Signed maps from activations, gradients and scores; the public names are in `tf_gradcam.methods`."""
+"""Methods: signed maps from activations, gradients and scores. Used by `methods`, `_explain`, `_export`."""
 
 from tf_gradcam._methods.formulas import gradcam, hirescam
 from tf_gradcam._methods.protocol import (

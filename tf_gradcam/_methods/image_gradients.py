@@ -1,16 +1,16 @@
-"""Methods that look at the image itself: its gradient, and what is made of it.
+"""Methods that use the gradient of the score with respect to the image. Listed in `registry`.
 
-Each is a frozen dataclass whose fields are its parameters, so that equal ones share what was compiled for
-them. Those with `at_image` read no layer: their map lies on the image, pixel by pixel. One with a `formula`
-makes its map of an image and a gradient, which may be the mean over noisy copies of the image.
+Each is a frozen dataclass whose fields are its parameters, so that equal methods share one trace. A method
+with `at_image` reads no layer: its map lies on the pixels of the image. A method with `formula` computes its
+map from an image and a gradient, which may be the mean over noisy copies of the image.
 """
 
 import contextlib
 import dataclasses
 import math
 import numbers
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -25,10 +25,10 @@ from tf_gradcam._model import operations_between
 
 @dataclasses.dataclass(frozen=True)
 class gradient:
-    """The gradient of the score by the image: `L = max_c |dS/dx_c|`, never negative.
+    """Gradient of the score with respect to the image: `L = max_c |dS/dx_c|`, never negative.
 
-    It tells which pixels matter, not in which direction. With the mean over noisy copies of the image in
-    place of the gradient it is SmoothGrad (Smilkov et al., 2017).
+    It shows which pixels matter, not in which direction. With the mean gradient over noisy copies of the
+    image it is SmoothGrad (Smilkov et al., 2017).
 
     Source: Simonyan et al., "Deep Inside Convolutional Networks", ICLR Workshops 2014, section 3.1.
     """
@@ -36,7 +36,7 @@ class gradient:
     at_image: ClassVar[bool] = True
 
     def formula(self, image: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-        """Return the map `(N, *axes)` of an image and a gradient `(N, *axes, C)`."""
+        """Return the map `(N, *axes)` from an image and a gradient `(N, *axes, C)`."""
         return _strength(gradients)
 
     def explain(self, scene: Scene) -> tf.Tensor:
@@ -48,8 +48,8 @@ class gradient:
 class gradient_x_input:
     """Gradient times input: `L = sum_c x_c dS/dx_c`.
 
-    For a network of ReLUs without biases it sums to the score; what is missing else are the terms of the
-    biases, see `fullgrad`. A pixel that the model takes as 0 gets 0.
+    For a network of ReLUs without biases the map sums to the score; otherwise the terms of the biases are
+    missing, see `fullgrad`. A pixel with the value 0, as the model takes it, is 0 in the map.
 
     Source: Shrikumar et al., "Not Just a Black Box", 2016.
     """
@@ -57,7 +57,7 @@ class gradient_x_input:
     at_image: ClassVar[bool] = True
 
     def formula(self, image: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-        """Return the map `(N, *axes)` of an image and a gradient `(N, *axes, C)`."""
+        """Return the map `(N, *axes)` from an image and a gradient `(N, *axes, C)`."""
         return tf.reduce_sum(image * gradients, axis=-1)
 
     def explain(self, scene: Scene) -> tf.Tensor:
@@ -69,16 +69,17 @@ class gradient_x_input:
 class integrated_gradients:
     """Integrated gradients: `L = sum_c (x_c - b_c) * integral_0^1 dS/dx_c(b + t (x - b)) dt`.
 
-    The integral is the mean over the middles of `steps` equal parts of the way. The map sums to
-    `S(x) - S(b)`, but for the error of the integral: where the two differ, take more steps.
+    The integral is approximated by the mean over the midpoints of `steps` equal intervals. The map sums to
+    `S(x) - S(b)`, up to the error of that approximation: if the two differ, take more steps.
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017, equation 1.
 
     Attributes:
-        steps: points on the way from the baseline to the image, each a forward and a backward pass.
-        baseline: the image `b` without evidence, as the model takes it: a number for all its pixels, or one
-            for each channel. A pixel like the baseline gets 0.
-        batch: how many images on the way run at once, at least one for each image.
+        steps: number of points on the path from the baseline to the image, each one forward and one backward
+            pass.
+        baseline: image `b` without evidence, as the model takes it: one number for all pixels, or one for
+            each channel. A pixel that equals the baseline is 0 in the map.
+        batch: number of images that run at once; at least one point of every image runs.
     """
 
     at_image: ClassVar[bool] = True
@@ -87,57 +88,57 @@ class integrated_gradients:
     baseline: float | tuple[float, ...] = 0.0
     batch: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "steps", "batch")
         object.__setattr__(self, "baseline", _checked_baseline(self.baseline))
 
     def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map `(N, *axes)`."""
         image = scene.image
-        baseline = self._for_channels(image)
+        baseline = self._baseline_tensor(image)
 
         def step(indices):
-            way = (tf.cast(indices, image.dtype) + 0.5) / self.steps
-            way = tf.reshape(way, [-1] + [1] * image.shape.rank)
-            points = baseline + way * (image - baseline)
-            there = scene.at(tf.reshape(points, tf.concat([[-1], tf.shape(image)[1:]], axis=0)))
-            gradients = there.image_gradients(there.score)
+            fraction = (tf.cast(indices, image.dtype) + 0.5) / self.steps
+            fraction = tf.reshape(fraction, [-1] + [1] * image.shape.rank)
+            points = baseline + fraction * (image - baseline)
+            scenes = scene.at(tf.reshape(points, tf.concat([[-1], tf.shape(image)[1:]], axis=0)))
+            gradients = scenes.image_gradients(scenes.score)
             return (tf.reduce_sum(tf.reshape(gradients, tf.shape(points)), axis=0),)
 
         copies = copies_per_pass(self.batch, image)
         (gradients,) = sum_chunks(self.steps, copies, step, [tf.zeros_like(image)])
         return tf.reduce_sum((image - baseline) * gradients / self.steps, axis=-1)
 
-    def _for_channels(self, image):
+    def _baseline_tensor(self, image):
         if np.size(self.baseline) not in (1, image.shape[-1]):
             raise ValueError(
-                f"`baseline` must be a number, or one for each of the image's {image.shape[-1]} channels. "
+                f"`baseline` must be one number, or one for each of the image's {image.shape[-1]} channels. "
                 f"Received: baseline={self.baseline!r}"
             )
         return tf.constant(self.baseline, image.dtype)
 
 
 def _checked_baseline(baseline):
-    several = isinstance(baseline, Iterable)
-    values = tuple(baseline) if several else (baseline,)
-    if not values or not all(isinstance(each, numbers.Real) and math.isfinite(each) for each in values):
+    is_per_channel = isinstance(baseline, Iterable)
+    values = tuple(baseline) if is_per_channel else (baseline,)
+    if not values or not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values):
         raise ValueError(
-            "`baseline` must be a number in the model's own units, or one for each channel. "
+            "`baseline` must be one number in the units of the model's input, or one for each channel. "
             f"Received: baseline={baseline!r}"
         )
-    return tuple(map(float, values)) if several else float(baseline)
+    return tuple(map(float, values)) if is_per_channel else float(baseline)
 
 
 @dataclasses.dataclass(frozen=True)
 class guided_backprop:
-    """Guided backpropagation: `max_c |dS/dx_c|`, with ReLUs that pass on positive gradients alone.
+    """Guided backpropagation: `max_c |dS/dx_c|`, with ReLUs that pass only positive gradients back.
 
-    A ReLU or ReLU6 lets a gradient through where it is positive and its input was too; all else is
-    differentiated as ever, also leaky ReLUs. The model is not changed.
+    A ReLU or ReLU6 passes a gradient back where the gradient and the input of the ReLU are positive; all
+    other operations, including leaky ReLUs, have their usual gradient. The model is not changed.
 
-    It shows edges, nearly the same ones for every class, and also for a network whose weights are random
-    (Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018): a picture of what the image offers
-    rather than an explanation of the score.
+    It shows edges, nearly the same ones for every class, and also for a network with random weights (Adebayo
+    et al., "Sanity Checks for Saliency Maps", NeurIPS 2018): it shows the content of the image rather than
+    explaining the score.
 
     Source: Springenberg et al., "Striving for Simplicity", ICLR Workshops 2015, section 4.
     """
@@ -153,11 +154,11 @@ class guided_backprop:
 class guided_gradcam:
     """Guided Grad-CAM: the map of `guided_backprop` times `ReLU(L)` of Grad-CAM, resized to the image.
 
-    It has the sharp edges of the one where the other sees the class, and shares what `guided_backprop` says
-    of sanity checks.
+    It shows the edges of `guided_backprop` where Grad-CAM is positive. The sanity checks named in
+    `guided_backprop` concern it too.
 
-    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, section 3.2. There the picture has colours; this map has
-    the strongest channel of each pixel.
+    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, section 3.2. The paper shows a colour image; this map is
+    the maximum over the channels of each pixel.
     """
 
     def explain(self, scene: Scene) -> tf.Tensor:
@@ -165,17 +166,19 @@ class guided_gradcam:
         coarse = tf.nn.relu(gradcam(scene.activations, scene.gradients(scene.score)))
         coarse = enlarge_to_image(coarse, scene)
         fine = _strength(_guided_gradients(scene))
-        # A layer that sees one frame of a video, or its last state, has a map for all frames.
+        # A map without the time axis of a video is used for all frames.
         while coarse.shape.rank < fine.shape.rank:
             coarse = coarse[:, None]
         return fine * coarse
 
 
 def _strength(gradients):
+    """Return the maximum of the absolute gradients over the channels, `(N, *axes)`."""
     return tf.reduce_max(tf.abs(gradients), axis=-1)
 
 
-def enlarge_to_image(coarse, scene):
+def enlarge_to_image(coarse: tf.Tensor, scene: Scene) -> tf.Tensor:
+    """Return the map `coarse`, `(N, *grid)`, resized to the image of `scene`."""
     size = tf.shape(scene.image)[1:-1]
     return tf.cast(resize_map(coarse, size, "bilinear"), scene.image.dtype)
 
@@ -188,12 +191,12 @@ def _guided_relu6(operation, upstream):
     return tf.raw_ops.Relu6Grad(gradients=tf.nn.relu(upstream), features=operation.outputs[0])
 
 
-# Operation -> the name that TensorFlow knows its guided gradient by.
+# Operation type -> the name under which its guided gradient is registered with TensorFlow.
 _GUIDED = {"Relu": "TFGradCAMGuidedRelu", "Relu6": "TFGradCAMGuidedRelu6"}
 
 
 def _register(name, function):
-    with contextlib.suppress(KeyError):  # After a reload of this module TensorFlow keeps the one it has.
+    with contextlib.suppress(KeyError):  # After a reload of this module the name is registered already.
         tf.RegisterGradient(name)(function)
 
 
@@ -204,8 +207,8 @@ _register(_GUIDED["Relu6"], _guided_relu6)
 
 
 def _guided_gradients(scene):
-    """Return the gradient of the score by the image `(N, *axes, C)`, guided by ReLUs."""
-    # Which gradient an operation has is decided when it is made: hence once more through the model.
+    """Return the guided gradient of the score with respect to the image, `(N, *axes, C)`."""
+    # TensorFlow fixes the gradient of an operation when it creates the operation: run the model again.
     with tf.compat.v1.get_default_graph().gradient_override_map(_GUIDED):
         guided = scene.at(scene.image)
     operations = operations_between(guided.model_input, guided.score)
@@ -216,17 +219,19 @@ def _guided_gradients(scene):
 def _check_relus(operations):
     if any(kind in _GUIDED for kind in operations_inside_functions(operations)):
         raise ValueError(
-            "`method` must not be guided backpropagation where ReLUs are hidden. Received: a model with some "
-            'inside a tf.function or a loop of its own. Take the decorator off, or use method="gradient".'
+            "`method` must not be guided backpropagation for a model with hidden ReLUs. Received: a model "
+            "with ReLUs inside its own tf.function or loop. Remove the decorator, or use "
+            'method="gradient".'
         )
     if not any(operation.type in _GUIDED for operation in operations):
         raise ValueError(
-            "`method` must not be guided backpropagation where there is no ReLU. Received: a model with none "
-            'between image and score, whose guided gradient is the gradient. Use method="gradient".'
+            "`method` must not be guided backpropagation for a model with no ReLU. Received: a model without "
+            "ReLUs between image and score, whose guided gradient is the plain gradient. "
+            'Use method="gradient".'
         )
 
 
-def operations_inside_functions(operations):
+def operations_inside_functions(operations: Sequence[tf.Operation]) -> Iterator[str]:
     """Yield the types of all operations in the functions that `operations` call."""
     waiting = [operation.node_def for operation in operations if called_functions(operation.node_def)]
     if not waiting:
@@ -240,5 +245,6 @@ def operations_inside_functions(operations):
             waiting += nodes
 
 
-def called_functions(node):
+def called_functions(node: Any) -> list[str]:
+    """Return the names of the functions that a `NodeDef` calls."""
     return [value.func.name for value in node.attr.values() if value.func.name]

@@ -1,7 +1,7 @@
-"""What a method is, and what may be asked of one before it runs; called by whoever is given a method.
+"""What a method is, and its properties. Called by explainers, exports and methods that wrap a method.
 
 A method is a formula, `(activations, gradients) -> map` or `(activations) -> map`, or an object with
-`explain(scene) -> map`. Such an object may have the attributes that the functions below look at.
+`explain(scene) -> map`. Such an object may have the attributes that the functions below read.
 """
 
 import inspect
@@ -16,7 +16,7 @@ Method: TypeAlias = Any  # a formula, or an object with `explain(scene)`
 
 
 def apply_method(method: Method, scene: Scene) -> tf.Tensor:
-    """Return the map of `scene` by `method`, a formula or an object with `explain`."""
+    """Return the map that `method`, a formula or an object with `explain`, computes for `scene`."""
     if not is_formula(method):
         return method.explain(scene)
     if not takes_gradients(method):
@@ -25,19 +25,19 @@ def apply_method(method: Method, scene: Scene) -> tf.Tensor:
 
 
 def is_formula(method: Method) -> bool:
-    """Return whether `method` needs nothing but activations, or activations and gradients."""
+    """Return whether `method` is a function of the activations, or of the activations and gradients."""
     return not hasattr(method, "explain")
 
 
 def takes_gradients(formula: Callable) -> bool:
-    """Return whether `formula` takes gradients, and not activations alone."""
+    """Return whether `formula` takes gradients besides activations."""
     try:
         parameters = inspect.signature(formula).parameters.values()
     except ValueError:  # Some callables have no signature.
         return True
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [each for each in parameters if each.kind in kinds and each.default is inspect.Parameter.empty]
-    return len(needed) != 1 or any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
+    required = [one for one in parameters if one.kind in kinds and one.default is inspect.Parameter.empty]
+    return len(required) != 1 or any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
 
 
 def is_classless(method: Method) -> bool:
@@ -47,35 +47,35 @@ def is_classless(method: Method) -> bool:
 
 
 def is_at_image(method: Method) -> bool:
-    """Return whether `method` explains at the image itself, and reads no layer: its `at_image`."""
+    """Return whether the map of `method` lies on the image and needs no layer: its attribute `at_image`."""
     return getattr(method, "at_image", False)
 
 
 def image_formula(method: Method) -> Callable | None:
-    """Return the `formula` of a method that makes its map of an image and a gradient, or `None`."""
+    """Return the attribute `formula` of a method, from an image and a gradient to a map, or `None`."""
     return getattr(method, "formula", None)
 
 
 def reports_progress(method: Method) -> bool:
-    """Return whether `method`, or one inside it, calls Python as it goes: its `progress`."""
+    """Return whether `method`, or one inside it, calls a Python function while it runs: its `progress`."""
     return any(getattr(each, "progress", None) is not None for each in _with_inner_methods(method))
 
 
 def takes_channels(method: Method) -> bool:
-    """Return whether `method` can be told to try few of a layer's channels: its `channels`."""
+    """Return whether `method` can be limited to some of a layer's channels: its attribute `channels`."""
     return hasattr(method, "channels")
 
 
 def is_slow(method: Method) -> bool:
-    """Return whether `method` tries so many masks or channels that it can report its progress.
+    """Return whether `method` runs so many masks or channels that it has an attribute `progress`.
 
-    One that was told to try few channels is not slow.
+    A method that is limited to some channels is not slow.
     """
     return hasattr(method, "progress") and getattr(method, "channels", None) is None
 
 
 def _with_inner_methods(method) -> Iterator[Method]:
-    """Yield `method`, and the one that it is made around, as `smooth` is, and so on."""
+    """Yield `method`, then the method that it wraps, as `smooth` does, and so on."""
     while callable(method) or hasattr(method, "explain"):
         yield method
         method = getattr(method, "method", None)

@@ -1,4 +1,4 @@
-"""All methods by name, and the one that a name, class or partial means; `methods` is its public face."""
+"""All methods by name, and `get` to resolve a name, class or partial. Public through `tf_gradcam.methods`."""
 
 import contextlib
 import dataclasses
@@ -34,12 +34,12 @@ from tf_gradcam._methods.scoring import cam, finercam, shapleycam
 
 
 class About(NamedTuple):
-    """A method, and what to know before taking it.
+    """A method and its properties.
 
     Attributes:
-        method: what the name stands for.
-        cost: in forward passes of the network, at its last layer; K channels, n samples.
-        signed: whether it tells what speaks against from what doesn't matter.
+        method: the method.
+        cost: cost in forward passes of the network, for its last layer with K channels, and n samples.
+        signed: whether the map is negative at evidence against the target, and not only 0.
         paper: authors and year.
     """
 
@@ -80,26 +80,26 @@ METHODS = {
 
 
 def get(method: str | Method) -> Method:
-    """Return the method that a name, class, partial or method means.
+    """Return the method that a name, class, partial or method stands for.
 
     A name inside a composed method, as in `smooth("gradcam")`, is resolved too.
 
     Raises:
         ValueError: if there is no method of that name.
-        TypeError: if `method` is neither a name nor a callable nor has a method `explain`.
+        TypeError: if `method` is not a name or a callable, and has no method `explain`.
     """
     if isinstance(method, str):
-        return _named(method).method
+        return _by_name(method).method
     if isinstance(method, type) and not is_formula(method):
         if method in (smooth, augment):
-            raise TypeError(f'`method` must be around another: methods.{method.__name__}("gradcam")')
-        method = method()  # `methods.scorecam` means `methods.scorecam()`.
+            raise TypeError(f'`method` must wrap another method: methods.{method.__name__}("gradcam")')
+        method = method()  # `methods.scorecam` stands for `methods.scorecam()`.
     if isinstance(method, smooth | augment):
         return dataclasses.replace(method, method=get(method.method))
     if isinstance(method, functools.partial) and isinstance(method.func, type):
         return get(method())
     if isinstance(method, functools.partial) and method.func in vars(formulas).values():
-        with contextlib.suppress(TypeError):  # Parameters that can't be hashed are shared with nobody.
+        with contextlib.suppress(TypeError):  # A partial with unhashable parameters is not shared.
             return _shared_partial(method.func, method.args, tuple(sorted(method.keywords.items())))
     if callable(method) or not is_formula(method):
         return method
@@ -109,7 +109,7 @@ def get(method: str | Method) -> Method:
     )
 
 
-def _named(name) -> About:
+def _by_name(name) -> About:
     if name in METHODS:
         return METHODS[name]
     hint = did_you_mean(name.replace("++", "_plus_plus"), METHODS, most=1)
@@ -117,7 +117,7 @@ def _named(name) -> About:
 
 
 def method_name(method: Method) -> str:
-    """Return the name that `method` has in `METHODS`, or else what Python calls it."""
+    """Return the name of `method` in `METHODS`, or its Python name if it has none there."""
     for name, about in METHODS.items():
         if about.method is method or about.method == method:
             return name
@@ -126,5 +126,5 @@ def method_name(method: Method) -> str:
 
 @functools.lru_cache(64)
 def _shared_partial(formula, arguments, keywords):
-    """Return the same partial for equal arguments, so that equal methods share what was compiled for them."""
+    """Return the same partial for equal arguments, so that equal methods share one trace."""
     return functools.partial(formula, *arguments, **dict(keywords))

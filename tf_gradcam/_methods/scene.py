@@ -1,6 +1,6 @@
-"""The scene that a method looks at: images, a layer's activations, a score, and how they change.
+"""The scene, the input of a method: images, a layer's activations, a score and their gradients.
 
-`_explain` makes the first scene of an explanation with `make_scene`; a method makes others from it.
+`_explain` makes the first scene of an explanation with `make_scene`; methods make further scenes from it.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ from tf_gradcam._tensors import at_least_float32, repeat_batch
 
 
 class SourceImage(NamedTuple):
-    """The input that a layer looks at.
+    """The input image on which a layer depends.
 
     Attributes:
-        position: its place among the model's inputs, flat.
+        position: its position among the model's flattened inputs.
         image: the tensor.
-        channels_first: whether its channels come right after the batch.
-        has_channels: whether it has any.
+        channels_first: whether the channel axis comes right after the batch axis.
+        has_channels: whether it has a channel axis.
     """
 
     position: int
@@ -43,7 +43,7 @@ class SourceImage(NamedTuple):
     has_channels: bool
 
     def with_channels_last(self, values: tf.Tensor) -> tf.Tensor:
-        """Return values of the image's shape as float `(N, *axes, C)`."""
+        """Return values with the image's shape as float `(N, *axes, C)`."""
         values = at_least_float32(values)
         if not self.has_channels:
             return values[..., None]
@@ -52,7 +52,7 @@ class SourceImage(NamedTuple):
         return tf.transpose(values, [0, *range(2, values.shape.rank), 1])
 
     def as_the_model_takes_it(self, values: tf.Tensor) -> tf.Tensor:
-        """Return `(N, *axes, C)` as the model takes it: the inverse of `with_channels_last`."""
+        """Return `(N, *axes, C)` with the model's own axes and dtype: the inverse of `with_channels_last`."""
         if not self.has_channels:
             values = values[..., 0]
         elif self.channels_first:
@@ -63,16 +63,16 @@ class SourceImage(NamedTuple):
 
 
 class SceneContext(NamedTuple):
-    """What all scenes of one explanation share.
+    """The data that all scenes of one explanation share.
 
     Attributes:
         model: the model.
         layer_call: the layer, and which of its runs.
-        grid: of its activations.
-        images: what the model is called on first, N of each, in the structure that it takes.
-        source: which of them the layer looks at.
-        target: as `pin_choices` returns it, with N rows.
-        column: which of a target's several scores is explained, or `None` where it has one.
+        grid: the grid of its activations.
+        images: the original inputs, N of each, in the structure that the model takes.
+        source: the input on which the layer depends.
+        target: the target as `pin_choices` returns it, with N rows.
+        column: which of the target's M scores is explained, or `None` for a target with one score.
     """
 
     model: keras.Model
@@ -86,20 +86,20 @@ class SceneContext(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """A batch of images as a method sees it: one layer's activations, one score, and how they change.
+    """A batch of images with one layer's activations and one score, and their gradients.
 
-    A method with `explain(scene)` is given one. It belongs to the graph that is being traced: in the body of
-    a loop, look at the scenes that `at` returns there.
+    It is the argument of a method's `explain(scene)`. Its tensors belong to the graph that is being traced:
+    in the body of a loop, use the scenes that `at` returns there.
 
     Attributes:
-        image: `(N, *axes, C)` float: the input that the layer looks at, as the model takes it, but with its
-            channels last, and with one channel where it has none.
-        activations: `(N, *grid, K)` float: what the layer returns, on its grid.
-        score: `(N,)` float: the target's score.
-        index: `(N,)` int32, the class that is explained, or `None` where the target is no class.
-        logits: `(N, classes)` float where the score is one of several logits; else `None`.
+        image: the input on which the layer depends, `(N, *axes, C)` float, in the value range of the model's
+            input, with the channels last and a channel axis of length 1 if it has none.
+        activations: the layer's activations on its grid, `(N, *grid, K)` float.
+        score: the target's score, `(N,)` float.
+        index: the class that is explained, `(N,)` int32, or `None` if the target is not a class.
+        logits: `(N, classes)` float if the score is one of several logits, else `None`.
         layer_output: the tensor that the layer returned, in the graph.
-        model_input: the tensor that the model was given, in the graph.
+        model_input: the tensor that the model was called on, in the graph.
     """
 
     image: tf.Tensor
@@ -114,13 +114,13 @@ class Scene:
     _target: Any = dataclasses.field(repr=False)
 
     def gradients(self, of: tf.Tensor) -> tf.Tensor:
-        """Differentiate a tensor of this scene by the activations.
+        """Return the gradient of a tensor of this scene with respect to the activations.
 
         Args:
             of: a tensor that was computed from this scene, such as `score`; its sum is differentiated.
 
         Returns:
-            `(N, *grid, K)` float: zeros where `of` does not depend on the activations, but the score does.
+            `(N, *grid, K)` float: zeros if the score depends on the activations, but `of` does not.
 
         Raises:
             ValueError: if the score does not depend on the layer.
@@ -134,7 +134,7 @@ class Scene:
         return to_grid(check_gradient(gradient, self.score, grid), grid)
 
     def image_gradients(self, of: tf.Tensor) -> tf.Tensor:
-        """Differentiate a tensor of this scene by the image.
+        """Return the gradient of a tensor of this scene with respect to the image.
 
         Args:
             of: a tensor that was computed from this scene, such as `score`; its sum is differentiated.
@@ -143,14 +143,16 @@ class Scene:
             `(N, *axes, C)` float.
 
         Raises:
-            ValueError: if there is no such gradient, as where the model looks up whole numbers.
+            ValueError: if there is no gradient, as for integers that index an embedding.
         """
-        found = [graph_gradient(of, each) for each in _differentiable(self.model_input, self.score)]
-        present = [each for each in found if each is not None]
+        sources = _differentiable(self.model_input, self.score)
+        gradients = [graph_gradient(of, source) for source in sources]
+        present = [gradient for gradient in gradients if gradient is not None]
         if not present:
             raise ValueError(
-                "`method` needs the gradient by the image, and there is none. Received: a model that takes "
-                f"{self.model_input.dtype.name}, by which its score can't be differentiated."
+                "`method` needs the gradient of the score with respect to the image, and there is none. "
+                f"Received: a model that takes {self.model_input.dtype.name}. Choose a method that does not "
+                "need this gradient, such as 'gradcam'."
             )
         return self._context.source.with_channels_last(tf.add_n(present))
 
@@ -161,17 +163,17 @@ class Scene:
             image: `(R * N, *axes, C)` float, R copies of the batch, one after another.
 
         Returns:
-            Their scene, with the same target; a class that was left to the model stays the one of the first
-            images.
+            Their scene, with the same target. A class that the model chose stays the one that it chose for
+            the original images.
 
         Raises:
-            ValueError: if the model looks up whole numbers, as it does with words.
+            ValueError: if the input is integers that index an embedding.
         """
-        if _is_looked_up(self.model_input, self.score):
+        if _are_indices(self.model_input, self.score):
             raise ValueError(
-                "`method` must not compute with what the model looks up, as words by their numbers. "
-                f"Received: a model that takes {self.model_input.dtype.name}. Choose a method that leaves "
-                "the input as it is."
+                "`method` must not change an input of indices, such as the token numbers of an embedding. "
+                f"Received: a model that takes {self.model_input.dtype.name}. Choose a method that does not "
+                "change the input, such as 'gradcam'."
             )
         context = self._context
         images, target = self._copies(tf.shape(image)[0] // tf.shape(self.model_input)[0])
@@ -181,9 +183,9 @@ class Scene:
         return make_scene(context, images, forward(context.model, images, [context.layer_call]), target)
 
     def tail(self, activations: tf.Tensor) -> tf.Tensor:
-        """Run the network on from the layer with other activations.
+        """Run the part of the network after the layer on other activations.
 
-        Nothing is computed that only the layer itself needed.
+        Operations that only the layer itself needs are not computed.
 
         Args:
             activations: `(R * N, *grid, K)` float, R copies of the batch, one after another.
@@ -194,27 +196,27 @@ class Scene:
         context = self._context
         copies = tf.shape(activations)[0] // tf.shape(self.layer_output)[0]
         images, target = self._copies(copies)
-        own = repeat_batch(self.layer_output, copies)
-        values = from_grid(tf.cast(activations, self.layer_output.dtype), context.grid, own)
+        original = repeat_batch(self.layer_output, copies)
+        values = from_grid(tf.cast(activations, self.layer_output.dtype), context.grid, original)
         outputs = forward(context.model, images, [context.layer_call], replace=[values]).outputs
         score, _ = _score_column(context, target, outputs, find_logits(outputs))
         return tf.cast(score, self.activations.dtype)
 
     def _copies(self, count):
-        """Return the model's inputs and the target, as `count` copies of the batch, one after another."""
-        arrays = [repeat_batch(each, count) for each in target_arrays(self._target)]
+        """Return `count` copies of the model's inputs and of the target, one after another."""
+        arrays = [repeat_batch(array, count) for array in target_arrays(self._target)]
         target = with_arrays(self._target, arrays) if arrays else self._target
         return keras.tree.map_structure(lambda image: repeat_batch(image, count), self._images), target
 
 
 def make_scene(context: SceneContext, images: Any, passed: ForwardPass, target: Any) -> Scene:
-    """Return the scene of `images`, whose forward pass was `passed`.
+    """Return the scene of `images`, given their forward pass.
 
     Args:
-        context: what it shares with all scenes of its explanation.
-        images: in the structure that the model takes, R copies of the batch.
-        passed: with the activations of the context's layer.
-        target: the context's, with R copies of its rows.
+        context: the data that all scenes of the explanation share.
+        images: inputs in the structure that the model takes, R copies of the batch.
+        passed: the forward pass of `images`, with the activations of the context's layer.
+        target: the context's target, with R copies of its rows.
     """
     layer_output = passed.activations[0]
     model_input = keras.tree.flatten(images)[context.source.position]
@@ -224,7 +226,7 @@ def make_scene(context: SceneContext, images: Any, passed: ForwardPass, target: 
     return Scene(
         image=context.source.with_channels_last(model_input),
         activations=activations,
-        score=tf.cast(score, activations.dtype),  # one precision for all that a method computes
+        score=tf.cast(score, activations.dtype),  # Methods compute in one precision.
         index=index,
         logits=class_logits(target, passed.outputs, logits),
         layer_output=layer_output,
@@ -236,7 +238,7 @@ def make_scene(context: SceneContext, images: Any, passed: ForwardPass, target: 
 
 
 def _score_column(context, target, outputs, logits):
-    """Return the score `(N,)` that is explained and its class index: of several scores, the context's."""
+    """Return the score `(N,)` that is explained and its class index; of M scores, the context's column."""
     score, index = score_target(target, outputs, logits)
     if context.column is None:
         return score, index
@@ -244,26 +246,26 @@ def _score_column(context, target, outputs, logits):
 
 
 def _differentiable(image, score):
-    """Return the tensors to differentiate by: the image, or what whole numbers are cast to."""
+    """Return the tensors to differentiate by: the image, or float casts of an integer one."""
     if not image.dtype.is_integer:
         return [image]
     casts = [
-        each.outputs[0]
-        for each in operations_between(image, score)
-        if each.type == "Cast" and each.inputs[0] is image
+        operation.outputs[0]
+        for operation in operations_between(image, score)
+        if operation.type == "Cast" and operation.inputs[0] is image
     ]
-    return [each for each in casts if each.dtype.is_floating]
+    return [cast for cast in casts if cast.dtype.is_floating]
 
 
-def _is_looked_up(numbers, score):
-    """Return whether whole numbers stand for something, as for words: they never become real numbers."""
-    if not numbers.dtype.is_integer:
+def _are_indices(model_input, score):
+    """Return whether the input is integers that are never cast to float, as the indices of an embedding."""
+    if not model_input.dtype.is_integer:
         return False
-    whole = {numbers.ref()}
-    for operation in operations_between(numbers, score):
-        if operation.type == "Shape" or not any(each.ref() in whole for each in operation.inputs):
+    integers = {model_input.ref()}
+    for operation in operations_between(model_input, score):
+        if operation.type == "Shape" or not any(tensor.ref() in integers for tensor in operation.inputs):
             continue
         if operation.type == "Cast" and operation.outputs[0].dtype.is_floating:
             return False
-        whole.update(each.ref() for each in operation.outputs if each.dtype.is_integer)
+        integers.update(tensor.ref() for tensor in operation.outputs if tensor.dtype.is_integer)
     return True

@@ -1,4 +1,4 @@
-"""All that looks into a Keras model: its inputs, layers, graph, maps, logits and gradients."""
+"""Read a Keras model: its inputs, layers, graph, maps, logits and gradients. Used by all packages above."""
 
 from tf_gradcam._model.default_layer import default_layer, resolve_layers
 from tf_gradcam._model.differentiate import (

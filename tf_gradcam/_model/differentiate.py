@@ -1,4 +1,4 @@
-"""Gradients that are right in float16, and checked while the graph runs; every backward pass calls these."""
+"""Gradients that do not underflow in float16, with checks in the graph. Called by every backward pass."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,86 +8,87 @@ from tf_gradcam._model.graph import operations_between
 from tf_gradcam._model.grid import Grid, to_grid
 from tf_gradcam._tensors import at_least_float32
 
-# An error of the running graph is known by these words.
+# The texts by which the explainer recognizes errors of the running graph.
 ONE_MAP_PER_IMAGE = "one map for each image"
 PATCHES_COUNT = "patches that the score depends on"
 
-_SCALE = 1024  # spread over many places a gradient vanishes in float16; so much larger it does not
+_SCALE = 1024  # Factor for the score, so that small gradients do not underflow to 0 in float16.
 
 
 def tape_gradients(
     tape: tf.GradientTape, score: tf.Tensor, activations: Sequence[tf.Tensor], seed: tf.Tensor
 ) -> list[tf.Tensor | None]:
-    """Return the gradient of `score`, weighted by `seed`, by each of `activations`.
+    """Return the gradients of `score`, weighted by `seed`, with respect to each of `activations`.
 
     Args:
         tape: a persistent tape that watched the activations.
         score: `(N,)` or `(N, M)`.
-        activations: of one or several layers, as the layers returned them.
-        seed: of the shape of `score`.
+        activations: activations of one or several layers, as the layers returned them.
+        seed: weights of the shape of `score`.
 
     Returns:
-        For each of `activations` a gradient of its shape, in float32, or float64 where the activations are;
-        `None` where the score does not depend on them.
+        For each of `activations` a gradient of its shape, in float32, or in float64 for float64 activations;
+        `None` if the score does not depend on them.
     """
 
     def gradients(scale):
         return tape.gradient(score, activations, seed if scale == 1 else scale * seed)
 
-    return _right_in_float16(gradients, any(each.dtype == tf.float16 for each in activations))
+    return _without_underflow(gradients, any(tensor.dtype == tf.float16 for tensor in activations))
 
 
 def graph_gradient(of: tf.Tensor, by: tf.Tensor) -> tf.Tensor | None:
-    """Return the gradient of the sum of `of` by `by`, two tensors of the graph that is being traced.
+    """Return the gradient of the sum of `of` with respect to `by`, in the graph that is being traced.
 
     Returns:
-        A gradient of the shape of `by`, in float32, or float64 where `by` is; `None` where `of` does not
-        depend on it.
+        A gradient of the shape of `by`, in float32, or in float64 if `by` is; `None` if `of` does not depend
+        on it.
     """
-    passed = [output for operation in operations_between(by, of) for output in operation.outputs]
+    between = [output for operation in operations_between(by, of) for output in operation.outputs]
 
     def gradients(scale):
         return tf.gradients(of if scale == 1 else scale * of, [by])
 
-    return _right_in_float16(gradients, any(each.dtype == tf.float16 for each in [by, *passed]))[0]
+    return _without_underflow(gradients, any(tensor.dtype == tf.float16 for tensor in [by, *between]))[0]
 
 
-def _right_in_float16(
+def _without_underflow(
     gradients: Callable[[int], list[tf.Tensor | None]], has_float16: bool
 ) -> list[tf.Tensor | None]:
-    """Return the gradients of a score, given the function from a factor to those of factor * score."""
+    """Return a score's gradients, given a function from a factor to the gradients of factor * score."""
     plain = [None if each is None else at_least_float32(tf.convert_to_tensor(each)) for each in gradients(1)]
     if not has_float16 or all(each is None for each in plain):
         return plain
     return [
-        None if each is None else _unless_it_overflowed(scaled, each)
+        None if each is None else _unscaled_or_plain(scaled, each)
         for each, scaled in zip(plain, gradients(_SCALE), strict=True)
     ]
 
 
-def _unless_it_overflowed(scaled, plain):
+def _unscaled_or_plain(scaled, plain):
+    """Return the scaled gradient divided by its factor; the plain one where the scaled one overflowed."""
     unscaled = at_least_float32(tf.convert_to_tensor(scaled)) / _SCALE
     return tf.where(tf.math.is_finite(unscaled), unscaled, plain)
 
 
 def check_gradient(gradient: tf.Tensor, score: tf.Tensor, grid: Grid) -> tf.Tensor:
-    """Return `gradient`, with checks in the graph of what only its values can tell.
+    """Return `gradient`, with checks of its values in the graph.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs, with `ONE_MAP_PER_IMAGE` if there are more rows than
-            images; with `PATCHES_COUNT` if the score depends on a class token, and on no patch.
+        tf.errors.InvalidArgumentError: when the graph runs, with the text `ONE_MAP_PER_IMAGE` if there are
+            more rows than images; with `PATCHES_COUNT` if the score depends on a class token, but no patch.
     """
-    rows, images = tf.shape(gradient)[0], tf.shape(score)[0]
-    checks = [tf.debugging.assert_equal(rows, images, ONE_MAP_PER_IMAGE)]
+    row_count, image_count = tf.shape(gradient)[0], tf.shape(score)[0]
+    checks = [tf.debugging.assert_equal(row_count, image_count, ONE_MAP_PER_IMAGE)]
     if grid.extra:
         patches_count = tf.reduce_any(to_grid(gradient, grid) != 0)
         checks.append(tf.debugging.Assert(patches_count | tf.reduce_all(gradient == 0), [PATCHES_COUNT]))
-    with tf.control_dependencies([each for each in checks if each is not None]):
+    with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(gradient)
 
 
 def not_on_path_error(layer: str) -> ValueError:
-    """Return the error for a layer, by its name, that the score does not depend on."""
+    """Return the error for a layer of this name on which the score does not depend."""
     return ValueError(
         f"`layer` must be on the path to the score. Received: layer={layer!r}, on which the target's score "
         "does not depend. Choose a layer before the output that is explained."

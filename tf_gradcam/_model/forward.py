@@ -1,13 +1,13 @@
-"""One forward pass of any Keras model, with layers tapped while it runs.
+"""One forward pass of any Keras model that also returns activations: `forward`.
 
-Whatever needs activations or logits calls `forward`.
+Called by everything that needs activations or logits.
 """
 
 import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -19,11 +19,11 @@ _TAP_LOCK = threading.RLock()
 
 
 @contextlib.contextmanager
-def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, Any], Any]):
-    """Pass what each of `layers` returns through `through(layer, output)` while the context is open.
+def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, Any], Any]) -> Iterator[None]:
+    """Replace the output of each of `layers` by `through(layer, output)` while the context is open.
 
-    Only calls made by this thread are tapped. The layers are exactly what they were when it closes, also
-    after an error. Open it while a model is being traced: the compiled graph then holds nothing of it.
+    Only calls by this thread are affected. The layers are restored exactly when the context closes, also
+    after an error. Open it while a model is being traced: the compiled graph does not contain it.
     """
     owner = threading.get_ident()
 
@@ -41,19 +41,19 @@ def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, A
                 restore.callback(object.__setattr__, layer, "call", vars(layer)["call"])
             else:
                 restore.callback(object.__delattr__, layer, "call")
-            # object's own setter: Keras's would track the function as part of the layer.
+            # Not `setattr`: Keras would track the function as part of the layer.
             object.__setattr__(layer, "call", tapped(layer, layer.call))
         yield
 
 
 def call_model(model: keras.Model, images: Any) -> Any:
-    """Call `model` on `images` in inference mode, and change none of its state."""
+    """Call `model` on `images` in inference mode, without changing its state."""
     with keras.StatelessScope():
         return _call(model, images)
 
 
 def build_model(model: keras.Model, images: Any) -> None:
-    """Build the weights of `model` by a first call, and leave the state of layers that are built already."""
+    """Build the weights of `model` by a first call, and restore the state of those built before."""
     state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
     _call(model, keras.tree.map_structure(lambda image: image[:1], images))
     for variable, value in state:
@@ -69,12 +69,12 @@ def _call(model, images):
 
 
 class LayerCall(NamedTuple):
-    """One run of a layer, to read its activations.
+    """One run of a layer, whose activations are read.
 
     Attributes:
         layer: the layer.
-        call: which of its runs, from 0 in order of execution; `None` where it must run once.
-        channels_first: whether the channels come right after the batch.
+        call: number of the run, from 0 in order of execution; `None` for a layer that must run once.
+        channels_first: whether the channel axis comes right after the batch axis.
     """
 
     layer: keras.Operation
@@ -82,24 +82,24 @@ class LayerCall(NamedTuple):
     channels_first: bool = False
 
     def weak(self) -> "WeakLayerCall":
-        """Return the same without keeping the layer alive."""
+        """Return the same with a weak reference to the layer."""
         return WeakLayerCall(weakref.ref(self.layer), self.call, self.channels_first)
 
 
 class WeakLayerCall(NamedTuple):
-    """A `LayerCall` that does not keep its layer alive."""
+    """A `LayerCall` with a weak reference to its layer."""
 
     layer_reference: weakref.ref
     call: int | None
     channels_first: bool
 
     def strong(self) -> LayerCall:
-        """Return the `LayerCall`; the layer must be alive."""
+        """Return the `LayerCall`; the layer must still exist."""
         return LayerCall(self.layer_reference(), self.call, self.channels_first)
 
 
 class ForwardPass(NamedTuple):
-    """What one forward pass shows: the activations of each layer asked for, and what the model returned."""
+    """The result of one forward pass: the activations of each requested layer, and the model's outputs."""
 
     activations: list[tf.Tensor]
     outputs: Any
@@ -112,42 +112,42 @@ def forward(
     watch: Callable[[tf.Tensor], None] | None = None,
     replace: Sequence[tf.Tensor] | None = None,
 ) -> ForwardPass:
-    """Call `model` once, and read the activations of layers on the way.
+    """Call `model` once, and return its outputs and the activations of layers.
 
     Args:
         model: any built Keras model.
         images: tensors, in the structure that `model` takes.
-        layer_calls: the runs to read; each of these layers returns one tensor.
-        watch: called with the activations at the moment they appear, before anything uses them:
-            `tape.watch` puts them, and nothing before them, on a tape.
-        replace: activations for each of `layer_calls`, with which the model goes on instead. In a graph,
-            what only the layer itself needed is then never computed.
+        layer_calls: the runs to read; each of these layers must return one tensor.
+        watch: function that is called with the activations before any other operation uses them. With
+            `tape.watch`, a tape records them and what follows, and nothing before them.
+        replace: activations for each of `layer_calls`, with which the rest of the model runs instead. In a
+            graph, operations that only the layer itself needs are not computed.
 
     Raises:
-        ValueError: if a layer has no such run, or returns something other than one tensor.
+        ValueError: if a layer has no such run, or does not return one tensor.
     """
-    runs = {id(each.layer): 0 for each in layer_calls}
-    seen: list[Any] = [None] * len(layer_calls)
+    runs = {id(requested.layer): 0 for requested in layer_calls}
+    found: list[Any] = [None] * len(layer_calls)
 
-    def note(layer, output):
+    def record(layer, output):
         run = runs[id(layer)]
         runs[id(layer)] += 1
-        for index, asked in enumerate(layer_calls):
-            if asked.layer is layer and run == (asked.call or 0):
-                # A tensor of its own: a layer that returns its input unchanged, as dropout does, would
-                # otherwise put the input on the tape, and with it every branch around the layer.
-                output = seen[index] = tf.identity(_one_tensor(layer, output))
+        for index, requested in enumerate(layer_calls):
+            if requested.layer is layer and run == (requested.call or 0):
+                # A new tensor. A layer that returns its input unchanged, such as dropout, would otherwise
+                # put its input on the tape, and with it every branch around the layer.
+                output = found[index] = tf.identity(_one_tensor(layer, output))
                 if watch is not None:
                     watch(output)
                 if replace is not None:
                     output = replace[index]
         return output
 
-    with tap(list({id(each.layer): each.layer for each in layer_calls}.values()), note):
+    with tap(list({id(requested.layer): requested.layer for requested in layer_calls}.values()), record):
         outputs = call_model(model, images)
-    for asked, activations in zip(layer_calls, seen, strict=True):
-        _check_run(asked, runs[id(asked.layer)], activations)
-    return ForwardPass(seen, outputs)
+    for requested, activations in zip(layer_calls, found, strict=True):
+        _check_run(requested, runs[id(requested.layer)], activations)
+    return ForwardPass(found, outputs)
 
 
 def _one_tensor(layer, output):
@@ -155,33 +155,33 @@ def _one_tensor(layer, output):
         return output
     raise ValueError(
         f"`layer` must return one tensor. Received: layer={layer.name!r}, which returns "
-        f"{type(output).__name__}. Name a layer inside it, or the one after it."
+        f"{type(output).__name__}. Choose a layer inside it, or the one after it."
     )
 
 
-def _check_run(asked, runs, activations) -> None:
-    name = asked.layer.name
+def _check_run(requested, runs, activations) -> None:
+    name = requested.layer.name
     if runs == 0:
         raise ValueError(
-            f"`layer` must run when the model is called. Received: layer={name!r}, which ran 0 times. "
+            f"`layer` must run when the model is called. Received: layer={name!r}, which did not run. "
             "Choose a layer on the path to the output."
         )
-    if activations is not None and not _is_open(activations):
+    if activations is not None and not _is_in_current_graph(activations):
         raise ValueError(
-            f"`layer` must run in the open. Received: layer={name!r}, which runs inside a tf.function or a "
-            "loop of the model's own. Take the decorator off, or choose a layer outside."
+            f"`layer` must not run inside the model's own tf.function or loop. Received: layer={name!r}, "
+            "which does. Remove the decorator, or choose a layer outside."
         )
-    if asked.call is None and runs > 1:
+    if requested.call is None and runs > 1:
         raise ValueError(
             f"`layer` must run once, or `call` must say which run is meant. Received: layer={name!r}, which "
             f"ran {runs} times. Give call=0 for the first, up to call={runs - 1} for the last."
         )
     if activations is None:
         raise ValueError(
-            f"`call` must be a run of the layer, from 0 to {runs - 1}. Received: call={asked.call}, and "
+            f"`call` must be a run of the layer, from 0 to {runs - 1}. Received: call={requested.call}, and "
             f"layer {name!r} ran {'once' if runs == 1 else f'{runs} times'}."
         )
 
 
-def _is_open(activations) -> bool:
+def _is_in_current_graph(activations) -> bool:
     return tf.executing_eagerly() or activations.graph is tf.compat.v1.get_default_graph()

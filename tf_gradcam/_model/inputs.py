@@ -1,4 +1,4 @@
-"""What a model takes: the shapes and dtypes of its inputs, and arrays checked against them."""
+"""Convert images to tensors in the structure of a model's inputs, and check them. Called by explainers."""
 
 import os
 from collections.abc import Iterator
@@ -15,38 +15,38 @@ def as_batch(name: str, images: Any, specs: Any, several: bool = False) -> Any:
     """Return `images` as tensors with a batch axis, in the structure of `specs`.
 
     Args:
-        name: what the argument is called.
+        name: name of the argument, for errors.
         images: an array or tensor, one image or a batch; or for several inputs a list, tuple or dict of them.
-        specs: as `known_specs` returns them. Without them, an array of rank 3 is one image, and a list holds
-            several inputs if its arrays are of different shapes.
-        several: whether a list holds several inputs whatever their shapes, where there are no specs.
+        specs: specs of the model's inputs, or `None`. Without them, an array of rank 3 is one image, and a
+            list holds several inputs if its arrays have different shapes.
+        several: whether a list without specs always holds several inputs.
 
     Raises:
-        TypeError: if `images` holds no real numbers.
-        ValueError: if there isn't one for each input, or they are empty, or, while still on the host,
-            NaN or infinite.
+        TypeError: if `images` does not hold real numbers.
+        ValueError: if there is not one array for each input, or if an array is empty. An array that is not a
+            tensor is also checked for NaN and infinity.
     """
     if isinstance(images, keras.Layer):
-        raise TypeError(f"`{name}` must be an image. Received a model: `model` and `{name}` are swapped.")
+        raise TypeError(f"`{name}` must be an image. Received: a model. Swap `model` and `{name}`.")
     if specs is None and isinstance(images, list):
         shapes = {tuple(getattr(image, "shape", ())) for image in images}
         images = tuple(images) if several or len(shapes) > 1 else images
     if specs is None and several and not isinstance(images, dict | tuple):
         raise ValueError(
             f"`{name}` must hold every argument that the model takes. Received: a {type(images).__name__}. "
-            "Give a tuple or a dict of them."
+            "Give a tuple or a dict of arrays."
         )
     structure = specs
     if specs is None:
         structure = (
             keras.tree.map_structure(lambda _: None, images) if isinstance(images, dict | tuple) else 0
         )
-    tensors = [_tensor(name, image) for image in _images(name, images, specs)]
-    return keras.tree.pack_sequence_as(structure, _with_batch(name, tensors, specs))
+    tensors = [_checked_tensor(name, image) for image in _one_per_input(name, images, specs)]
+    return keras.tree.pack_sequence_as(structure, _add_batch_axis(name, tensors, specs))
 
 
-def _with_batch(name, tensors, specs) -> list[tf.Tensor]:
-    """Return `tensors` with a batch axis, all of them or none having come without."""
+def _add_batch_axis(name, tensors, specs) -> list[tf.Tensor]:
+    """Return `tensors` with a batch axis, which all of them have or all of them lack."""
     given = [tensor.shape.rank for tensor in tensors]
     if specs is not None:
         ranks = [spec.shape.rank for spec in keras.tree.flatten(specs)]
@@ -56,22 +56,23 @@ def _with_batch(name, tensors, specs) -> list[tf.Tensor]:
         tensors = [tensor[None] for tensor in tensors]
     elif given != ranks:
         shapes = " and ".join(f"shape {tensor.shape}" for tensor in tensors)
-        raise ValueError(f"`{name}` must be {_expected(ranks)}. Received: {shapes}")
+        raise ValueError(f"`{name}` must be {_expected_shapes(ranks)}. Received: {shapes}")
     if len({tensor.shape[0] for tensor in tensors} - {None}) > 1:
         raise ValueError(
-            f"`{name}` must hold as many of each input. Received: {[each.shape[0] for each in tensors]}"
+            f"`{name}` must have the same batch size for each input. Received: batch sizes "
+            f"{[tensor.shape[0] for tensor in tensors]}"
         )
     return tensors
 
 
-def _expected(ranks) -> str:
+def _expected_shapes(ranks) -> str:
     if ranks == [4]:
         return "an image (H, W, C) or a batch (N, H, W, C)"
     shapes = [f"({', '.join(['N', *'ABCDEFG'[: rank - 1]])})" for rank in ranks]
     return f"{' and '.join(shapes)}, or without the batch axis N"
 
 
-def _images(name, images, specs) -> list:
+def _one_per_input(name, images, specs) -> list:
     """Return one array or tensor for each input, in the order of the flattened `specs`."""
     if specs is None:
         return keras.tree.flatten(images) if isinstance(images, dict | tuple) else [images]
@@ -80,22 +81,22 @@ def _images(name, images, specs) -> list:
     if by_name and set(images) == {spec.name for spec in inputs}:
         return [images[spec.name] for spec in inputs]
     if len(inputs) == 1 and not isinstance(images, dict):
-        # A list of one image, as the model may take it, or a list of numbers.
-        alone = isinstance(images, list | tuple) and len(images) == 1 and hasattr(images[0], "shape")
-        return [images[0] if alone and len(images[0].shape) == inputs[0].shape.rank else images]
+        # A list may hold one array, or the numbers of an array.
+        holds_array = isinstance(images, list | tuple) and len(images) == 1 and hasattr(images[0], "shape")
+        return [images[0] if holds_array and len(images[0].shape) == inputs[0].shape.rank else images]
     try:
-        return list(_aligned(images, specs))
+        return list(_in_order_of_specs(images, specs))
     except ValueError as error:
-        takes = keras.tree.map_structure(lambda spec: f"{spec.name or 'input'} {spec.shape}", specs)
-        sized = f" of {len(images)}" if isinstance(images, dict | list | tuple) else ""
+        expected = keras.tree.map_structure(lambda spec: f"{spec.name or 'input'} {spec.shape}", specs)
+        length = f" of {len(images)}" if isinstance(images, dict | list | tuple) else ""
         raise ValueError(
-            f"`{name}` must hold what the model takes, {len(inputs)} inputs: {takes}. "
-            f"Received: a {type(images).__name__}{sized}. Give them in that structure."
+            f"`{name}` must hold what the model takes, {len(inputs)} inputs: {expected}. "
+            f"Received: a {type(images).__name__}{length}. Give them in that structure."
         ) from error
 
 
-def _aligned(images, specs) -> Iterator[Any]:
-    """Yield what in `images` stands where `specs` has its leaves, in the order of `keras.tree.flatten`."""
+def _in_order_of_specs(images, specs) -> Iterator[Any]:
+    """Yield the item of `images` for each leaf of `specs`, in the order of `keras.tree.flatten`."""
     if isinstance(specs, tf.TensorSpec) and not isinstance(images, dict):
         yield images
         return
@@ -103,29 +104,31 @@ def _aligned(images, specs) -> Iterator[Any]:
     if isinstance(specs, tf.TensorSpec) or not isinstance(images, kind) or len(images) != len(specs):
         raise ValueError("another structure")
     keys = range(len(specs))
-    if isinstance(specs, dict):  # Keras has an order of its own.
+    if isinstance(specs, dict):  # Keras flattens a dict in its own order.
         keys = keras.tree.flatten(type(specs)((key, key) for key in specs))
     for key in keys:
         if isinstance(images, dict) and key not in images:
             raise ValueError("another key")
-        yield from _aligned(images[key], specs[key])
+        yield from _in_order_of_specs(images[key], specs[key])
 
 
-def _tensor(name, image) -> tf.Tensor:
-    """Return a tensor of real numbers; what is still on the host is checked for NaN."""
+def _checked_tensor(name, image) -> tf.Tensor:
+    """Return `image` as a tensor of real numbers. An array that is not a tensor is checked for NaN."""
     if not tf.is_tensor(image):
         if isinstance(image, str | bytes | os.PathLike) or hasattr(image, "getexif"):
-            raise _not_read_yet(name, image)
+            raise _not_an_array_error(name, image)
         try:
             image = np.asarray(image)
         except ValueError as error:
-            raise ValueError(f"`{name}` must be one array: images of one shape. Received: {error}") from error
-        if image.dtype.name == "bfloat16":  # NumPy takes it for raw bytes
+            raise ValueError(
+                f"`{name}` must be one array, of images of one shape. Received: {error}"
+            ) from error
+        if image.dtype.name == "bfloat16":  # NumPy treats it as raw bytes.
             image = image.astype(np.float32)
         if image.dtype.kind not in "fiub":
             raise TypeError(f"`{name}` must hold real numbers. Received: dtype {image.dtype}")
         if not np.isfinite(image).all():
-            raise ValueError(f"`{name}` must be finite. Received NaN or infinity in it.")
+            raise ValueError(f"`{name}` must be finite. Received: NaN or infinity in it.")
         image = tf.convert_to_tensor(image)
     if isinstance(image, tf.RaggedTensor | tf.SparseTensor):
         raise TypeError(f"`{name}` must be a dense tensor. Received: a {type(image).__name__}")
@@ -138,8 +141,8 @@ def _tensor(name, image) -> tf.Tensor:
     return image
 
 
-def _not_read_yet(name, image) -> TypeError:
-    """Return the error for a path, bytes or a PIL image in place of an array."""
+def _not_an_array_error(name, image) -> TypeError:
+    """Return the error for a path, bytes or a PIL image instead of an array."""
     source = repr(image) if isinstance(image, str | os.PathLike) else "photograph"
     return TypeError(
         f"`{name}` must be an array or tensor, as the model takes it. Received: {image!r:.80} (of type "
@@ -149,38 +152,38 @@ def _not_read_yet(name, image) -> TypeError:
 
 
 def check_images(name: str, images: Any, specs: Any) -> None:
-    """Raise a `ValueError` unless a model, traced for `specs`, takes `images`."""
+    """Raise a `ValueError` unless a model that is traced for `specs` accepts `images`."""
     for image, spec in zip(keras.tree.flatten(images), keras.tree.flatten(specs), strict=True):
-        _check(name, image, spec)
+        _check_image(name, image, spec)
 
 
-def _check(name, image, spec) -> None:
+def _check_image(name, image, spec) -> None:
     if not spec.shape.is_compatible_with(image.shape):
         first = is_channels_first(spec.shape)
         channels = 1 if first else -1
-        hint = "Cut or resample it first."
+        hint = "Crop or resample it first."
         if spec.shape[channels] not in (None, image.shape[channels]):
-            place = "first" if first else "last"
-            hint = f"It must have {spec.shape[channels]} channels, and they come {place}."
+            position = "first" if first else "last"
+            hint = f"It must have {spec.shape[channels]} channels, and they come {position}."
         elif spec.shape.rank == 4:
             hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
         raise ValueError(
             f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {image.shape}. "
             f"{hint}"
         )
-    fractions = spec.dtype.is_integer and image.dtype.is_floating and hasattr(image, "numpy")
-    if fractions and np.any(image.numpy() % 1):
+    may_have_fractions = spec.dtype.is_integer and image.dtype.is_floating and hasattr(image, "numpy")
+    if may_have_fractions and np.any(image.numpy() % 1):
         raise ValueError(
             f"`{name}` must hold whole numbers, as the model takes {spec.dtype.name}. Received: fractions. "
-            "Give the pixels as they are, 0 to 255."
+            "Give pixels from 0 to 255."
         )
 
 
 def require_specs(model: keras.Model, images: Any = None) -> Any:
-    """Return the specs that `model` takes; of a model with no graph, those of `images` or its first call.
+    """Return the specs of the inputs of `model`; without a graph, those of `images` or of its first call.
 
     Raises:
-        ValueError: if nothing tells the shape.
+        ValueError: if the input shapes are not known.
     """
     if not model.built:
         raise ValueError(
@@ -194,7 +197,8 @@ def require_specs(model: keras.Model, images: Any = None) -> Any:
     specs = declared_specs(model)
     if specs is None:
         raise ValueError(
-            f"`model` must tell what it takes. Received: model={model.name!r}, of which Keras knows the "
-            "first of several arguments only. Give list_layers its `images`; GradCAM takes them as they come."
+            f"`model` must have known input shapes. Received: model={model.name!r}, of which Keras knows "
+            "only the first of several arguments. Give list_layers its `images`; GradCAM takes them from "
+            "its first images."
         )
     return specs

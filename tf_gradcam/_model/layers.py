@@ -1,6 +1,6 @@
-"""The layers of a model: checks of the arguments, every layer with its path, and the layer that a name means.
+"""The layers of a model: all layers with their paths, the layer of a name, and checks of the arguments.
 
-Called by whoever takes `model` and `layer` from a user.
+Called by every function that takes `model` and `layer` from a user.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from tf_gradcam._model.keras_internals import child_layers, functional_graph, is
 
 
 def check_model(model: Any) -> None:
-    """Raise a `TypeError` or `ValueError` that helps unless `model` is a TensorFlow `keras.Model`."""
+    """Raise a `TypeError` or `ValueError` unless `model` is a `keras.Model` on the TensorFlow backend."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "tf_gradcam needs Keras's TensorFlow backend. Received: "
@@ -23,40 +23,42 @@ def check_model(model: Any) -> None:
         hint = ""
         if any(kind.__module__.startswith("tf_keras") for kind in type(model).__mro__):
             hint = (
-                " Rebuild this Keras 2 model in Keras 3 and hand its weights over: "
-                "save_weights('m.weights.h5') there, load_weights('m.weights.h5') here."
+                " Rebuild this Keras 2 model in Keras 3 and transfer its weights: "
+                "save_weights('m.weights.h5') in Keras 2, load_weights('m.weights.h5') in Keras 3."
             )
         elif hasattr(model, "shape"):
-            hint = " The model comes first, then the image."
+            hint = " Give the model first, then the image."
         raise TypeError(
-            f"`model` must be a keras.Model. Received an object of type {type(model).__name__}.{hint}"
+            f"`model` must be a keras.Model. Received: an object of type {type(model).__name__}.{hint}"
         )
 
 
 def check_layer(layer: Any, call: Any = None) -> None:
-    """Raise a `TypeError` or `ValueError` unless `layer` and `call` may name one layer or several."""
-    for each in layer if isinstance(layer, list | tuple) else [layer]:
-        if not isinstance(each, str | keras.Operation) and (each is not None or layer is not None):
+    """Raise a `TypeError` or `ValueError` unless `layer` and `call` have the types to name layers."""
+    for one in layer if isinstance(layer, list | tuple) else [layer]:
+        if not isinstance(one, str | keras.Operation) and (one is not None or layer is not None):
             raise TypeError(
                 "`layer` must be a name, a keras.Layer, a list of them, or None. "
-                f"Received: an object of type {type(each).__name__}"
+                f"Received: an object of type {type(one).__name__}"
             )
     if isinstance(layer, list | tuple) and not layer:
-        raise ValueError("`layer` must name a layer. Received: an empty list. Give None for the default one.")
+        raise ValueError(
+            "`layer` must name a layer. Received: an empty list. Give None for the default layer."
+        )
     if call is not None and (isinstance(call, bool) or not isinstance(call, int) or call < 0):
-        raise ValueError(f"`call` must be None or a number from 0 on. Received: call={call!r}")
+        raise ValueError(f"`call` must be None or a whole number of 0 or more. Received: call={call!r}")
 
 
 def structure_key(model: keras.Model) -> tuple[int, ...]:
     """Return a key that changes when `model` gains or loses a layer at its top level.
 
-    A functional model never does, and its key is empty.
+    The layers of a functional model never change, and its key is empty.
     """
     return () if is_functional(model) else tuple(map(id, model.layers))
 
 
 def is_built(model: keras.Model) -> bool:
-    """Whether every layer has its weights, so that tracing creates none."""
+    """Return whether every layer has its weights, so that tracing creates none."""
     if functional_graph(model) is not None:
         return True
     return model.built and all(
@@ -64,21 +66,18 @@ def is_built(model: keras.Model) -> bool:
     )
 
 
-# Every layer, and the layer that a name means
-
-
 def walk_layers(
     model: keras.Layer, above: tuple[keras.Layer, ...] = ()
 ) -> Iterator[tuple[str, keras.Operation]]:
-    """Yield every layer below `model` with its path, inner layers before the one that holds them.
+    """Yield every layer of `model` with its path, inner layers before the layer that contains them.
 
-    Also what is a step of a functional model's graph without being a `keras.Layer`, as `x + y` is.
+    Operations of a functional model that are not a `keras.Layer`, such as `x + y`, are included.
     """
     above = (*above, model)
     for layer in child_layers(model):
-        if any(layer is each for each in above):
-            continue  # A layer that refers to its parent lists the parent among its own layers.
-        path = "/".join(each.name for each in (*above[1:], layer))
+        if any(layer is parent for parent in above):
+            continue  # A layer with a reference to its parent lists the parent among its own layers.
+        path = "/".join(one.name for one in (*above[1:], layer))
         if isinstance(layer, keras.Layer):
             yield from walk_layers(layer, above)
         yield path, layer
@@ -86,7 +85,7 @@ def walk_layers(
 
 def layer_path(model: keras.Model, layer: keras.Operation) -> str:
     """Return the path of a layer of `model`."""
-    return next(path for path, each in walk_layers(model) if each is layer)
+    return next(path for path, one in walk_layers(model) if one is layer)
 
 
 def find_layer(model: keras.Model, layer: str | keras.Operation) -> keras.Operation:
@@ -97,26 +96,26 @@ def find_layer(model: keras.Model, layer: str | keras.Operation) -> keras.Operat
         layer: a layer of `model`, its name, or the end of its path (`"inner/conv"`).
 
     Raises:
-        ValueError: if `model` has no such layer, or several.
+        ValueError: if `model` has no such layer, or more than one.
     """
     layers = list(walk_layers(model))
     if isinstance(layer, keras.Operation):
-        if not any(each is layer for _, each in layers):
+        if not any(one is layer for _, one in layers):
             raise ValueError(
                 f"`layer` must be a layer of the model. Received: layer={layer.name!r}, which is not "
                 f"part of model {model.name!r}."
             )
         return layer
-    exact = [(path, each) for path, each in layers if path == layer]
-    matches = exact or [(path, each) for path, each in layers if f"/{path}".endswith(f"/{layer}")]
-    if len({id(each) for _, each in matches}) == 1:
+    exact = [(path, one) for path, one in layers if path == layer]
+    matches = exact or [(path, one) for path, one in layers if f"/{path}".endswith(f"/{layer}")]
+    if len({id(one) for _, one in matches}) == 1:
         return matches[0][1]
     if matches:
         raise ValueError(
             f"`layer` must name one layer. Received: layer={layer!r}, which may be any of "
             f"{[path for path, _ in matches]}. Give a path or the layer itself."
         )
-    hint = did_you_mean(layer, [name for path, each in layers for name in (path, each.name)])
+    hint = did_you_mean(layer, [name for path, one in layers for name in (path, one.name)])
     raise ValueError(
         f"`layer` must be a layer of the model. Received: layer={layer!r}. {hint + ' ' if hint else ''}"
         f"Its layers: {_last_names([path for path, _ in layers])}"
@@ -129,23 +128,23 @@ def _last_names(names: list[str], most: int = 12) -> str:
 
 
 def are_channels_first(model: keras.Model, layers: Sequence[keras.Operation]) -> list[bool]:
-    """Return for each of `layers` whether its channels come right after the batch.
+    """Return for each of `layers` whether its channel axis comes right after the batch axis.
 
-    A layer says so by its `data_format`. One that has none, as an activation, does as the layer before it,
-    or at the beginning as the first layer that says it. A permutation may move the channels.
+    It is read from a layer's `data_format`. A layer without one, such as an activation, has that of the last
+    layer before it with a `data_format`, or else of the first layer with one. A permutation can move it.
     """
     known: dict[int, bool | None] = {}
     latest = None
-    for _, each in walk_layers(model):
-        data_format = _permuted_data_format(each) or getattr(each, "data_format", None)
+    for _, layer in walk_layers(model):
+        data_format = _permuted_data_format(layer) or getattr(layer, "data_format", None)
         latest = latest if data_format is None else data_format == "channels_first"
-        known[id(each)] = latest
-    first = next((each for each in known.values() if each is not None), False)
+        known[id(layer)] = latest
+    first = next((one for one in known.values() if one is not None), False)
     return [first if known.get(id(layer)) is None else bool(known[id(layer)]) for layer in layers]
 
 
 def _permuted_data_format(layer) -> str | None:
-    """Return where a permutation puts the channels, if it moves them from one end to the other."""
+    """Return the data format after a permutation, if it moves the channel axis from one end to the other."""
     axes = (0, *layer.dims) if isinstance(layer, keras.layers.Permute) else getattr(layer, "axes", None)
     if not isinstance(axes, list | tuple) or len(axes) < 4:
         return None

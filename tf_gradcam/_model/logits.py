@@ -1,7 +1,4 @@
-"""Find the logits: what a final softmax or sigmoid was given.
-
-Called after every forward pass.
-"""
+"""Find the logits, the inputs of a final softmax or sigmoid. Called after every forward pass."""
 
 from typing import Any
 
@@ -12,20 +9,20 @@ from tf_gradcam._model.keras_internals import has_noted_logits, noted_logits
 
 
 def find_logits(outputs: Any) -> Any:
-    """Return the logits of each output: what its final softmax or sigmoid was given.
+    """Return the logits of each output: the input of its final softmax or sigmoid.
 
-    Where there is neither, it is the output itself. It is `None` where the output comes out of a
-    `tf.function` of the model's own, whose graph can't be read.
+    They are the output itself if it has neither, and `None` if the output is computed in the model's own
+    `tf.function`, whose graph cannot be read.
     """
-    return keras.tree.map_structure(_logits, outputs)
+    return keras.tree.map_structure(_logits_of_output, outputs)
 
 
 class _HiddenInFunction(Exception):
-    """The path to the logits leads into a function."""
+    """The logits are computed inside a function of the graph."""
 
 
-def _logits(output: Any) -> Any:
-    if tf.executing_eagerly():  # There is no graph to read; Keras leaves a note on its own activations.
+def _logits_of_output(output: Any) -> Any:
+    if tf.executing_eagerly():  # There is no graph to read; Keras attaches logits to its own activations.
         logits = noted_logits(output)
         return output if logits is None else logits
     if not tf.is_tensor(output):
@@ -38,19 +35,19 @@ def _logits(output: Any) -> Any:
 
 
 def _before_activation(output: tf.Tensor) -> tf.Tensor | None:
-    """Return what the softmax or sigmoid that `output` ends in was given; `None` if it ends in neither."""
+    """Return the input of the softmax or sigmoid that computes `output`; `None` if there is neither."""
     operation = output.op
     if operation.type in ("PartitionedCall", "StatefulPartitionedCall"):
         raise _HiddenInFunction
     if operation.type in ("Softmax", "LogSoftmax", "Sigmoid"):
         return operation.inputs[0]
-    # A detector joins boxes and class scores. Probabilities that are joined to (N, M) are one vector.
+    # A detector concatenates boxes and class scores. A concatenation (N, M) is one vector of probabilities.
     if operation.type == "ConcatV2" and output.shape.rank != 2:
-        *pieces, axis = operation.inputs
-        of_pieces = [_before_activation(piece) for piece in pieces]
-        if all(each is None for each in of_pieces):
+        *parts, axis = operation.inputs
+        parts_logits = [_before_activation(part) for part in parts]
+        if all(one is None for one in parts_logits):
             return None
-        return tf.concat([p if x is None else x for p, x in zip(pieces, of_pieces, strict=True)], axis)
+        return tf.concat([p if x is None else x for p, x in zip(parts, parts_logits, strict=True)], axis)
     if operation.type not in ("Identity", "Cast", "Reshape", "Transpose"):
         return None
     logits = _before_activation(operation.inputs[0])
@@ -61,6 +58,6 @@ def _before_activation(output: tf.Tensor) -> tf.Tensor | None:
 
 
 def logits_need_graph(outputs: Any) -> bool:
-    """Return whether only the graph of `outputs`, symbolic ones, shows their logits."""
+    """Return whether the logits of the symbolic `outputs` can only be found in their graph."""
     flat = keras.tree.flatten(outputs)
-    return any(_logits(output) is not output and not has_noted_logits(output) for output in flat)
+    return any(_logits_of_output(output) is not output and not has_noted_logits(output) for output in flat)

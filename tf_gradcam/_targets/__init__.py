@@ -1,4 +1,4 @@
-"""What is explained, and its way into the compiled function."""
+"""Targets: what is explained, and their scores. Used by `targets`, `_methods` and `_explain`."""
 
 from tf_gradcam._targets.classes import class_logits
 from tf_gradcam._targets.outputs import find_output

@@ -1,4 +1,4 @@
-"""Targets that are classes, units or embeddings of an output `(N, classes)`."""
+"""Targets that are classes, units, embeddings or pixels of an output. Public through `tf_gradcam.targets`."""
 
 from typing import Any, NamedTuple
 
@@ -23,11 +23,11 @@ from tf_gradcam._tensors import at_least_float32
 
 
 class Class(NamedTuple):
-    """The logit of a class: what a final softmax or sigmoid is given, or the output where there is neither.
+    """The logit of a class: the input of a final softmax or sigmoid, or the output of a model with neither.
 
-    A single sigmoid unit has two classes, as in `Binary`; a single unit with no sigmoid has none, and is
-    explained as it is. Outputs `(N, *grid, classes)` are taken for a segmentation, and the class for its
-    `Region`. A detector's may look just the same: say `Detection` or `Box`.
+    A single sigmoid unit has two classes, as in `Binary`; a single unit with no sigmoid has none, and its
+    output is explained. Outputs `(N, *grid, classes)` are taken as a segmentation, and the class as its
+    `Region`. The outputs of a detector may have the same shape: give `Detection` or `Box` for these.
 
     Attributes:
         index: class, an int or one per image `(N,)`; by default each image's own predicted class.
@@ -35,7 +35,7 @@ class Class(NamedTuple):
 
     index: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if not logits.shape.rank or logits.shape.rank < 2:
             raise wrong_outputs_error("None or a class", "(N, classes)", logits, OR_A_CALLABLE)
@@ -47,7 +47,7 @@ class Class(NamedTuple):
         index = given_or_best(self.index, logits)
         return pick(logits, index), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         is_map = only_logits(logits).shape.rank > 2
         return (
             Region(self.index).pinned(outputs, logits) if is_map else with_class_index(self, outputs, logits)
@@ -55,100 +55,100 @@ class Class(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """Several classes at once, each as `Class` explains it: one map for each from a single forward pass.
+    """Several classes at once, each explained as by `Class`: one map for each, from a single forward pass.
 
     Attributes:
-        indices: M classes `(M,)`, or others for each image `(N, M)`.
+        indices: M classes `(M,)`, or M classes for each image `(N, M)`.
     """
 
     indices: Any
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if logits.shape.rank == 2 and logits.shape[-1] != 1:
             return pick(logits, self.indices), tf.convert_to_tensor(self.indices)
-        return self._each().score(outputs, logits)
+        return self._as_targets().score(outputs, logits)
 
-    def pinned(self, outputs, logits):
-        return _Each(tuple(each.pinned(outputs, logits) for each in self._each().targets))
+    def pinned(self, outputs: Any, logits: Any) -> Any:
+        return _SeveralTargets(tuple(target.pinned(outputs, logits) for target in self._as_targets().targets))
 
-    def _each(self):
-        return _Each(tuple(map(Class, tf.unstack(self.indices, axis=1))))
+    def _as_targets(self):
+        return _SeveralTargets(tuple(map(Class, tf.unstack(self.indices, axis=1))))
 
 
 class TopClasses(NamedTuple):
-    """The best classes of each image, best first, each as `Class` explains it: `Classes` chosen by the model.
+    """The classes with the largest logits of each image, largest first, each explained as by `Class`.
 
     Attributes:
-        count: how many, from 1 to as many as the model has.
+        count: number of classes, from 1 to the number of classes of the model.
     """
 
-    count: Any  # an int; `Any`, as a tuple has a method of this name
+    count: Any  # An int. It is annotated `Any` because a tuple has a method of this name.
 
-    def score(self, outputs, logits):
-        return self._found(logits).score(outputs, logits)
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
+        return self._as_classes(logits).score(outputs, logits)
 
-    def pinned(self, outputs, logits):
-        return self._found(logits).pinned(outputs, logits)
+    def pinned(self, outputs: Any, logits: Any) -> Any:
+        return self._as_classes(logits).pinned(outputs, logits)
 
-    def _found(self, logits):
+    def _as_classes(self, logits):
         logits = only_logits(logits)
         if logits.shape.rank != 2 or logits.shape[-1] == 1:
-            advice = "Give Binary for yes or no, Classes of a segmentation."
+            advice = "Give Binary for a single unit, or Classes for a segmentation."
             raise wrong_outputs_error("TopClasses", "(N, classes), at least two", logits, advice)
         if self.count > (logits.shape[-1] or self.count):
             raise ValueError(
-                f"`target` must be at most as many classes as the model has, {logits.shape[-1]}. "
+                f"`target` must have a count of at most the model's number of classes, {logits.shape[-1]}. "
                 f"Received: TopClasses({self.count})"
             )
         return Classes(tf.math.top_k(logits, self.count).indices)
 
 
-class _Each(NamedTuple):
-    """Several targets at once, their scores side by side."""
+class _SeveralTargets(NamedTuple):
+    """Several targets at once, with their scores stacked as `(N, M)`."""
 
     targets: tuple
 
-    def score(self, outputs, logits):
-        each = [target.score(outputs, logits) for target in self.targets]
-        scores, indices = zip(*each, strict=True)
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
+        pairs = [target.score(outputs, logits) for target in self.targets]
+        scores, indices = zip(*pairs, strict=True)
         return tf.stack(scores, axis=1), None if indices[0] is None else tf.stack(indices, axis=1)
 
 
 class Binary(NamedTuple):
-    """One side of a single unit that says yes or no: its logit for side 1, minus its logit for side 0.
+    """One side of a single unit for yes or no: its logit for side 1, minus its logit for side 0.
 
-    On a map `(N, *grid, 1)`, of pixels that say yes or no, it is that side's `Region`.
+    On a segmentation `(N, *grid, 1)` with one such unit for each pixel, it is the `Region` of that side.
 
     Attributes:
-        index: side, 0 or 1 or one per image `(N,)`; by default the side each image falls on.
+        index: side, 0 or 1 or one per image `(N,)`; by default the predicted side of each image.
     """
 
     index: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         logits = only_logits(logits)
         if not logits.shape.rank or logits.shape.rank < 2 or logits.shape[-1] != 1:
             raise wrong_outputs_error("Binary", "(N, 1)", logits, "Give a class instead.")
-        return _OfSigmoid(Class(self.index)).score(outputs, logits)
+        return _WithSigmoid(Class(self.index)).score(outputs, logits)
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         logits = only_logits(logits)
-        return _OfSigmoid(Class(self.index).pinned(tf.sigmoid(logits), logits))
+        return _WithSigmoid(Class(self.index).pinned(tf.sigmoid(logits), logits))
 
 
-class _OfSigmoid(NamedTuple):
-    """A target on a model with a sigmoid at its end."""
+class _WithSigmoid(NamedTuple):
+    """A target that is scored as if the model's single unit ended in a sigmoid."""
 
     target: Any
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         logits = only_logits(logits)
         return self.target.score(tf.sigmoid(logits), logits)
 
 
 class Probability(NamedTuple):
-    """What a final softmax or sigmoid says of a class; for side 0 of a single sigmoid unit, 1 minus that.
+    """The probability of a class after a final softmax or sigmoid; for side 0 of a single unit, 1 minus it.
 
     Attributes:
         index: class, an int or one per image `(N,)`; by default each image's own predicted class.
@@ -156,22 +156,22 @@ class Probability(NamedTuple):
 
     index: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if outputs.shape.rank != 2 or logits is outputs:
             needs = "(N, classes) from a softmax or sigmoid"
             advice = "Give a class, Value for a raw output, or a callable outputs -> (N,)."
             raise wrong_outputs_error("Probability", needs, outputs, advice)
         index = given_or_best(self.index, both_sides(logits))
-        both = outputs if outputs.shape[-1] != 1 else tf.concat([1 - outputs, outputs], axis=-1)
-        return pick(both, index), index
+        probabilities = outputs if outputs.shape[-1] != 1 else tf.concat([1 - outputs, outputs], axis=-1)
+        return pick(probabilities, index), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return with_class_index(self, outputs, logits)
 
 
 class Value(NamedTuple):
-    """The raw output of one unit, just as the model returns it: a regression, or a probability as such.
+    """The output of one unit as the model returns it, such as a regression or a probability.
 
     Attributes:
         index: unit, an int or one per image `(N,)`; by default the first.
@@ -179,7 +179,7 @@ class Value(NamedTuple):
 
     index: Any = 0
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs = only_output(outputs)
         if outputs.shape.rank != 2:
             raise wrong_outputs_error("Value", "(N, units)", outputs, OR_A_CALLABLE)
@@ -187,25 +187,25 @@ class Value(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One of several outputs, and what to explain of it.
+    """One of several outputs, and the target that explains it.
 
     Attributes:
         name: key of a dict of outputs, the model's name for an output, or a position among all outputs in the
             order of `keras.tree.flatten`.
-        target: anything that explains a model with this output alone; by default its predicted class.
+        target: any target for a model with only this output; by default its predicted class.
     """
 
     name: str | int
     target: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         return score_target(self.target, *self.found(outputs, logits))
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return self._replace(target=pin_choices(self.target, *self.found(outputs, logits)))
 
-    def found(self, outputs, logits):
-        """Return that output and its logits."""
+    def found(self, outputs: Any, logits: Any) -> tuple[Any, Any]:
+        """Return the output of this name and its logits."""
         logits = None if logits is None else find_output(self.name, logits)
         return find_output(self.name, outputs), logits
 
@@ -213,7 +213,7 @@ class Output(NamedTuple):
 class Similarity(NamedTuple):
     """The cosine similarity of an embedding `(N, D)`, as the model returns it, to a reference.
 
-    An embedding of zeros points nowhere: its score is 0, and its heatmap blank.
+    An embedding of zeros has no direction: its score is 0, and its heatmap blank.
 
     Attributes:
         reference: `(D,)`, or one per image `(N, D)`.
@@ -221,14 +221,14 @@ class Similarity(NamedTuple):
 
     reference: Any
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs = only_output(outputs)
         if outputs.shape.rank != 2:
             raise wrong_outputs_error("Similarity", "embeddings (N, D)", outputs, OR_A_CALLABLE)
         if not outputs.shape[1:].is_compatible_with(self.reference.shape[1:]):
             raise ValueError(
                 f"`target` must have a reference as long as the model's embeddings, {outputs.shape[1]}. "
-                f"Received: {self.reference.shape[1]} numbers. Take what the same model answers."
+                f"Received: {self.reference.shape[1]} numbers. Use an embedding of the same model."
             )
         embedding = at_least_float32(outputs)
         reference = tf.cast(self.reference, embedding.dtype)
@@ -236,22 +236,22 @@ class Similarity(NamedTuple):
 
 
 class Contrast(NamedTuple):
-    """Why one class rather than another: the difference of their logits. Its class index is the former.
+    """The difference of two logits: why one class rather than another. Its class index is the first class.
 
     Attributes:
         index: class, an int or one per image `(N,)`; by default each image's own predicted class.
-        other: the class it is compared to, likewise; by default the best of all others, the runner-up.
+        other: class to compare with, an int or one per image `(N,)`; by default the best other class.
     """
 
     index: Any = None
     other: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         index, other = self.pinned(outputs, logits)
         logits = only_logits(logits)
         return pick(logits, index) - pick(logits, other), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         logits = only_logits(logits)
         if logits.shape.rank != 2 or logits.shape[-1] == 1:
             advice = "Give Binary for a single unit: its logit is the contrast of its two sides."
@@ -263,67 +263,67 @@ class Contrast(NamedTuple):
 
 
 class Against(NamedTuple):
-    """The counterfactual, what speaks against a target: minus its score.
+    """The counterfactual, the evidence against a target: minus its score.
 
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", ICCV 2017, section 3.3.
 
     Attributes:
-        target: anything that can be explained; by default each image's own predicted class.
+        target: any other target; by default each image's own predicted class.
     """
 
     target: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         value, index = score_target(self.target, outputs, logits)
         return -value, index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return Against(pin_choices(self.target, outputs, logits))
 
 
 def _unit_length(vectors):
     squares = tf.reduce_sum(vectors**2, axis=1, keepdims=True)
-    is_zero = tf.equal(squares, 0)  # There a square root's gradient is infinite.
+    is_zero = tf.equal(squares, 0)  # The gradient of the square root is infinite at 0.
     lengths = tf.sqrt(tf.where(is_zero, tf.ones_like(squares), squares))
     return tf.where(is_zero, tf.zeros_like(vectors), vectors / lengths)
 
 
 class Pixel(NamedTuple):
-    """A class of a segmentation `(N, *grid, classes)` at one pixel, explained as `Class` does an image's.
+    """A class of a segmentation `(N, *grid, classes)` at one pixel, explained as by `Class`.
 
-    Source: Vinogradova et al. 2020, as `Region`: a region of one pixel.
+    Source: Vinogradova et al. 2020, as for `Region`, with a region of one pixel.
 
     Attributes:
         position: `(row, column)` on the grid of the outputs, or one per image `(N, 2)`; in a volume
             `(depth, row, column)`, in a signal `(step,)`.
-        index: class, an int or one per image `(N,)`; by default the one that is predicted there.
+        index: class, an int or one per image `(N,)`; by default the class that is predicted at that pixel.
     """
 
     position: Any
     index: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         axes = self.position.shape[1]
         if logits.shape.rank != axes + 2:
-            advice = "Give the position one number for each axis of the grid."
+            advice = "Give a position with one number for each axis of the grid."
             raise wrong_outputs_error(f"Pixel at {axes} numbers", f"a grid of {axes} axes", logits, advice)
-        where = tf.concat([tf.range(tf.shape(logits)[0])[:, None], self.position], axis=1)
-        pixel = tf.gather_nd(outputs, where)
-        return Class(self.index).score(pixel, pixel if logits is outputs else tf.gather_nd(logits, where))
+        pixels = tf.concat([tf.range(tf.shape(logits)[0])[:, None], self.position], axis=1)
+        values = tf.gather_nd(outputs, pixels)
+        return Class(self.index).score(values, values if logits is outputs else tf.gather_nd(logits, pixels))
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         return with_class_index(self, outputs, logits)
 
 
 def class_logits(target: Any, outputs: Any, logits: Any) -> tf.Tensor | None:
-    """Return the logits `(N, classes)` of which `target`'s score is one, or `None` where there are none."""
+    """Return the logits `(N, classes)` that contain the score of `target`, or `None` if it is not a logit."""
     while isinstance(target, Output):
         outputs, logits = target.found(outputs, logits)
         target = target.target
     is_class = all(
-        isinstance(each, Class | Classes | TopClasses) for each in getattr(target, "targets", [target])
+        isinstance(one, Class | Classes | TopClasses) for one in getattr(target, "targets", [target])
     )
     flat = keras.tree.flatten(logits)
     if not is_class or len(flat) != 1 or flat[0].shape.rank != 2 or flat[0].shape[-1] == 1:

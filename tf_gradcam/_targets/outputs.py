@@ -1,68 +1,68 @@
-"""Which of a model's outputs is meant, and picking numbers out of it."""
+"""Find the output that a target means, and pick scores from it. Called by every target."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-PREDICTED = -1  # stands for None in a tensor
-OR_A_CALLABLE = "Give a callable outputs -> (N,) that says what to explain."
+PREDICTED = -1  # The class index that means None in an array.
+OR_A_CALLABLE = "Give a callable outputs -> (N,) that returns the score to explain."
 
 
-def pick(values, index):
-    """Return `values[i, index[i]]` for each image i. A one-hot product would hide an index out of range."""
+def pick(values: tf.Tensor, index: Any) -> tf.Tensor:
+    """Return `values[i, index[i]]` for each image i. (A one-hot product would hide an index out of range.)"""
     return tf.gather(values, index, batch_dims=1)
 
 
-def given_or_best(index, values):
-    """Return `index`, and where none is given that of the largest of `values` `(N, classes)`."""
+def given_or_best(index: Any, values: tf.Tensor) -> tf.Tensor:
+    """Return `index`, with that of the largest of `values` `(N, classes)` where it is `PREDICTED`."""
     return tf.where(tf.equal(index, PREDICTED), tf.argmax(values, axis=-1, output_type=tf.int32), index)
 
 
-def with_class_index(target, outputs, logits):
+def with_class_index(target: Any, outputs: Any, logits: Any) -> Any:
     """Return `target` with the class index that its score belongs to, if there is one."""
     _, index = target.score(outputs, logits)
     return target if index is None else target._replace(index=index)
 
 
-def both_sides(logits):
-    """Return the logits of both sides of a single unit, `(..., 2)`, or those of several units as they are."""
+def both_sides(logits: tf.Tensor) -> tf.Tensor:
+    """Return the logits of both sides of a single unit, `(..., 2)`, or those of several units unchanged."""
     return tf.concat([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
 
 
-def only_output(outputs):
-    """Return the one output of a model that may pack it in a list."""
+def only_output(outputs: Any) -> Any:
+    """Return the output of a model with one output, which may be in a list or dict."""
     flat = keras.tree.flatten(outputs)
     if len(flat) != 1:
         names = list(outputs if isinstance(outputs, dict) else range(len(flat)))
         raise ValueError(
             f"`target` must say which of the model's {len(flat)} outputs to explain, {names}: "
-            f"targets.Output({names[0]!r}, target). A detector's take targets.Detection or Box, and any "
-            "outputs take a callable outputs -> (N,)."
+            f"targets.Output({names[0]!r}, target). For a detector, give targets.Detection or Box; for any "
+            "outputs, a callable outputs -> (N,)."
         )
     return flat[0]
 
 
-def only_logits(logits):
-    """Return the logits of a model's one output, if its graph shows them."""
+def only_logits(logits: Any) -> Any:
+    """Return the logits of a model with one output; raise a `ValueError` if its graph does not show them."""
     logits = only_output(logits)
     if logits is None:
         raise ValueError(
-            "`model` must show its logits. Received: an output that comes out of a tf.function of its own. "
-            "Take the decorator off, or give as `target` a Value or a callable outputs -> (N,)."
+            "`model` must show its logits. Received: an output that is computed in the model's own "
+            "tf.function. Remove the decorator, or give as `target` a Value or a callable outputs -> (N,)."
         )
     return logits
 
 
 class OutputName(NamedTuple):
-    """The name that was given to `Output`, and the names that the model has for its outputs, if any."""
+    """The name that was given to `Output`, and the model's names of its outputs, if it has any."""
 
     given: str | int
     known: tuple[str, ...]
 
 
-def find_output(name, outputs):
-    """Return the output of that name, which may again be a structure of outputs."""
+def find_output(name: Any, outputs: Any) -> Any:
+    """Return the output of an `OutputName`, which may be a structure of outputs itself."""
     if isinstance(outputs, dict) and name.given in outputs:
         return outputs[name.given]
     flat = keras.tree.flatten(outputs)
@@ -76,7 +76,8 @@ def find_output(name, outputs):
     return flat[position]
 
 
-def wrong_outputs_error(target, needs, outputs, advice) -> ValueError:
+def wrong_outputs_error(target: str, needs: str, outputs: tf.Tensor, advice: str) -> ValueError:
+    """Return the error for a target that does not fit the shape of the outputs."""
     return ValueError(
         f"{target} as `target` needs a model that returns {needs}. "
         f"Received: outputs of shape {tuple(outputs.shape)}. {advice}"

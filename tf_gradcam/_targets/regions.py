@@ -1,4 +1,4 @@
-"""Targets of a segmentation: a region of pixels."""
+"""The target for a segmentation: a class over a region of pixels. Public through `tf_gradcam.targets`."""
 
 from typing import Any, NamedTuple
 
@@ -16,47 +16,47 @@ from tf_gradcam._tensors import at_least_float32
 
 
 class Region(NamedTuple):
-    """A class of a segmentation `(N, *grid, classes)`: its logit, summed over a region of pixels.
+    """The logit of a class of a segmentation `(N, *grid, classes)`, summed over a region of pixels.
 
-    The region is a mask or, without one, the pixels where the class is predicted; where it is predicted
-    nowhere, the score is 0 and the heatmap blank. One channel `(N, *grid, 1)` has two classes if it ends in a
-    sigmoid, as in `Binary`; if not it has none, and needs a mask, over which its values are summed.
+    The region is the mask or, without one, the pixels where the class is predicted; if there are none, the
+    score is 0 and the heatmap blank. One channel `(N, *grid, 1)` with a final sigmoid has two classes, as in
+    `Binary`. Without a sigmoid it has no classes and needs a mask, over which its values are summed.
 
     Source: Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class
     Activation Mapping", AAAI 2020 (Seg-Grad-CAM).
 
     Attributes:
-        index: class, an int or one per image `(N,)`; by default the one that is predicted most often, in the
-            mask if there is one; of a sigmoid's two sides 1, if it is predicted at all.
+        index: class, an int or one per image `(N,)`; by default the class predicted most often, in the mask
+            if there is one; for a sigmoid side 1, if it is predicted anywhere.
         mask: `(*grid)` or one per image `(N, *grid)`, on the grid of the outputs: bool, or weights >= 0.
     """
 
     index: Any = None
     mask: Any = None
 
-    def score(self, outputs, logits):
+    def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if not logits.shape.rank or logits.shape.rank < 3:
             raise wrong_outputs_error("Region", "(N, *grid, classes)", logits, "Give a class instead.")
-        weights = None if self.mask is None else _weights(self.mask, logits)
+        weights = None if self.mask is None else _pixel_weights(self.mask, logits)
         if logits.shape[-1] == 1 and logits is outputs:
             if weights is None:
                 advice = "Give Binary for yes or no, Region(mask=mask), or a callable outputs -> (N,)."
                 raise wrong_outputs_error(
-                    "None or a class", "several channels, or a sigmoid's", logits, advice
+                    "None or a class", "several channels, or one after a sigmoid", logits, advice
                 )
-            return _sum(_pixels(logits)[..., 0], weights), None
-        sides = _pixels(both_sides(logits))
-        predicted = tf.argmax(sides, axis=-1, output_type=tf.int32)
-        classes = tf.shape(sides)[-1]
+            return _sum_pixels(_flatten_pixels(logits)[..., 0], weights), None
+        class_values = _flatten_pixels(both_sides(logits))
+        predicted = tf.argmax(class_values, axis=-1, output_type=tf.int32)
+        classes = tf.shape(class_values)[-1]
         counts = tf.math.bincount(predicted, weights, minlength=classes, maxlength=classes, axis=-1)
-        if logits.shape[-1] == 1:  # Side 0 is the background, however large.
+        if logits.shape[-1] == 1:  # Side 0 is the background, which is never the default.
             counts *= tf.constant([0, 1], counts.dtype)
         index = given_or_best(self.index, counts)
-        values = tf.gather(sides, index[:, None], axis=2, batch_dims=1)[..., 0]
-        return _sum(values, predicted == index[:, None] if weights is None else weights), index
+        values = tf.gather(class_values, index[:, None], axis=2, batch_dims=1)[..., 0]
+        return _sum_pixels(values, predicted == index[:, None] if weights is None else weights), index
 
-    def pinned(self, outputs, logits):
+    def pinned(self, outputs: Any, logits: Any) -> Any:
         index = with_class_index(self, outputs, logits).index
         if self.mask is not None:
             grid = tf.shape(only_logits(logits))[:-1]
@@ -66,34 +66,35 @@ class Region(NamedTuple):
         return Region(index, tf.cast(mask, tf.float32))
 
 
-def _pixels(values):
+def _flatten_pixels(values):
     """Return `(N, *grid, classes)` as `(N, pixels, classes)`."""
     shape = tf.shape(values)
     return tf.reshape(at_least_float32(values), [shape[0], -1, shape[-1]])
 
 
-def _weights(mask, outputs):
-    """Return `mask` with one weight for each pixel of `outputs` `(N, *grid, classes)`: `(N, pixels)`."""
+def _pixel_weights(mask, outputs):
+    """Return `mask` as one weight for each pixel of `outputs` `(N, *grid, classes)`: `(N, pixels)`."""
     check_mask(mask, outputs)
     shape = tf.shape(outputs)[:-1]
     mask = mask if len(mask.shape) == outputs.shape.rank - 1 else mask[None]
-    if not outputs.shape[1:-1].is_fully_defined():  # else `check_range` has seen to it
-        message = "`target` must have a mask of the grid of the model's outputs."
+    if not outputs.shape[1:-1].is_fully_defined():  # Otherwise `check_range` checks it.
+        message = "`target` must have a mask on the grid of the model's outputs."
         tf.debugging.assert_equal(tf.shape(mask)[1:], shape[1:], message)
     return tf.reshape(tf.broadcast_to(mask, shape), [shape[0], -1])
 
 
-def check_mask(mask, outputs, count=None) -> None:
+def check_mask(mask: Any, outputs: Any, count: int | None = None) -> None:
+    """Raise a `ValueError` unless `mask` has the grid of `outputs`, for all or for each of `count` images."""
     grid = tf.TensorShape(outputs.shape)[1:-1]
     batch, shape = mask.shape[: -grid.rank], mask.shape[-grid.rank :]
     if len(batch) > 1 or not grid.is_compatible_with(shape) or (count and len(batch) and batch[0] != count):
         raise ValueError(
-            f"`target` must have a mask of the grid of the model's outputs, {tuple(grid)}, or one for each "
+            f"`target` must have a mask on the grid of the model's outputs, {tuple(grid)}, or one for each "
             f"image. Received: mask of shape {tuple(mask.shape)}. Resize it to that grid."
         )
 
 
-def _sum(values, weights):
-    """Return the weighted sums of `values` `(N, pixels)`, which may be infinite where there is no weight."""
+def _sum_pixels(values, weights):
+    """Return the weighted sums of `values` `(N, pixels)`, which may be infinite where the weight is 0."""
     weights = tf.cast(weights, values.dtype)
     return tf.reduce_sum(tf.where(weights > 0, weights * values, tf.zeros_like(values)), axis=1)

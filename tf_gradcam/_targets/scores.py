@@ -1,4 +1,4 @@
-"""From a target and what the model returned to one score for each image."""
+"""The score of a target for each image. Called by `_explain` and by scenes after every forward pass."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import tensorflow as tf
 
 
 def score_target(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Return the score of `target`, `(N,)` or `(N, M)`, and the class index it belongs to or `None`.
+    """Return the score of `target`, `(N,)` or `(N, M)`, and the class index that it belongs to, or `None`.
 
     Args:
-        target: as `per_image` returns it.
-        outputs: what the model returned.
-        logits: for each output what its final softmax or sigmoid was given, or the very same output where
-            there is neither. A callable, also one in `Output` or `Against`, does without: `None`.
+        target: target as `to_rows` returns it.
+        outputs: outputs of the model.
+        logits: for each output the input of its final softmax or sigmoid, or the output itself if it has
+            neither. They may be `None` for a callable, also for one in `Output` or `Against`.
     """
     if not callable(target):
         return target.score(outputs, logits)
@@ -26,11 +26,11 @@ def score_target(target: Any, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.
 
 
 def pin_choices(target: Any, outputs: Any, logits: Any) -> Any:
-    """Return `target` with every choice made that it leaves to the model, as these outputs make it.
+    """Return `target` with every class, pixel or box that it leaves to the model chosen by these outputs.
 
     Args:
-        target: as `per_image` returns it.
-        outputs: what the model returned.
-        logits: as `score` takes them.
+        target: target as `to_rows` returns it.
+        outputs: outputs of the model.
+        logits: as for `score_target`.
     """
     return target.pinned(outputs, logits) if hasattr(target, "pinned") else target
