@@ -77,7 +77,7 @@ class Explainer:
         self._fuse = checked_fuse(fuse, layer)
         self._preprocess = preprocess
         self._takes_several = count_call_arguments(model) > 1
-        self._structure: tuple[int, ...] | None = None  # The model's structure at the activation `_prepare`.
+        self._structure: tuple[int, ...] | None = None  # The structure of the model at the latest `_prepare`.
         self._snapshot: WeightSnapshot | None = None  # Of the weights that are frozen into the traces.
         if is_built(model) and declared_specs(model) is not None:
             self._prepare()
