@@ -922,7 +922,7 @@ class Unhashable:
         ({"img": []}, ValueError, "`img` must not be empty"),
         ({"img": np.full((SIDE, SIDE, 3), np.nan)}, ValueError, "`img` must be finite"),
         ({"img": tf.fill((SIDE, SIDE, 3), np.inf)}, ValueError, "`img` must be finite"),
-        ({"img": "cat.png"}, TypeError, "`img` must hold real numbers"),
+        ({"img": "cat.png"}, TypeError, "`img` must be an array or tensor.*'cat.png'.*Read it first"),
         ({"img": None}, TypeError, "`img` must hold real numbers"),
         ({"img": np.zeros((SIDE, SIDE, 3), complex)}, TypeError, "`img` must hold real numbers"),
         ({"img": [np.zeros((2, 2, 3)), np.zeros((3, 3, 3))]}, ValueError, "`img` must be one array"),
