@@ -20,8 +20,9 @@ class GradCAM:
 
     Args:
         model: any `keras.Model`: functional, Sequential, nested or subclassed, with one input or several. Its
-            weights are read at every call, so the maps follow further training. Its structure is read once:
-            new layers at the top level are found, but make a new `GradCAM` after any other change.
+            weights are read at every call, so the maps follow further training. Where anything else of it
+            changes (new variables or layers, an activation, a dtype policy, LoRA, quantization, `adapt`), the
+            next call traces it again.
         layer: the layer to explain: a name, a path (`"inner/conv"`), a `keras.Layer`, or an operation of a
             functional model such as the `"add"` of `x + y`; or a list of them; or `None` for the last layer
             with a map (the end of the convolutions, before any pooling; for a segmentation or detector, on

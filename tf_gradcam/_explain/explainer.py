@@ -39,7 +39,7 @@ from tf_gradcam._model import (
     raw_image_specs,
     resolve_layers,
     specs_to_trace,
-    structure_key,
+    structure_version,
 )
 from tf_gradcam._targets import check_range, refers_to_dead_callable, to_rows, with_arrays
 
@@ -77,7 +77,7 @@ class Explainer:
         self._fuse = checked_fuse(fuse, layer)
         self._preprocess = preprocess
         self._takes_several = count_call_arguments(model) > 1
-        self._structure: tuple[int, ...] | None = None  # The structure of the model at the latest `_prepare`.
+        self._structure: int | None = None  # The version of the model that was prepared for.
         self._snapshot: WeightSnapshot | None = None  # Of the weights that are frozen into the traces.
         if is_built(model) and declared_specs(model) is not None:
             self._prepare()
@@ -117,7 +117,7 @@ class Explainer:
         self._has_graph = functional_graph(model) is not None
         self._output_names = getattr(functional_graph(model), "output_names", None)
         self._traces: dict = {}
-        self._structure = structure_key(model)  # Last: other threads take it as a sign that all is set.
+        self._structure = structure_version(model)  # Last: other threads take it as a sign that all is set.
 
     def explain(
         self,
@@ -161,7 +161,7 @@ class Explainer:
         model = self._model()
         known = self._specs if self._structure is not None else declared_specs(model)
         images = as_batch(name, images, known, self._takes_several)
-        if self._structure is None or self._structure != structure_key(model):
+        if self._structure is None or self._structure != structure_version(model):
             if self._snapshot is not None:
                 raise self._snapshot.changed_error()
             prepared = apply_preprocess(self._preprocess, images)

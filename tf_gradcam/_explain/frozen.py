@@ -5,6 +5,7 @@ The explainer uses it for `GradCAM.freeze`; exports call `fold_variables`.
 
 import contextlib
 import datetime
+import functools
 import itertools
 import zlib
 from collections.abc import Callable, Iterable
@@ -114,19 +115,29 @@ class WeightSnapshot:
         )
 
 
-def _flat_values(variable, step=1) -> np.ndarray:
-    """Return every `step`-th number of a variable, as a flat array."""
+def _flat_values(variable, positions=None) -> np.ndarray:
+    """Return the numbers of a variable at flat `positions`, or all of them."""
     with contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope():
         value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
         if "CPU" not in value.device:  # Copy only the sample to the host.
-            return tf.reshape(value, [-1])[::step].numpy()
+            flat = tf.reshape(value, [-1])
+            return (flat if positions is None else tf.gather(flat, positions)).numpy()
         # A view of the memory: numpy() would copy it. For bfloat16 there is no such view.
         array = value.numpy() if value.dtype == tf.bfloat16 else np.asarray(memoryview(value))
-    return array.reshape(-1)[::step]
+    flat = array.reshape(-1)
+    return flat if positions is None else flat[positions]
 
 
 def _sample(variable) -> bytes:
-    return _flat_values(variable, max(1, variable.shape.num_elements() // _SAMPLE_SIZE)).tobytes()
+    return _flat_values(variable, _sample_positions(variable.shape.num_elements())).tobytes()
+
+
+@functools.cache
+def _sample_positions(count: int) -> np.ndarray | None:
+    """Return the random positions of a sample of `count` numbers; equal steps could miss whole channels."""
+    if count <= _SAMPLE_SIZE:
+        return None
+    return np.sort(np.random.default_rng(0).choice(count, _SAMPLE_SIZE, replace=False))
 
 
 def _checksum(variable) -> int:

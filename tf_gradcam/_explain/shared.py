@@ -6,7 +6,7 @@ import keras
 
 from tf_gradcam._explain.explainer import Explainer, Layers, checked_fuse, weak_layers
 from tf_gradcam._methods import Method, get
-from tf_gradcam._model import check_layer, check_model, structure_key
+from tf_gradcam._model import check_layer, check_model, structure_version
 
 # Model -> {(layer, call, method, fuse, structure of the model): explainer}. Explainers do not refer to it.
 _EXPLAINERS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -29,7 +29,7 @@ def shared_explainer(
         hash(resolved)
     except TypeError as error:
         raise TypeError(f"`method` must be hashable if it is a callable. Received: {method!r:.80}") from error
-    structure = structure_key(model)
+    structure = structure_version(model)
     explainers = _EXPLAINERS.setdefault(model, {})
     key = weak_layers(layer), call, resolved, fuse, structure
     explainer = explainers.get(key)

@@ -18,6 +18,7 @@ from tf_gradcam._model.discovery import (
     maps_from_trial,
     trace_trial,
 )
+from tf_gradcam._model.fingerprint import structure_version
 from tf_gradcam._model.forward import ForwardPass, LayerCall, WeakLayerCall, build_model, forward
 from tf_gradcam._model.graph import (
     ancestors,
@@ -35,7 +36,6 @@ from tf_gradcam._model.layers import (
     check_model,
     is_built,
     layer_path,
-    structure_key,
     walk_layers,
 )
 from tf_gradcam._model.logits import find_logits, logits_need_graph
@@ -92,7 +92,7 @@ __all__ = [
     "resolve_layers",
     "spatial_lengths",
     "specs_to_trace",
-    "structure_key",
+    "structure_version",
     "tape_gradients",
     "to_grid",
     "trace_trial",

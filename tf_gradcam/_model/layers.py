@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tf_gradcam._checks import did_you_mean
-from tf_gradcam._model.keras_internals import child_layers, functional_graph, is_functional
+from tf_gradcam._model.keras_internals import child_layers, functional_graph
 
 
 def check_model(model: Any) -> None:
@@ -47,14 +47,6 @@ def check_layer(layer: Any, call: Any = None) -> None:
         )
     if call is not None and (isinstance(call, bool) or not isinstance(call, int) or call < 0):
         raise ValueError(f"`call` must be None or a whole number of 0 or more. Received: call={call!r}")
-
-
-def structure_key(model: keras.Model) -> tuple[int, ...]:
-    """Return a key that changes when `model` gains or loses a layer at its top level.
-
-    The layers of a functional model never change, and its key is empty.
-    """
-    return () if is_functional(model) else tuple(map(id, model.layers))
 
 
 def is_built(model: keras.Model) -> bool:

@@ -1,0 +1,110 @@
+"""Detect that a model computes something else than before; explainers ask in every call.
+
+A trace reads the values of the model's variables in every call. Everything else is as it was when it was
+traced. This module detects when that changes: new variables (`enable_lora`, `quantize`), new layers, another
+activation or dtype policy, and arrays that a layer holds as constants (`Normalization.adapt`).
+"""
+
+import operator
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_gradcam._model.keras_internals import (
+    child_layers,
+    is_keras_own,
+    own_layers,
+    own_variable_lists,
+    own_variables,
+)
+
+# Functions that every layer has, and those that matter only before and during training.
+_NOT_PART = re.compile("build|quantize|.*_(initializer|regularizer|constraint)")
+
+_PLAIN = (bool, int, float, str, list, dict, tuple, type, keras.Variable, keras.Layer)
+_COMPARED = (keras.DTypePolicy, np.ndarray, tf.Tensor)
+
+_FINGERPRINTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def structure_version(model: keras.Model) -> int:
+    """Return a number that increases when `model` computes something else than at the last call.
+
+    New values of its variables do not count.
+    """
+    fingerprint = _FINGERPRINTS.get(model)
+    if fingerprint is None or not fingerprint.is_current():
+        version = 0 if fingerprint is None else fingerprint.version + 1
+        fingerprint = _FINGERPRINTS[model] = _Fingerprint(model, version)
+    return fingerprint.version
+
+
+class _Fingerprint:
+    """What is compared of one model. It keeps neither the model nor its layers alive."""
+
+    def __init__(self, model: keras.Model, version: int):
+        self.version = version
+        layers = list(_all_layers(model))
+        self._layers = [weakref.ref(layer) for layer in layers]
+        self._readers = list(_readers(layers))
+        self._values = self._read()
+
+    def is_current(self) -> bool:
+        """Return whether the model still is what it was."""
+        try:
+            return self._read() == self._values
+        except (AttributeError, KeyError, TypeError):  # A layer, or an attribute of one, was deleted.
+            return False
+
+    def _read(self) -> list:
+        attributes = [vars(layer()) for layer in self._layers]  # type: ignore[arg-type]
+        return [read(attributes) for read in self._readers]
+
+
+def _all_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Yield `model` and every layer in it once, also those inside Keras's own layers."""
+    seen, waiting = set(), [model]
+    while waiting:
+        layer = waiting.pop()
+        if id(layer) not in seen and isinstance(layer, keras.Layer):
+            seen.add(id(layer))
+            yield layer
+            waiting += child_layers(layer)
+
+
+def _readers(layers: list[keras.Layer]) -> Iterator[Callable[[list[dict]], Any]]:
+    """Yield functions from the attributes of all layers to what is compared of them."""
+    may_grow = [
+        position
+        for position, layer in enumerate(layers)
+        if own_variables(layer) or own_layers(layer) or not is_keras_own(layer)
+    ]
+    for name in own_variable_lists():
+        yield _lengths(name, may_grow)
+    names: dict[str, list[int]] = {}
+    for position, layer in enumerate(layers):
+        for name, value in vars(layer).items():
+            if _is_part(value) and not _NOT_PART.fullmatch(name):
+                names.setdefault(name, []).append(position)
+    for name, positions in names.items():
+        yield _identities(name, positions)
+
+
+def _is_part(value) -> bool:
+    """Return whether the identity of an attribute matters: a function, a dtype policy or an array."""
+    return not isinstance(value, _PLAIN) and (callable(value) or isinstance(value, _COMPARED))
+
+
+def _lengths(name, positions):
+    get = operator.itemgetter(name)
+    return lambda attributes: [len(get(attributes[position])) for position in positions]
+
+
+def _identities(name, positions):
+    get = operator.itemgetter(name)
+    return lambda attributes: [id(get(attributes[position])) for position in positions]
