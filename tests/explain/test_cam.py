@@ -686,7 +686,7 @@ def test_the_first_heatmap_waits_for_no_trace_and_the_next_is_the_same_compiled(
 @pytest.mark.parametrize("kind", ["functional", "nested", "sequential"])
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "relu2"])
 def test_where_a_convolution_follows_the_first_heatmap_is_compiled(images, kind, layer):
-    """Eagerly its gradient by the filters is computed, too, which can end the process."""
+    """Eagerly TensorFlow also computes its filter gradient, in which its CPU build can end the process."""
     model = build(kind)
     make_gradcam_heatmap(model, images, f"inner/{layer}" if kind == "nested" else layer)
     assert is_compiled(model) == (layer == "conv1")

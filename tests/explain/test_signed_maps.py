@@ -220,7 +220,7 @@ def test_a_layer_with_more_rows_than_images_is_refused():
 
 
 def test_the_backward_pass_ends_at_the_layer(functional, images):
-    """No gradient of a kernel is ever computed: that of a 1x1 convolution with stride 2 can crash."""
+    """No filter gradient is computed: the CPU build of TensorFlow 2.21 can end the process in one."""
     cam = GradCAM(functional, "conv1")
     cam(images)
     (concrete,) = cam._explainer._traces.values()
@@ -313,3 +313,31 @@ def test_gradients_by_the_image_do_not_vanish_on_their_way_through_float16():
 
 def _in_float32(layer):
     return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+
+POOLINGS = {
+    "global average": [keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D]
+    + [keras.layers.GlobalAveragePooling3D],
+    "global max": [keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D]
+    + [keras.layers.GlobalMaxPooling3D],
+    "flatten": [keras.layers.Flatten] * 3,
+}
+CONVOLUTIONS = [keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D]
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_several_classes_have_the_maps_that_each_has_alone(pooling, axes):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((*[9, 8, 7][:axes], 2))
+    conv = CONVOLUTIONS[axes - 1](4, 3, activation="relu", name="conv")
+    model = keras.Model(x, chain(x, [conv, POOLINGS[pooling][axes - 1](), keras.layers.Dense(5)]))
+    images = np.random.default_rng(0).normal(size=(2, *x.shape[1:])).astype("float32")
+    cam = GradCAM(model, "conv")
+    together = cam(images, targets.Classes([4, 1])).map
+    alone = [cam(images, index).map for index in (4, 1)]
+    np.testing.assert_allclose(together, np.stack(alone, axis=1), rtol=1e-4, atol=1e-6)
+    best = cam(images, targets.TopClasses(1))
+    np.testing.assert_allclose(best.map[:, 0], cam(images).map, rtol=1e-4, atol=1e-6)
+    several = cam(images, lambda outputs: outputs[:, 1:3]).map
+    np.testing.assert_allclose(several[:, 0], alone[1], rtol=1e-4, atol=1e-6)

@@ -34,7 +34,12 @@ def tape_gradients(
     def gradients(scale):
         return tape.gradient(score, activations, seed if scale == 1 else scale * seed)
 
-    return _without_underflow(gradients, any(tensor.dtype == tf.float16 for tensor in activations))
+    found = _without_underflow(gradients, any(tensor.dtype == tf.float16 for tensor in activations))
+    # The gradient of a global max pooling has no static shape.
+    return [
+        None if gradient is None else tf.ensure_shape(gradient, tensor.shape)
+        for gradient, tensor in zip(found, activations, strict=True)
+    ]
 
 
 def graph_gradient(of: tf.Tensor, by: tf.Tensor) -> tf.Tensor | None:
