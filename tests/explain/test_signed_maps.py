@@ -315,13 +315,9 @@ def _in_float32(layer):
     return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
 
 
-POOLINGS = {
-    "global average": [keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D]
-    + [keras.layers.GlobalAveragePooling3D],
-    "global max": [keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D]
-    + [keras.layers.GlobalMaxPooling3D],
-    "flatten": [keras.layers.Flatten] * 3,
-}
+AVERAGES = [getattr(keras.layers, f"GlobalAveragePooling{axes}D") for axes in (1, 2, 3)]
+MAXIMA = [getattr(keras.layers, f"GlobalMaxPooling{axes}D") for axes in (1, 2, 3)]
+POOLINGS = {"global average": AVERAGES, "global max": MAXIMA, "flatten": [keras.layers.Flatten] * 3}
 CONVOLUTIONS = [keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D]
 
 
