@@ -11,6 +11,8 @@ from typing import Any
 
 from tf_gradcam._checks import one_line, printable
 
+NOT_WRITTEN = 3  # the exit code where a result couldn't be written, as on a full disk
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich import box, console, table, text
