@@ -62,6 +62,20 @@ def command(functional, monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def default_signals():
+    """Signals as a shell leaves them to a command, even where the tests run in the background."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.fixture
 def one_at_a_time(monkeypatch):
     monkeypatch.setattr(run_module, "MOST_PHOTOGRAPHS", 1)
 
@@ -79,7 +93,7 @@ def explained_calls(monkeypatch, at_third):
     monkeypatch.setattr(findings, "explain_and_time", spy)
 
 
-@pytest.mark.usefixtures("one_at_a_time")
+@pytest.mark.usefixtures("one_at_a_time", "default_signals")
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "terminated")],
@@ -104,10 +118,9 @@ def test_a_run_that_is_ended_keeps_its_rows_and_those_of_an_earlier_run(
     assert "explanations.json there is an earlier run's" in out
     assert err == f"tf-gradcam: error: {said}, after 1 of 3 photographs\n"
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
-    monkeypatch.undo()
 
 
-@pytest.mark.usefixtures("one_at_a_time")
+@pytest.mark.usefixtures("one_at_a_time", "default_signals")
 def test_the_first_run_that_is_finished_removes_the_rows_of_the_unfinished_one(command, monkeypatch):
     with monkeypatch.context() as patch:
         explained_calls(patch, lambda: signal.raise_signal(signal.SIGINT))
@@ -219,6 +232,7 @@ def test_the_help_lists_every_exit_code(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.skipif(os.name == "nt", reason="this system can't send these signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_process_that_gets_a_signal_leaves_whole_files(command, number, code):

@@ -37,14 +37,12 @@ def run_demo(arguments: argparse.Namespace) -> int:
     photographs = demo_photographs()
     findings: list[list] = []
     stop = _explain(photographs, arguments, findings.append)
+    rows = [finding.row for of_photograph in findings for finding in of_photograph]
+    code = _finish(rows, len(photographs), stop, arguments)
     explained = [of_photograph for of_photograph in findings if "error" not in of_photograph[0].row]
     if explained and stop is None:
-        try:
-            _draw_contact_sheet(explained, arguments)
-        except OSError as error:
-            stop = error
-    rows = [finding.row for of_photograph in findings for finding in of_photograph]
-    return _finish(rows, len(photographs), stop, arguments)
+        _draw_contact_sheet(explained, arguments)
+    return code
 
 
 def _draw_contact_sheet(findings, arguments) -> None:

@@ -80,6 +80,8 @@ def find_photographs(patterns: Iterable[str]) -> FoundPhotographs:
         error = ValueError("nothing is there but pictures that this library wrote")
         photographs = dict.fromkeys(Photograph(pattern, error) for pattern in patterns)
     found.photographs.extend(photographs)
+    for skipped in (found.no_photographs, found.hidden):  # but for what another pattern names
+        skipped.difference_update(photograph.file for photograph in photographs)
     return found
 
 

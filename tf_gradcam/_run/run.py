@@ -81,6 +81,7 @@ def _write(photograph, findings, request, disk_full) -> list[Finding]:
         except Exception as error:  # Whatever is wrong with one photograph, the others still count.
             if is_disk_full(error):
                 disk_full.append(error)
+                error = disk_full[0]  # Others may be written at the same time: the first one is told.
             reason = one_line(error) or type(error).__name__
             findings = [finding._replace(row={**finding.row, "error": reason}) for finding in findings]
     file = photograph.photograph.file
