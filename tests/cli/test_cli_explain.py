@@ -17,7 +17,8 @@ from conftest import build
 from photo_files import LABELS, files, read_rows, write_photo
 
 import tf_gradcam
-from tf_gradcam._cli import classifier, main, progress
+from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import terminal as cli_terminal
 from tf_gradcam._run import Photograph
 
 
@@ -261,7 +262,7 @@ def test_the_bar_shows_on_a_terminal_only_and_never_on_stdout(plainly_explained,
 
 
 def test_where_there_is_no_terminal_a_line_is_said_now_and_then(tiny, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "SECONDS", 0.05)
+    monkeypatch.setattr(cli_terminal, "SECONDS_BETWEEN_LINES", 0.05)
     assert explain(write_photo("a.png"), write_photo("b.png"), *tiny) == 0
     out, err = capsys.readouterr()
     first, *_ = lines = err.splitlines()

@@ -15,6 +15,7 @@ import pytest
 from photo_files import files, read_rows, write_photo
 
 import tf_gradcam
+from tf_gradcam import _run
 from tf_gradcam._cli import classifier, main
 from tf_gradcam._cli import explain as cli_explain
 from tf_gradcam._run import batches, findings
@@ -118,6 +119,31 @@ def test_a_run_that_is_ended_keeps_its_rows_and_those_of_an_earlier_run(
     assert "explanations.json there is an earlier run's" in out
     assert err == f"tf-gradcam: error: {said}, after 1 of 3 photographs\n"
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_more_interrupts_lose_nothing(command, monkeypatch):
+    write_results = _run.write_results
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return write_results(*args, **kwargs)
+
+    monkeypatch.setattr(_run, "write_results", interrupted)
+    assert main(command) == 0  # The results of a finished run are written in any case.
+    assert len(read_rows()) == 3
+
+    def interrupt_often():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "MOST_PHOTOGRAPHS", 1)
+    explained_calls(monkeypatch, interrupt_often)
+    assert main(command) == 130
+    rows = json.loads(pathlib.Path("gradcam/explanations-unfinished.json").read_text())
+    assert [row["file"] for row in rows] == ["a.png"]
 
 
 @pytest.mark.usefixtures("one_at_a_time", "default_signals")

@@ -8,9 +8,15 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from tf_gradcam._checks import one_line, printable
-from tf_gradcam._cli.progress import report_progress, show_bar
 from tf_gradcam._cli.signals import describe_interrupt, ignore_signals, interrupt_code
-from tf_gradcam._cli.terminal import NOT_WRITTEN, import_tensorflow, print_problem, print_table
+from tf_gradcam._cli.terminal import (
+    NOT_WRITTEN,
+    import_tensorflow,
+    print_problem,
+    print_table,
+    report_progress,
+    show_bar,
+)
 
 Stop = KeyboardInterrupt | OSError  # what ends a run before it is through
 

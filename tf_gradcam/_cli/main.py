@@ -8,7 +8,7 @@ import errno
 from collections.abc import Sequence
 
 from tf_gradcam._cli.arguments import make_parser
-from tf_gradcam._cli.signals import describe_interrupt, interrupt_code, raise_when_terminated
+from tf_gradcam._cli.signals import describe_interrupt, interrupt_code, raise_on_signals
 from tf_gradcam._cli.terminal import NOT_WRITTEN, print_problem
 
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = make_parser().parse_args(argv)
     try:
-        with raise_when_terminated():
+        with raise_on_signals():
             return arguments.run(arguments)
     except KeyboardInterrupt as interrupt:
         print_problem(describe_interrupt(interrupt), arguments)

@@ -24,17 +24,20 @@ def interrupt_code(interrupt: KeyboardInterrupt) -> int:
 
 
 @contextlib.contextmanager
-def raise_when_terminated() -> Iterator[None]:
-    """Raise `Terminated` where SIGTERM, or the end of the terminal, would end the process at once.
+def raise_on_signals() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on Ctrl-C, and `Terminated` where another signal would end the process.
 
-    A signal that has a handler of its own, or is ignored, as under `nohup`, is left alone.
+    Each signal does so once: who presses Ctrl-C several times doesn't interrupt the saving of the results. A
+    signal that has a handler of its own, or is ignored, as under `nohup`, is left alone.
     """
 
-    def terminate(number, frame):
-        raise Terminated(number)
+    def raise_once(number, frame):
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
-    numbers = [number for number in _terminating() if signal.getsignal(number) is signal.SIG_DFL]
-    with _handle(numbers, terminate):
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    numbers = [signal.SIGINT, *_terminating()]
+    with _handle([number for number in numbers if signal.getsignal(number) in defaults], raise_once):
         yield
 
 
