@@ -87,7 +87,7 @@ def _add_serve_check(commands) -> None:
         "serve-check",
         help="run every signature of an exported model on a photograph",
         description="Run every signature as a server would, and draw the heatmaps on NAME-served.png.",
-        epilog="Exit code: 0; 1 when a signature couldn't be run; 2 for wrong usage.",
+        epilog="Exit code: 0; 1 when a signature couldn't be run; else as `tf-gradcam explain --help` says.",
     )
     command.add_argument(
         "exported", metavar="DIR", help="a model's folder, whose newest version is run, or a version's"

@@ -29,7 +29,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     # Rows alone, as images and heatmaps would fill the memory.
     stop = _explain(
-        found.photographs, arguments, lambda findings: rows.extend(finding.row for finding in findings)
+        found.photographs, arguments, lambda findings: rows.extend([finding.row for finding in findings])
     )
     code = _finish(rows, len(found.photographs), stop, arguments)
     _print_skipped(found)
@@ -179,7 +179,7 @@ def _where(name, arguments) -> str:
 
 
 def _print_problems(rows, several_methods, stop, arguments) -> None:
-    """Print each warning and error of the rows once, but for what is said of the whole run."""
+    """Print each warning and error of the rows, but not what ended the whole run, which is said once."""
     problems: dict[tuple, None] = {}
     for row in rows:
         about = f"{row['file']} {row.get('method', '')}" if several_methods else row["file"]
