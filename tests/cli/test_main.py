@@ -81,14 +81,14 @@ def one_at_a_time(monkeypatch):
     monkeypatch.setattr(run_module, "MOST_PHOTOGRAPHS", 1)
 
 
-def explained_calls(monkeypatch, at_third):
-    """Let `at_third` be called in place of the third explanation: that of `b.png`, after the rehearsal."""
+def explained_calls(monkeypatch, before, number=3):
+    """Let `before` be called before one of the explanations: the first is the rehearsal, then `a.png`, ..."""
     calls, explain_and_time = [], findings.explain_and_time
 
     def spy(*args, **kwargs):
         calls.append(args)
-        if len(calls) == 3:
-            at_third()
+        if len(calls) == number:
+            before()
         return explain_and_time(*args, **kwargs)
 
     monkeypatch.setattr(findings, "explain_and_time", spy)
@@ -155,6 +155,20 @@ def test_the_first_run_that_is_finished_removes_the_rows_of_the_unfinished_one(c
     assert "explanations-unfinished.json" in files("gradcam")
     assert main(command) == 0
     assert [row["file"] for row in read_rows()] == ["a.png", "b.png", "c.png"]
+    assert "explanations-unfinished.json" not in files("gradcam")
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+def test_a_run_that_is_killed_leaves_the_rows_that_were_saved_now_and_then(command, monkeypatch):
+    saved = []
+
+    def look():
+        saved.extend(json.loads(pathlib.Path("gradcam/explanations-unfinished.json").read_text()))
+
+    monkeypatch.setattr(cli_explain, "SECONDS_BETWEEN_SAVES", 0.0)
+    explained_calls(monkeypatch, look, number=4)  # that of `c.png`, while `b.png` is being written
+    assert main(command) == 0
+    assert [row["file"] for row in saved] == ["a.png"]
     assert "explanations-unfinished.json" not in files("gradcam")
 
 

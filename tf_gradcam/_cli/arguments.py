@@ -16,7 +16,7 @@ _EXIT_CODES = (
     "result couldn't be written, as on a full disk; 130 when interrupted (Ctrl-C), 143 when terminated "
     "(SIGTERM), 129 when the terminal is closed. A run that ends early (3 or more) writes the rows of the "
     "photographs explained until then to explanations-unfinished.json, and leaves an earlier run's "
-    "explanations.json as it is."
+    "explanations.json as it is. A run in progress saves its rows to the first of these twice a minute."
 )
 _EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
 

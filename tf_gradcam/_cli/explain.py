@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ from tf_gradcam._cli.terminal import (
     show_bar,
 )
 
+SECONDS_BETWEEN_SAVES = 30.0  # of the rows of a run that isn't finished
 Stop = KeyboardInterrupt | OSError  # what ends a run before it is through
 
 
@@ -27,13 +29,32 @@ def run_explain(arguments: argparse.Namespace) -> int:
 
     found = find_photographs(arguments.photos)
     rows: list[dict[str, Any]] = []
-    # Rows alone, as images and heatmaps would fill the memory.
-    stop = _explain(
-        found.photographs, arguments, lambda findings: rows.extend([finding.row for finding in findings])
-    )
+    stop = _explain(found.photographs, arguments, _keep_rows(rows, pathlib.Path(arguments.out)))
     code = _finish(rows, len(found.photographs), stop, arguments)
     _print_skipped(found)
     return code
+
+
+def _keep_rows(rows: list[dict[str, Any]], out: pathlib.Path) -> Callable[[list], None]:
+    """Return a function that adds the rows of findings to `rows`, and now and then writes those until then.
+
+    A process that is killed, or runs out of memory, so loses those of the last seconds only.
+    """
+    from tf_gradcam._run import write_results
+
+    next_save = time.monotonic() + SECONDS_BETWEEN_SAVES
+
+    def keep(findings: list) -> None:
+        nonlocal next_save
+        # Rows alone, as images and heatmaps would fill the memory.
+        rows.extend([finding.row for finding in findings])
+        start = time.monotonic()
+        if start >= next_save:
+            write_results(rows, out, finished=False)
+            now = time.monotonic()
+            next_save = now + max(SECONDS_BETWEEN_SAVES, 50 * (now - start))  # at most 2 % of the time
+
+    return keep
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
