@@ -136,3 +136,36 @@ def test_preprocessing_and_labels_may_be_given():
 def test_a_preprocessing_that_is_not_there_is_refused(name, error, message):
     with pytest.raises(error, match=message):
         load_classifier(EMBEDDED, name)
+
+
+@pytest.mark.usefixtures("built_once")
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\xef\xbb\xbfant\r\nbee\r\n", ("ant", "bee")),
+        ("ant\nbée\n".encode(), ("ant", "bée")),
+    ],
+    ids=["byte-order mark", "UTF-8"],
+)
+def test_labels_are_the_lines_of_the_file_without_a_byte_order_mark(content, expected):
+    pathlib.Path("labels.txt").write_bytes(content)
+    assert load_classifier(EMBEDDED, labels="labels.txt").labels == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "which is empty"),
+        (b"\xef\xbb\xbf \n\n", "which is empty"),
+        ("ant\nbee\n".encode("utf-16"), "which is not UTF-8 at byte 0"),
+        ("ant\nbee\n".encode("utf-16-le"), "which is no text"),
+        (b"ant\nb\xe9e\n", "which is not UTF-8 at byte 5"),
+    ],
+    ids=["empty", "blank", "UTF-16", "UTF-16 without mark", "Latin-1"],
+)
+def test_labels_that_can_not_be_read_are_refused_before_a_model_is_loaded(content, said):
+    pathlib.Path("labels.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"`--labels` must .*Received: labels\.txt, {said}"):
+        load_classifier("no_such_model", labels="labels.txt")
+    with pytest.raises(OSError, match=r"`--labels` must .*Received: \., which can't be read"):
+        load_classifier("no_such_model", labels=".")

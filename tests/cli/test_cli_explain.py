@@ -1,12 +1,14 @@
 """The commands `explain` and `demo`: every photograph counts, and mistakes get one line."""
 
 import contextlib
+import errno
 import importlib.util
 import io
 import os
 import pathlib
 import re
 import sys
+import threading
 from typing import NamedTuple
 
 import keras
@@ -16,6 +18,8 @@ from photo_files import LABELS, files, read_rows, write_photo
 
 import tf_gradcam
 from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import terminal as cli_terminal
+from tf_gradcam._run import Photograph
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +163,50 @@ def test_folders_and_globs_give_their_photographs_in_order_and_once(tiny):
     ]
 
 
+def test_what_is_skipped_in_folders_is_said_in_one_line(tiny, capsys):
+    for path in ("d/cat.png", "d/deep/cat.png", "d/.cat.png", "d/.git/x.png"):
+        write_photo(path)
+    for path in ("d/notes.txt", "d/deep/data.csv"):
+        pathlib.Path(path).touch()
+    assert explain("d", *tiny, "--out", "d/out") == 0
+    assert [row["file"] for row in read_rows("d/out")] == ["d/cat.png", "d/deep/cat.png"]
+    assert [row["overlay"] for row in read_rows("d/out")] == ["cat-overlay.png", "cat_2-overlay.png"]
+    said = "tf-gradcam: skipped files: 2 that are no photographs, 2 hidden\n"
+    out, err = capsys.readouterr()
+    assert err == said
+    assert "skipped" not in out
+    # The second time, its own pictures and JSON are in the folder, too.
+    assert explain("d", *tiny, "--out", "d/out") == 0
+    assert [row["file"] for row in read_rows("d/out")] == ["d/cat.png", "d/deep/cat.png"]
+    said = "tf-gradcam: skipped files: 3 that are no photographs, 2 hidden, 4 that tf-gradcam wrote\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_among_the_photographs_holds_nothing_up(tiny, capsys):
+    write_photo("d/a.png")
+    os.mkfifo("d/pipe.png")
+    assert explain("d", *tiny) == 1
+    assert [("error" in row, row["file"]) for row in read_rows()] == [
+        (False, "d/a.png"),
+        (True, "d/pipe.png"),
+    ]
+    assert "error: d/pipe.png: `source` must be the path of an image file" in capsys.readouterr().err
+
+
+def test_a_photograph_in_the_folder_of_the_pictures_is_not_replaced_by_one(tiny):
+    photos = [write_photo(f"d/{name}.png", seed=seed) for seed, name in enumerate(("cat-overlay", "cat"))]
+    before = pathlib.Path(photos[0]).read_bytes()
+    for _ in range(2):
+        assert explain("d", *tiny, "--out", "d") == 0
+        assert [row["file"] for row in read_rows("d")] == photos
+        assert read_rows("d")[1]["overlay"] == "cat_2-overlay.png"
+        assert pathlib.Path(photos[0]).read_bytes() == before
+    # A shell that expands d/*.png names the pictures of the first run.
+    assert explain(*sorted(pathlib.Path("d").glob("*.png")), *tiny, "--out", "d") == 0
+    assert [row["file"] for row in read_rows("d")] == photos
+
+
 def test_an_empty_folder_is_an_error_row(tiny):
     pathlib.Path("empty").mkdir()
     assert explain("empty", *tiny) == 1
@@ -181,7 +229,8 @@ def test_a_hostile_name_is_printed_as_it_is_and_writes_nowhere_else(tiny, capsys
     for name in names:
         write_photo(pathlib.Path("photos", name))
     before = files(".")
-    assert explain("photos", *tiny, "--out", "photos/../out") == 0
+    # A hidden file must be named itself.
+    assert explain("photos", "photos/..png", *tiny, "--out", "photos/../out") == 0
     new = files(".") - before
     assert len(new) == 2 * len(names) + 1
     assert {os.path.dirname(path) for path in new} == {"out"}
@@ -210,6 +259,17 @@ def test_the_bar_shows_on_a_terminal_only_and_never_on_stdout(plainly_explained,
     assert "Explaining" in terminal.err
     assert "100%" in terminal.err
     assert "Explaining" not in plainly_explained.stdout + terminal.out
+
+
+def test_where_there_is_no_terminal_a_line_is_said_now_and_then(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(cli_terminal, "SECONDS_BETWEEN_LINES", 0.05)
+    assert explain(write_photo("a.png"), write_photo("b.png"), *tiny) == 0
+    out, err = capsys.readouterr()
+    first, *_ = lines = err.splitlines()
+    assert first == "tf-gradcam: explained 0 of 2"  # while the model is loading
+    assert all(re.fullmatch(r"tf-gradcam: explained [012] of 2", line) for line in lines)
+    assert "explained" not in out
+    assert not [thread for thread in threading.enumerate() if "report" in thread.name]
 
 
 def test_a_blank_heatmap_is_said_of_its_method_where_there_are_several(functional, capsys):
@@ -369,7 +429,11 @@ def test_a_preprocessing_function_comes_from_the_current_folder(tiny, functional
         (["--channels", "0", "--method", "scorecam"], "Received: 0"),
         (["--colormap", "jett"], "colormap='jett'"),
         (["--alpha", "1.5"], "alpha=1.5"),
-        (["--labels", "missing.txt"], "missing.txt"),
+        (["--labels", "missing.txt"], "`--labels` must be a text file"),
+        (["--labels", "missing.txt"], "Received: missing.txt, which doesn't exist"),
+        (["--labels", "empty.txt"], "`--labels` must be a text file with a class per line"),
+        (["--labels", "empty.txt"], "Received: empty.txt, which is empty"),
+        (["--labels", "latin1.txt"], "Received: latin1.txt, which is not UTF-8 at byte 6"),
         (["--labels", "short.txt"], "`--labels` must name 5 classes, one per line. Received: 2 lines"),
         (["--labels", "twice.txt", "--target", "ant"], "any of the classes [0, 1]"),
         (["--preprocess", "resnet51"], "resnet50"),
@@ -381,6 +445,8 @@ def test_a_preprocessing_function_comes_from_the_current_folder(tiny, functional
 )
 def test_wrong_usage_gets_one_line_and_exit_code_2(options, said, tiny, capsys):
     pathlib.Path("short.txt").write_text("ant\nbee\n")
+    pathlib.Path("empty.txt").write_text("\n \n")
+    pathlib.Path("latin1.txt").write_bytes(b"ant\nb\xe9e\n"[:5] + b"e\xe9\n")
     pathlib.Path("twice.txt").write_text("ant\nAnt\ncat\ndog\neel\n")
     assert explain(write_photo("a.png"), *tiny, *options) == 2
     err = capsys.readouterr().err
@@ -430,6 +496,34 @@ def test_the_demo_explains_real_photographs(capsys):
     assert min(tf_gradcam.load_image("tf_gradcam_demo/contact-sheet.png").shape[:2]) > 500
     out = capsys.readouterr().out
     assert all(file in out and row["label"] in out for file, row in rows.items())
+
+
+def test_the_demo_replaces_no_contact_sheet_but_its_own(tiny, monkeypatch, capsys):
+    photographs = [Photograph(photo, photo) for photo in (write_photo("a.png"), write_photo("b.png"))]
+    monkeypatch.setattr("tf_gradcam._run.demo_photographs", lambda: photographs)
+    mine = write_photo("out/contact-sheet.png")
+    before = pathlib.Path(mine).read_bytes()
+    for _ in range(2):
+        assert main(["demo", *tiny, "--out", "out"]) == 0
+        assert pathlib.Path(mine).read_bytes() == before
+        assert {name for name in files("out") if "sheet" in name} == {
+            "contact-sheet.png",
+            "contact-sheet_2.png",
+        }
+    replace = os.replace
+
+    def full_for_sheet(source, target):
+        if "sheet" in str(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full_for_sheet)
+    capsys.readouterr()
+    assert main(["demo", *tiny, "--out", "other"]) == 3
+    out, err = capsys.readouterr()
+    assert "b.png" in out
+    assert f"No space left on device: '{os.path.join('other', 'contact-sheet.png')}'" in err
+    assert {row["file"] for row in read_rows("other")} == {"a.png", "b.png"}
 
 
 @pytest.mark.slow

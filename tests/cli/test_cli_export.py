@@ -1,13 +1,16 @@
 """The command `export`: what it writes, and one line where it makes no sense."""
 
+import errno
 import json
 import os
 import pathlib
 import sys
 
 import pytest
+import tensorflow as tf
 from photo_files import LABELS
 
+import tf_gradcam
 from tf_gradcam._cli import classifier, main
 
 
@@ -49,10 +52,32 @@ def test_an_export_that_makes_no_sense_gets_one_line(tiny, capsys, options, told
     assert not {"cat", "served", "cat.onnx"} & set(os.listdir())
 
 
+@pytest.mark.parametrize("kind", ["OSError", "TensorFlow", "a cause"])
+def test_a_full_disk_is_said_in_one_line_with_the_path(tiny, capsys, monkeypatch, kind):
+    def full(*args, **kwargs):
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if kind == "OSError":
+            raise error
+        if kind == "a cause":
+            raise ValueError("`format` must have a file") from error
+        raise tf.errors.ResourceExhaustedError(None, None, "served/x; No space left on device")
+
+    monkeypatch.setattr(tf_gradcam, "export_gradcam", full)
+    assert main(["export", *tiny, "--out", "served"]) == 3
+    assert capsys.readouterr().err == "tf-gradcam: error: [Errno 28] No space left on device: 'served'\n"
+
+
+def test_an_error_that_is_not_about_the_disk_is_passed_on(tiny, monkeypatch):
+    def no_memory(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(tf_gradcam, "export_gradcam", no_memory)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        main(["export", *tiny, "--out", "served"])
+
+
 def test_a_file_with_no_preprocessing_takes_what_its_model_takes(tiny):
     assert main(["export", *tiny[:2], "--out", "served"]) == 0
-    import tensorflow as tf
-
     signature = tf.saved_model.load("served/1").signatures["gradcam"]
     (spec,) = signature.structured_input_signature[1].values()
     assert (spec.dtype, spec.shape.as_list()) == (tf.float32, [None, 17, 17, 3])

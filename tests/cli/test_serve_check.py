@@ -1,17 +1,19 @@
 """The command `serve-check`: every signature of an export is run, and one that fails leaves the others."""
 
+import argparse
 import contextlib
 import io
 import json
 import pathlib
 import re
 
+import numpy as np
 import pytest
 from conftest import build
 from photo_files import LABELS, files, write_photo
 
 import tf_gradcam
-from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import classifier, main, serve_check
 
 SIGNATURES = ["serve", "serving_default", "gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"]
 
@@ -64,6 +66,19 @@ def test_a_signature_that_fails_leaves_the_others(exported, capsys, monkeypatch)
     out, err = capsys.readouterr()
     assert "gradcam_bytes" in out
     assert "error: gradcam_class: division by zero\n" in err
+
+
+def test_a_photograph_is_not_replaced_by_the_picture(capsys):
+    # The names of pictures are cut at 50 characters, which here gives the name of the photograph.
+    photo = write_photo(f"{'a' * 50}-served.png")
+    before = pathlib.Path(photo).read_bytes()
+    arguments = argparse.Namespace(photo=photo, out=".")
+    pixels = tf_gradcam.load_image(photo)
+    for _ in range(2):
+        serve_check._draw_heatmaps(pixels, {"gradcam": np.zeros((20, 30))}, arguments)
+        assert f"The heatmaps are in {'a' * 50}_2-served.png" in capsys.readouterr().out
+        assert files(".") == {photo, f"{'a' * 50}_2-served.png"}
+    assert pathlib.Path(photo).read_bytes() == before
 
 
 def test_the_newest_version_is_checked(monkeypatch):

@@ -1,12 +1,16 @@
 """Photographs: found, fitted to a model, named without clashes, and those of the demo."""
 
+import os
+import pathlib
+import time
+
 import numpy as np
 import pytest
 from photo_files import classify, files, head, run, unchanged, write_photo
 
 import tf_gradcam
 from tf_gradcam._run import demo_photographs, find_photographs, read_photograph
-from tf_gradcam._run.photographs import Photograph, picture_names
+from tf_gradcam._run.photographs import Photograph, count_pixels, picture_names
 
 
 @pytest.fixture(autouse=True)
@@ -19,15 +23,121 @@ def test_a_file_a_folder_or_a_glob_gives_its_photographs_in_order():
         write_photo(path)
 
     def found(pattern):
-        return [photograph.file for photograph in find_photographs(pattern)]
+        return [photograph.file for photograph in find_photographs([pattern]).photographs]
 
-    assert found("d") == ["d/a.PNG", "d/b.png"]
+    assert found("d") == ["d/a.PNG", "d/b.png", "d/deep/c.png"]
     assert found("e/?.png") == ["e/1.png", "e/2.png"]
     assert found("d/**/c.png") == ["d/deep/c.png"]
     assert found("cat[1].png") == ["cat[1].png"]
-    assert find_photographs("none.png") == [Photograph("none.png", None)]
+    assert find_photographs(["none.png"]).photographs == [Photograph("none.png", None)]
     with pytest.raises(FileNotFoundError, match="no photograph is there, and none matches"):
         read_photograph(Photograph("none.png", None))
+
+
+def test_a_folder_is_searched_with_its_subfolders_and_what_is_skipped_is_known():
+    for path in ("d/z.png", "d/b/c/x.jpg", "d/b/a.png", "d/a.png/inside.png", "d/.hidden/x.png", "d/.x.png"):
+        write_photo(path)
+    for path in ("d/notes.txt", "d/b/none", "d/b/c/data.npz"):
+        pathlib.Path(path).touch()
+    found = find_photographs(["d", "d/b", "d/b/n*"])
+    files = ["d/a.png/inside.png", "d/b/a.png", "d/b/c/x.jpg", "d/z.png", "d/b/none"]
+    assert [photograph.file for photograph in found.photographs] == files
+    assert found.no_photographs == {"d/notes.txt", "d/b/c/data.npz"}
+    assert found.hidden == {"d/.hidden", "d/.x.png"}
+    # A folder that is named is searched, hidden or not, and so is one that a glob finds.
+    for pattern in ("d/.hidden", "d/.hid*"):
+        (photograph,) = find_photographs([pattern]).photographs
+        assert photograph.file == "d/.hidden/x.png"
+
+
+def test_symbolic_links_are_followed_and_lead_nowhere_twice():
+    write_photo("d/b/cat.png")
+    write_photo("elsewhere/dog.png")
+    os.symlink("..", "d/b/up")
+    os.symlink("b", "d/same")
+    os.symlink("../elsewhere", "d/other")
+    os.symlink("b/cat.png", "d/link.png")
+    os.symlink("nowhere", "d/broken.png")
+    found = find_photographs(["d"]).photographs
+    files = ["d/b/cat.png", "d/broken.png", "d/link.png", "d/other/dog.png"]
+    assert [photograph.file for photograph in found] == files
+    with pytest.raises(FileNotFoundError):
+        read_photograph(found[1])
+
+
+def test_a_folder_that_can_not_be_read_is_reported(monkeypatch):
+    write_photo("d/a.png")
+    os.mkdir("d/locked")
+    listdir = os.listdir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    first, locked = find_photographs(["d"]).photographs
+    assert (first.file, locked.file) == ("d/a.png", "d/locked")
+    with pytest.raises(PermissionError, match="Permission denied: 'd/locked'"):
+        read_photograph(locked)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_or_a_device_among_photographs_is_an_error_and_not_waited_for(functional):
+    write_photo("d/a.png")
+    os.mkfifo("d/pipe.png")
+    os.symlink("/dev/zero", "d/zero.png")
+    start = time.monotonic()
+    found = find_photographs(["d", "d/p*.png"]).photographs
+    assert [count_pixels(photograph) for photograph in found] == [600, 0, 0]
+    errors = []
+    for photograph in found[1:]:
+        with pytest.raises(ValueError, match="which is not a file") as raised:
+            read_photograph(photograph)
+        errors.append(str(raised.value))
+    rows = run(classify(functional), *(photograph.file for photograph in found))
+    assert [row.get("error") for row in rows] == [None, *errors]
+    assert time.monotonic() - start < 60
+
+
+# Names of pictures
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_no_file_but_a_picture_of_an_earlier_run_is_replaced(functional, ending):
+    photos = [write_photo(f"d/{name}.png", seed=seed) for seed, name in enumerate(("cat", "dog"))]
+    mine = write_photo(f"d/cat-heatmap.{ending}", seed=9)
+    before = pathlib.Path(mine).read_bytes()
+    overlays = [f"cat_2-overlay.{ending}", f"dog-overlay.{ending}"]
+    for _ in range(2):  # The second time, these are pictures of an earlier run.
+        rows = run(classify(functional), *photos, out="d", format=ending)
+        assert [row["overlay"] for row in rows] == overlays
+        assert pathlib.Path(mine).read_bytes() == before
+        found = find_photographs(["d", mine])
+        assert {photograph.file for photograph in found.photographs} == {*photos, mine}
+        assert len(found.own_pictures) == 4
+
+
+def test_a_picture_of_an_earlier_run_that_is_explained_is_not_replaced(functional):
+    photo = write_photo("cat.png")
+    run(classify(functional), photo, out="d")
+    own = "d/cat-overlay.png"
+    before = pathlib.Path(own).read_bytes()
+    rows = run(classify(functional), photo, own, out="d")
+    assert [row["overlay"] for row in rows] == ["cat_2-overlay.png", "cat-overlay-overlay.png"]
+    assert pathlib.Path(own).read_bytes() == before
+
+
+def test_pictures_that_were_written_here_are_not_explained_unless_there_is_nothing_else(functional):
+    run(classify(functional), write_photo("cat.png"), methods=("gradcam", "gradient"), out="d")
+    pictures = {f"d/{name}" for name in files("d")}
+    assert len(pictures) == 5
+    found = find_photographs(sorted(pictures))
+    assert found.own_pictures == pictures
+    assert {photograph.file for photograph in found.photographs} == pictures
+    for photograph in found.photographs:
+        with pytest.raises(ValueError, match="nothing is there but pictures that this library wrote"):
+            read_photograph(photograph)
 
 
 def test_photographs_of_one_name_do_not_overwrite_each_other(functional):

@@ -11,6 +11,13 @@ from tf_gradcam._cli.export import run_export
 from tf_gradcam._cli.listing import run_layers, run_methods
 from tf_gradcam._cli.serve_check import run_serve_check
 
+_EXIT_CODES = (
+    "Exit code: 0; 1 when a photograph couldn't be explained (the others are); 2 for wrong usage; 3 when a "
+    "result couldn't be written, as on a full disk; 130 when interrupted (Ctrl-C), 143 when terminated "
+    "(SIGTERM), 129 when the terminal is closed. A run that ends early (3 or more) writes the rows of the "
+    "photographs explained until then to explanations-unfinished.json, and leaves an earlier run's "
+    "explanations.json as it is. A run in progress saves its rows to the first of these twice a minute."
+)
 _EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
 
 
@@ -39,10 +46,17 @@ def _add_explain(commands) -> None:
         help="explain photographs",
         description="Write NAME-overlay.png and NAME-heatmap.png for each photograph, and one "
         "explanations.json. With several methods these are NAME-METHOD-overlay.png and so on, and "
-        "NAME-methods.png compares them.",
-        epilog="Exit code: 0; 1 when a photograph couldn't be explained (the others are); 2 for wrong usage.",
+        "NAME-methods.png compares them. Pictures of an earlier run are replaced. No other file is: where "
+        "there is one, the picture's name gets a number, as NAME_2-overlay.png.",
+        epilog=_EXIT_CODES,
     )
-    command.add_argument("photos", nargs="+", metavar="PHOTO", help="file, folder of photographs, or glob")
+    command.add_argument(
+        "photos",
+        nargs="+",
+        metavar="PHOTO",
+        help="file, folder of photographs, or glob. A folder is searched with its subfolders; hidden files, "
+        "files that are no photographs, and pictures that tf-gradcam wrote are skipped",
+    )
     _add_explain_options(command, out="gradcam")
     command.set_defaults(run=run_explain, command=command)
 
@@ -73,7 +87,7 @@ def _add_serve_check(commands) -> None:
         "serve-check",
         help="run every signature of an exported model on a photograph",
         description="Run every signature as a server would, and draw the heatmaps on NAME-served.png.",
-        epilog="Exit code: 0; 1 when a signature couldn't be run; 2 for wrong usage.",
+        epilog="Exit code: 0; 1 when a signature couldn't be run; else as `tf-gradcam explain --help` says.",
     )
     command.add_argument(
         "exported", metavar="DIR", help="a model's folder, whose newest version is run, or a version's"

@@ -32,6 +32,7 @@ def load_classifier(model: str, preprocess: str | None = None, labels: str | Non
         ImportError, OSError, ValueError: naming the option, if there is no such model, function or file, or
             if the model can't be had or isn't safe.
     """
+    names = _read_labels(labels) if labels else None  # first, as a model takes longer
     if model == EMBEDDED:
         classifier = Classifier(pretrained.efficientnet_lite0(), pretrained.preprocess, pretrained.labels())
     elif model.lower().endswith(_MODEL_FILES):
@@ -40,10 +41,28 @@ def load_classifier(model: str, preprocess: str | None = None, labels: str | Non
         classifier = _build_application(model)
     if preprocess:
         classifier = classifier._replace(preprocess=_preprocess(preprocess))
-    if labels:
-        lines = pathlib.Path(labels).read_text(encoding="utf-8").strip().splitlines()
-        classifier = classifier._replace(labels=tuple(line.strip() for line in lines))
-    return classifier
+    return classifier._replace(labels=names) if names else classifier
+
+
+def _read_labels(path) -> tuple[str, ...]:
+    """Return the lines of a text file, without a byte-order mark."""
+    must = "`--labels` must be a text file with a class per line"
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{must}. Received: {path}, which doesn't exist.") from error
+    except OSError as error:
+        raise OSError(f"{must}. Received: {path}, which can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{must}, in UTF-8. Received: {path}, which is not UTF-8 at byte {error.start}. Save it as UTF-8."
+        ) from error
+    if "\0" in text:
+        raise ValueError(f"{must}, in UTF-8. Received: {path}, which is no text. Save it as UTF-8.")
+    lines = text.strip().splitlines()
+    if not lines:
+        raise ValueError(f"{must}. Received: {path}, which is empty.")
+    return tuple(line.strip() for line in lines)
 
 
 def unchanged(images):

@@ -1,6 +1,8 @@
 """The command `export`: a model saved together with its heatmaps."""
 
 import argparse
+import errno
+import os
 
 from tf_gradcam._checks import printable
 from tf_gradcam._cli.explain import asked_layer
@@ -18,16 +20,32 @@ def run_export(arguments: argparse.Namespace) -> int:
         for name in [name for name in ("frozen", "top_k") if options[name]]:
             raise ValueError(f"`{name}` is for --format tensorflow alone. Leave it out.")
         options = {}
-    written = export_gradcam(
-        classifier.model,
-        arguments.out,
-        layer=asked_layer(arguments),
-        method=arguments.method,
-        preprocess=None if classifier.preprocess is unchanged else classifier.preprocess,
-        format=arguments.format,
-        **options,
-    )
+    try:
+        written = export_gradcam(
+            classifier.model,
+            arguments.out,
+            layer=asked_layer(arguments),
+            method=arguments.method,
+            preprocess=None if classifier.preprocess is unchanged else classifier.preprocess,
+            format=arguments.format,
+            **options,
+        )
+    except Exception as error:  # TensorFlow's errors are no OSError.
+        if not _says_disk_is_full(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), arguments.out) from error
     print(f"{printable(written)} is written.")
     if arguments.format == "tensorflow":
         print(f"See what it answers: tf-gradcam serve-check {printable(arguments.out)} PHOTO")
     return 0
+
+
+def _says_disk_is_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came from, is about a full disk."""
+    from tf_gradcam._run import is_disk_full
+
+    while error is not None:
+        if is_disk_full(error) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -4,10 +4,12 @@ The modules of `_cli` import TensorFlow, NumPy, OpenCV and matplotlib inside the
 that `--help` and a mistyped command are answered at once.
 """
 
+import errno
 from collections.abc import Sequence
 
 from tf_gradcam._cli.arguments import make_parser
-from tf_gradcam._cli.terminal import print_problem
+from tf_gradcam._cli.signals import describe_interrupt, interrupt_code, raise_on_signals
+from tf_gradcam._cli.terminal import NOT_WRITTEN, print_problem
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,14 +19,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments, without the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0; 1 when a photograph couldn't be explained; 2 for wrong usage; 130 when interrupted.
+        The exit code, which `tf-gradcam explain --help` lists.
     """
     arguments = make_parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
-    except KeyboardInterrupt:
-        print_problem("interrupted", arguments)
-        return 130
+        with raise_on_signals():
+            return arguments.run(arguments)
+    except KeyboardInterrupt as interrupt:
+        print_problem(describe_interrupt(interrupt), arguments)
+        return interrupt_code(interrupt)
     except (ValueError, TypeError, ImportError, OSError) as error:
         print_problem(error, arguments)
-        return 2
+        # As an `errno`, since what the package `_run` knows of it takes TensorFlow to import.
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return NOT_WRITTEN if is_full else 2

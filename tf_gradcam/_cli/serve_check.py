@@ -119,12 +119,14 @@ def _draw_heatmaps(photograph, heatmaps, arguments) -> None:
     from matplotlib import pyplot
 
     from tf_gradcam import show
-    from tf_gradcam._run import safe_name
+    from tf_gradcam._run import Photograph, may_write, picture_names, write_figure
 
     out = pathlib.Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{safe_name(arguments.photo)}-served.png"
+    photo = Photograph(arguments.photo, arguments.photo)
+    (name,) = picture_names([photo], lambda name: may_write(out / f"{name}-served.png"))
+    path = out / f"{name}-served.png"
     figure = show([photograph] * len(heatmaps), list(heatmaps.values()), titles=list(heatmaps))
-    figure.savefig(path)
+    write_figure(figure, path)
     pyplot.close(figure)
     print(f"The heatmaps are in {printable(path)}")

@@ -1,4 +1,4 @@
-"""What the commands print: tables and problems; and TensorFlow, imported without its log."""
+"""What the commands print: tables, problems and progress; and TensorFlow, imported without its log."""
 
 import argparse
 import contextlib
@@ -6,10 +6,14 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tf_gradcam._checks import one_line, printable
+
+SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal
+NOT_WRITTEN = 3  # the exit code where a result couldn't be written, as on a full disk
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -45,6 +49,54 @@ def with_option_names(text: str, arguments: argparse.Namespace) -> str:
         return f"`{option}`" if option in options else match[0]
 
     return re.sub(r"`(\w+)`", rename, text)
+
+
+@contextlib.contextmanager
+def report_progress(total: int) -> Iterator[Callable[[], None]]:
+    """Print how many photographs are explained, every few seconds, on stderr if that is no terminal.
+
+    It counts from the start, when the model is still loading, and whatever takes long.
+
+    Yields:
+        A function to call after each photograph.
+    """
+    from rich import console
+
+    count = 0
+    done = threading.Event()
+
+    def advance() -> None:
+        nonlocal count
+        count += 1
+
+    def report() -> None:
+        while not done.wait(SECONDS_BETWEEN_LINES):
+            print(f"tf-gradcam: explained {count} of {total}", file=sys.stderr, flush=True)
+
+    reporter = threading.Thread(target=report, daemon=True)
+    if not console.Console(stderr=True).is_terminal:
+        reporter.start()
+    try:
+        yield advance
+    finally:
+        done.set()
+        if reporter.ident is not None:
+            reporter.join()
+
+
+@contextlib.contextmanager
+def show_bar(total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar of progress on stderr, if that is a terminal.
+
+    Yields:
+        A function to call after each photograph.
+    """
+    from rich import console, progress
+
+    terminal = console.Console(stderr=True)
+    with progress.Progress(console=terminal, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task("Explaining", total=total)
+        yield lambda: bar.advance(task)
 
 
 def format_shape(shape: Iterable[int | None]) -> str:

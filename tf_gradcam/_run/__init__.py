@@ -1,25 +1,34 @@
 """One run over many photographs: read, explain, draw, write. The command line and benchmarks call it."""
 
 from tf_gradcam._run.chosen_methods import choose_methods
+from tf_gradcam._run.files import is_disk_full, may_write
 from tf_gradcam._run.findings import EVERY_CLASS, Finding, PhotographExplainer
 from tf_gradcam._run.photographs import (
+    FoundPhotographs,
     Photograph,
     demo_photographs,
     find_photographs,
     fit_to_spec,
+    picture_names,
     read_photograph,
-    safe_name,
 )
-from tf_gradcam._run.pictures import draw_contact_sheet, write_pictures
+from tf_gradcam._run.pictures import draw_contact_sheet, write_figure, write_pictures
 from tf_gradcam._run.request import Classifier, Request
-from tf_gradcam._run.results import RESULTS_FILE, format_probability, write_results
+from tf_gradcam._run.results import (
+    RESULTS_FILE,
+    UNFINISHED_RESULTS_FILE,
+    format_probability,
+    write_results,
+)
 from tf_gradcam._run.run import explain_photographs
 
 __all__ = [
     "EVERY_CLASS",
     "RESULTS_FILE",
+    "UNFINISHED_RESULTS_FILE",
     "Classifier",
     "Finding",
+    "FoundPhotographs",
     "Photograph",
     "PhotographExplainer",
     "Request",
@@ -30,8 +39,11 @@ __all__ = [
     "find_photographs",
     "fit_to_spec",
     "format_probability",
+    "is_disk_full",
+    "may_write",
+    "picture_names",
     "read_photograph",
-    "safe_name",
+    "write_figure",
     "write_pictures",
     "write_results",
 ]

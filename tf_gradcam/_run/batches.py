@@ -5,7 +5,7 @@ A photograph that can't be read, explained or written becomes an error, and spoi
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,8 +33,12 @@ def explain_in_batches(
     write: Callable[[ReadResult, list[Finding]], list[Finding]],
     most: int,
     pixels: int,
-) -> Iterator[list[Finding]]:
+    check: Callable[[], None] = lambda: None,
+) -> Generator[list[Finding], None, None]:
     """Yield the findings in each photograph, in order, once its pictures are written.
+
+    Whatever ends it early, an interrupt for example, is raised only after the findings in all photographs
+    that were explained until then.
 
     Args:
         photographs: each with the name of its pictures.
@@ -42,16 +46,36 @@ def explain_in_batches(
         write: writes the pictures of a photograph, and returns its findings with their file names.
         most: how many photographs there are in a batch, at most.
         pixels: how many pixels the photographs of a batch have together, at most, unless it is but one.
+        check: called before each batch and at the end; what it raises ends the run.
     """
+    writing: collections.deque[concurrent.futures.Future] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        writing: list[concurrent.futures.Future] = []
-        for batch in read_batches(photographs, pool, most, pixels):
-            explained = list(zip(batch, explain_batch(batch, explain), strict=True))
-            for future in writing:
-                yield future.result()
-            writing = [pool.submit(write, photograph, findings) for photograph, findings in explained]
-        for future in writing:
-            yield future.result()
+        try:
+            for batch in read_batches(photographs, pool, most, pixels):
+                check()
+                explained = list(zip(batch, explain_batch(batch, explain), strict=True))
+                # Submitted at once, so that an interrupt loses none of them.
+                newest = [pool.submit(write, photograph, findings) for photograph, findings in explained]
+                yield from _take_results(writing, newest)
+            yield from _take_results(writing)
+            check()
+        except GeneratorExit:  # Nobody wants the rest.
+            raise
+        except BaseException:
+            yield from _take_results(writing)
+            raise
+
+
+def _take_results(
+    writing: collections.deque[concurrent.futures.Future], newest: Sequence[concurrent.futures.Future] = ()
+) -> Iterator[list[Finding]]:
+    """Yield the results of all that is being written, and add the newest, whose results come next time."""
+    remaining = len(writing)
+    writing.extend(newest)
+    for _ in range(remaining):
+        findings = writing[0].result()  # An interrupt while it is waited for leaves it where it is.
+        writing.popleft()
+        yield findings
 
 
 def read_batches(

@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,9 +20,12 @@ import PIL.Image
 
 from tf_gradcam._images import load_image, size_within
 from tf_gradcam._model import is_channels_first
+from tf_gradcam._run.files import is_own_picture
 
 LONGEST_SIDE = 512  # in pixels, of a photograph for a model that has no fixed size
 _ENDINGS = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# Only files of these names are opened to see whether this library wrote them.
+_OWN_NAME = re.compile(r"(-overlay|-heatmap|-methods|-served|contact-sheet(_\d+)?)\.(png|jpg)$")
 _DEMO_FILES = (
     ("skimage", "data/chelsea.png"),
     ("skimage", "data/coffee.png"),
@@ -34,26 +37,96 @@ _DEMO_FILES = (
 
 
 class Photograph(NamedTuple):
-    """A photograph: the name to report it by, and what `load_image` takes, or `None` if there is no file."""
+    """A photograph to explain.
+
+    `file` is the name to report it by. `source` is what `load_image` takes; `None` if there is no file; or
+    the exception that tells why it can't be had.
+    """
 
     file: str
     source: Any
 
 
-def find_photographs(pattern: str) -> list[Photograph]:
-    """Return the photographs that a file, folder or glob stands for.
+class FoundPhotographs(NamedTuple):
+    """The photographs that were found, and the paths that were skipped on the way.
 
-    Where there is none, return one photograph without a source, so that it is reported.
+    `own_pictures` are those that a run of this library wrote.
     """
-    if os.path.isdir(pattern):
-        paths = sorted(
-            str(path) for path in pathlib.Path(pattern).iterdir() if path.suffix.lower() in _ENDINGS
-        )
-    elif os.path.exists(pattern):  # A file may well be called "cat[1].jpg".
-        paths = [pattern]
-    else:
-        paths = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
-    return [Photograph(path, path) for path in paths] or [Photograph(pattern, None)]
+
+    photographs: list[Photograph]
+    no_photographs: set[str]
+    hidden: set[str]
+    own_pictures: set[str]
+
+
+def find_photographs(patterns: Iterable[str]) -> FoundPhotographs:
+    """Find the photographs that files, folders and globs stand for; each photograph once, in order.
+
+    A folder is searched with its subfolders, each once, wherever symbolic links lead. Hidden files and
+    folders in it, and files whose ending is not that of a photograph, are skipped. So is any picture that a
+    run of this library wrote.
+
+    A pattern that stands for no photograph becomes a photograph without a source, so that it is reported.
+    """
+    patterns = list(patterns)
+    found = FoundPhotographs([], set(), set(), set())
+    photographs: dict[Photograph, None] = {}  # in order, and each once
+    for pattern in patterns:
+        matches = _match(pattern, found) or [Photograph(pattern, None)]
+        own = {photograph.file for photograph in matches if _is_own(photograph)}
+        found.own_pictures.update(own)
+        photographs |= dict.fromkeys(photograph for photograph in matches if photograph.file not in own)
+    if not photographs:
+        error = ValueError("nothing is there but pictures that this library wrote")
+        photographs = dict.fromkeys(Photograph(pattern, error) for pattern in patterns)
+    found.photographs.extend(photographs)
+    for skipped in (found.no_photographs, found.hidden):  # but for what another pattern names
+        skipped.difference_update(photograph.file for photograph in photographs)
+    return found
+
+
+def _match(pattern: str, found: FoundPhotographs) -> list[Photograph]:
+    """Return what a pattern stands for, and add what was skipped to `found`."""
+    # A file may well be called "cat[1].jpg".
+    paths = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    photographs = []
+    for path in paths:
+        if os.path.isdir(path):
+            photographs += _search_folder(path, found)
+        else:
+            photographs.append(Photograph(path, path))
+    return photographs
+
+
+def _search_folder(folder: str, found: FoundPhotographs) -> list[Photograph]:
+    """Return the photographs in a folder and its subfolders, sorted by their paths."""
+    photographs = []
+    folders, visited = collections.deque([pathlib.Path(folder)]), set()
+    while folders:
+        current = folders.popleft()
+        real = os.path.realpath(current)
+        if real in visited:  # A symbolic link may lead back.
+            continue
+        visited.add(real)
+        try:
+            names = sorted(os.listdir(current))
+        except OSError as error:
+            photographs.append(Photograph(str(current), error))
+            continue
+        for path in (current / name for name in names):
+            if path.name.startswith("."):
+                found.hidden.add(str(path))
+            elif os.path.isdir(path):
+                folders.append(path)
+            elif path.suffix.lower() in _ENDINGS:
+                photographs.append(Photograph(str(path), str(path)))
+            else:
+                found.no_photographs.add(str(path))
+    return sorted(photographs, key=lambda photograph: pathlib.Path(photograph.file).parts)
+
+
+def _is_own(photograph: Photograph) -> bool:
+    return _OWN_NAME.search(photograph.file) is not None and is_own_picture(photograph.file)
 
 
 def demo_photographs() -> list[Photograph]:
@@ -82,6 +155,8 @@ def read_photograph(photograph: Photograph) -> np.ndarray:
     """Return the pixels of a photograph: RGB, uint8 `(H, W, 3)`."""
     if photograph.source is None:
         raise FileNotFoundError("no photograph is there, and none matches")
+    if isinstance(photograph.source, Exception):
+        raise photograph.source
     return load_image(photograph.source)
 
 
@@ -89,6 +164,8 @@ def count_pixels(photograph: Photograph) -> int:
     """Return how many pixels a photograph has by its file's header; 0 if that can't be read."""
     if hasattr(photograph.source, "shape"):
         return photograph.source.shape[0] * photograph.source.shape[1]
+    if isinstance(photograph.source, str | os.PathLike) and not os.path.isfile(photograph.source):
+        return 0  # To open a pipe or a device may take forever.
     with warnings.catch_warnings(), contextlib.suppress(Exception):
         warnings.simplefilter("ignore")
         with PIL.Image.open(photograph.source) as header:
@@ -122,14 +199,22 @@ def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
     return pixels[None].astype("float32")
 
 
-def picture_names(photographs: Iterable[Photograph]) -> list[str]:
-    """Return a name for the pictures of each photograph: its file's, made safe, and numbered where taken."""
+def picture_names(
+    photographs: Iterable[Photograph], is_free: Callable[[str], bool] = lambda name: True
+) -> list[str]:
+    """Return a name for the pictures of each photograph: its file's, made safe, and numbered where taken.
+
+    Args:
+        photographs: the photographs.
+        is_free: tells of a name whether pictures may be written under it.
+    """
     names: list[str] = []
     taken: set[str] = set()
     numbers: collections.Counter[str] = collections.Counter()
     for photograph in photographs:
         stem = name = safe_name(photograph.file)
-        while name.casefold() in taken:  # There are file systems that can't tell Cat from cat.
+        # There are file systems that can't tell Cat from cat.
+        while name.casefold() in taken or not is_free(name):
             numbers[stem.casefold()] += 1
             name = f"{stem}_{numbers[stem.casefold()] + 1}"
         taken.add(name.casefold())

@@ -3,6 +3,7 @@
 `run` writes those of each photograph, the command line's demo the contact sheet.
 """
 
+import io
 import math
 import pathlib
 import textwrap
@@ -14,10 +15,12 @@ import cv2
 import numpy as np
 
 from tf_gradcam._images import colorize, load_image, overlay, show, size_within
+from tf_gradcam._run.files import write_picture
 from tf_gradcam._run.findings import EVERY_CLASS, Finding
 from tf_gradcam._run.request import Request
 from tf_gradcam._run.results import format_class
 
+_KINDS = ("overlay", "heatmap")
 _LONGEST_SIDE = 512  # in pixels, of a photograph in a comparison
 _MOST_COLUMNS = 5  # of a comparison
 _PANEL_WIDTH = 2.6  # in inches
@@ -29,7 +32,17 @@ _DRAWING = threading.Lock()  # matplotlib draws one figure at a time
 def draw_pictures(finding: Finding, request: Request) -> dict[str, np.ndarray]:
     """Return the overlay and the heatmap of a finding, RGB, by what they are called in its row."""
     heatmap = colorize(finding.heatmap, request.colormap)
-    return {"overlay": _overlay(finding.image, finding.heatmap, request), "heatmap": heatmap}
+    pictures = (_overlay(finding.image, finding.heatmap, request), heatmap)
+    return dict(zip(_KINDS, pictures, strict=True))
+
+
+def picture_files(name: str, request: Request) -> list[str]:
+    """Return the names of all files that `write_pictures` may write for a photograph."""
+    several = len(request.methods) > 1
+    variants = request.methods if several else range(1, request.top + 1)
+    names = [name + _suffix(variant, rank, request) for rank, variant in enumerate(variants, start=1)]
+    files = [f"{each}-{kind}.{request.format}" for each in names for kind in _KINDS]
+    return [*files, _comparison_file(name)] if several else files
 
 
 def write_pictures(findings: Sequence[Finding], name: str, request: Request) -> list[Finding]:
@@ -37,14 +50,25 @@ def write_pictures(findings: Sequence[Finding], name: str, request: Request) -> 
     several = len(request.methods) > 1
     written = []
     for rank, finding in enumerate(findings, start=1):
-        suffix = f"-{finding.row['method']}" if several else f"-{rank}" if request.top > 1 else ""
+        suffix = _suffix(finding.row.get("method"), rank, request)
         files = _write_files(finding, name + suffix, request)
         written.append(finding._replace(row={**finding.row, **files}))
     if not several:
         return written
-    comparison = f"{name}-methods.png"
+    comparison = _comparison_file(name)
     draw_comparison([findings], request.out / comparison, request)
     return [finding._replace(row={**finding.row, "comparison": comparison}) for finding in written]
+
+
+def _suffix(method, rank, request) -> str:
+    """Return what tells a finding's pictures from those of the others in the same photograph."""
+    if len(request.methods) > 1:
+        return f"-{method}"
+    return f"-{rank}" if request.top > 1 else ""
+
+
+def _comparison_file(name) -> str:
+    return f"{name}-methods.png"
 
 
 def _write_files(finding, name, request) -> dict[str, str]:
@@ -52,9 +76,18 @@ def _write_files(finding, name, request) -> dict[str, str]:
     files = {}
     for kind, picture in draw_pictures(finding, request).items():
         files[kind] = f"{name}-{kind}.{request.format}"
-        _, encoded = cv2.imencode(f".{request.format}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        (request.out / files[kind]).write_bytes(encoded)
+        encodable, encoded = cv2.imencode(f".{request.format}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        if not encodable:
+            raise ValueError(f"the {kind} can't be written as {request.format}: OpenCV refuses it")
+        write_picture(request.out / files[kind], encoded.tobytes())
     return files
+
+
+def write_figure(figure: Any, path: pathlib.Path) -> None:
+    """Write a figure of matplotlib as a PNG file, as `write_picture` does."""
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format="png", metadata={"Software": None})
+    write_picture(path, encoded.getvalue())
 
 
 def _overlay(image, heatmap, request) -> np.ndarray:
@@ -79,7 +112,7 @@ def draw_contact_sheet(
         colormap=request.colormap,
         fade=request.fade,
     )
-    figure.savefig(path)
+    write_figure(figure, path)
     pyplot.close(figure)
 
 
@@ -129,4 +162,4 @@ def _save_panels(rows: list[list[tuple[np.ndarray, str]]], columns: int, path: A
             axis.set_axis_off()
             axis.imshow(picture)
             axis.set_title(title.replace("$", r"\$"), fontsize=10)
-    figure.savefig(path)
+    write_figure(figure, path)

@@ -1,13 +1,17 @@
 """One run over photographs: explain each, write its pictures, yield its findings. For the command line."""
 
-from collections.abc import Iterator, Sequence
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Generator, Sequence
 
+from tf_gradcam._checks import one_line
 from tf_gradcam._run.batches import ReadResult, explain_in_batches
-from tf_gradcam._run.findings import Finding, PhotographExplainer, make_error
+from tf_gradcam._run.files import is_disk_full, may_write
+from tf_gradcam._run.findings import Finding, PhotographExplainer
 from tf_gradcam._run.photographs import Photograph, picture_names
-from tf_gradcam._run.pictures import draw_pictures, write_pictures
+from tf_gradcam._run.pictures import draw_pictures, picture_files, write_pictures
 from tf_gradcam._run.request import Classifier, Request
-from tf_gradcam._run.results import remove_results
 
 MOST_PHOTOGRAPHS = 16  # in a batch
 MOST_PIXELS = 64_000_000  # of the heatmaps of a batch: where they have more, it has fewer photographs
@@ -15,15 +19,17 @@ MOST_PIXELS = 64_000_000  # of the heatmaps of a batch: where they have more, it
 
 def explain_photographs(
     photographs: Sequence[Photograph], request: Request, classifier: Classifier
-) -> Iterator[list[Finding]]:
+) -> Generator[list[Finding], None, None]:
     """Explain photographs and write their pictures.
 
-    The folder `request.out` is made, and the results of an earlier run in it are removed; to write those of
-    this one is left to the caller.
+    The folder `request.out` is made. Pictures of an earlier run in it are replaced; no other file is. To
+    write the results is left to the caller.
 
     Returns:
         The findings in each photograph, in order, as they come: one for each method or class, or a single
-        one whose row has an `"error"`.
+        one whose row has an `"error"`. Where only the pictures couldn't be written, the row has both. What
+        ends the run early (an interrupt, or the `OSError` of a full disk) is raised after the findings in all
+        photographs that were explained until then, even where it was thrown into the generator.
 
     Raises:
         ValueError, TypeError: at once, if the request can't be fulfilled; nothing is written then.
@@ -32,23 +38,51 @@ def explain_photographs(
     for finding in explainer.rehearse():
         draw_pictures(finding, request)
     request.out.mkdir(parents=True, exist_ok=True)
-    remove_results(request.out)
+    disk_full: list[OSError] = []
 
     def write(photograph: ReadResult, findings: list[Finding]) -> list[Finding]:
-        return _write(photograph, findings, request)
+        return _write(photograph, findings, request, disk_full)
 
-    named = zip(photographs, picture_names(photographs), strict=True)
+    def check() -> None:
+        if disk_full:
+            raise disk_full[0]
+
+    names = picture_names(photographs, _free_names(photographs, request))
+    named = zip(photographs, names, strict=True)
     heatmaps = request.top * len(request.methods)  # of a photograph, each of its size
     most = 1 if explainer.is_slow else MOST_PHOTOGRAPHS
-    return explain_in_batches(named, explainer.explain, write, most, MOST_PIXELS // heatmaps)
+    return explain_in_batches(named, explainer.explain, write, most, MOST_PIXELS // heatmaps, check)
 
 
-def _write(photograph, findings, request) -> list[Finding]:
-    """Write the pictures of a photograph; return its findings with the names of photograph and pictures."""
+def _free_names(photographs, request) -> Callable[[str], bool]:
+    """Return a function that tells whether pictures of a name replace no file but an earlier run's."""
+
+    @functools.cache  # Most runs need none of it.
+    def inputs() -> set[str]:
+        sources = (photograph.source for photograph in photographs)
+        return {os.path.realpath(source) for source in sources if isinstance(source, str | os.PathLike)}
+
+    def may_replace(path: pathlib.Path) -> bool:
+        return may_write(path) and not (path.exists() and os.path.realpath(path) in inputs())
+
+    return lambda name: all(may_replace(request.out / file) for file in picture_files(name, request))
+
+
+def _write(photograph, findings, request, disk_full) -> list[Finding]:
+    """Write the pictures of a photograph; return its findings with the names of photograph and pictures.
+
+    Once there is an error in `disk_full`, nothing is written any more.
+    """
     if "error" not in findings[0].row:
         try:
+            if disk_full:
+                raise disk_full[0]
             findings = write_pictures(findings, photograph.name, request)
         except Exception as error:  # Whatever is wrong with one photograph, the others still count.
-            findings = [make_error(error)]
+            if is_disk_full(error):
+                disk_full.append(error)
+                error = disk_full[0]  # Others may be written at the same time: the first one is told.
+            reason = one_line(error) or type(error).__name__
+            findings = [finding._replace(row={**finding.row, "error": reason}) for finding in findings]
     file = photograph.photograph.file
     return [finding._replace(row={"file": file, **finding.row}) for finding in findings]

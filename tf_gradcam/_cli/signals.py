@@ -1,0 +1,71 @@
+"""Signals that ask the command to end, as exceptions; `main` and `explain` call it."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal other than Ctrl-C asked the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def describe_interrupt(interrupt: KeyboardInterrupt) -> str:
+    return "terminated" if isinstance(interrupt, Terminated) else "interrupted"
+
+
+def interrupt_code(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit code of a process that a signal ended: 128 and the signal's number."""
+    return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def raise_on_signals() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on Ctrl-C, and `Terminated` where another signal would end the process.
+
+    Each signal does so once: who presses Ctrl-C several times doesn't interrupt the saving of the results. A
+    signal that has a handler of its own, or is ignored, as under `nohup`, is left alone.
+    """
+
+    def raise_once(number, frame):
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    numbers = [signal.SIGINT, *_terminating()]
+    with _handle([number for number in numbers if signal.getsignal(number) in defaults], raise_once):
+        yield
+
+
+@contextlib.contextmanager
+def ignore_signals() -> Iterator[None]:
+    """Let no signal interrupt what takes but a moment and must not be lost."""
+    with _handle([signal.SIGINT, *_terminating()], signal.SIG_IGN):
+        yield
+
+
+def _terminating() -> list[int]:
+    # Windows has no SIGHUP.
+    return [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def _handle(numbers, handler) -> Iterator[None]:
+    """Set the handler of some signals, and restore theirs; in the main thread, as Python allows no other."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
+    # A handler that was not set from Python could not be restored.
+    before = {number: theirs for number, theirs in before.items() if theirs is not None}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, theirs in before.items():
+            signal.signal(number, theirs)

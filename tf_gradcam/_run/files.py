@@ -1,0 +1,80 @@
+"""Files that are whole or not there, and pictures that say who wrote them.
+
+`pictures`, `results` and the command line write every file with it.
+"""
+
+import errno
+import os
+import pathlib
+import struct
+import uuid
+import zlib
+
+_WRITTEN_BY = b"tf_gradcam"
+_PNG_HEADER = 33  # bytes: the signature and the first chunk
+_PNG_TEXT = b"tEXtSoftware\x00" + _WRITTEN_BY
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def write_file(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file: the whole of it, or none.
+
+    It is written under a temporary name in the same folder and then renamed. If that fails, what was at
+    `path` before is still there, and the temporary file is removed.
+
+    Raises:
+        OSError: if it can't be written; it names `path`.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException as error:  # an interrupt, too
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that there is no space left on a disk, or in a user's share of it."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def write_picture(path: str | os.PathLike, encoded: bytes) -> None:
+    """Write a PNG or JPEG file, as `write_file` does, with a note in it that this library wrote it."""
+    write_file(path, _sign(encoded))
+
+
+def _sign(encoded: bytes) -> bytes:
+    """Return a PNG or JPEG file with a comment that names this library."""
+    if encoded.startswith(b"\x89PNG"):
+        checksum = struct.pack(">I", zlib.crc32(_PNG_TEXT))
+        chunk = struct.pack(">I", len(_PNG_TEXT) - 4) + _PNG_TEXT + checksum
+        return encoded[:_PNG_HEADER] + chunk + encoded[_PNG_HEADER:]
+    start = 2  # The comment comes after the JFIF segment, which must be the first.
+    if encoded[2:4] == b"\xff\xe0":
+        start += 2 + int.from_bytes(encoded[4:6], "big")
+    comment = b"\xff\xfe" + struct.pack(">H", len(_WRITTEN_BY) + 2) + _WRITTEN_BY
+    return encoded[:start] + comment + encoded[start:]
+
+
+def is_own_picture(path: str | os.PathLike) -> bool:
+    """Return whether a file is a picture that `write_picture` wrote."""
+    if not os.path.isfile(path):  # A pipe would be waited for.
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(128)
+    except OSError:
+        return False
+    if head.startswith(b"\x89PNG"):
+        return head[_PNG_HEADER + 4 :].startswith(_PNG_TEXT)
+    return head.startswith(b"\xff\xd8") and b"\xff\xfe\x00\x0c" + _WRITTEN_BY in head
+
+
+def may_write(path: str | os.PathLike) -> bool:
+    """Return whether a picture may be written: nothing is there, or a picture that `write_picture` wrote."""
+    return not os.path.lexists(path) or is_own_picture(path)
