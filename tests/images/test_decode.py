@@ -6,7 +6,6 @@ import zlib
 
 import cv2
 import numpy as np
-import PIL.features
 import PIL.Image
 import PIL.ImageFile
 import pytest
@@ -229,7 +228,7 @@ FILES = {
     "JPEG 2000 I;16": (if_written(pillow, GREY16, "JPEG2000"), GREY16, upper_eight(GREY16)),
 }
 # What older versions, down to the lowest that are supported, refuse to read.
-HAS_AVIF = PIL.features.check("avif")
+HAS_AVIF = "AVIF" in PIL.Image.registered_extensions().values()
 TOO_NEW = {
     "TIFF uint32": int(cv2.__version__.split(".")[0]) < 5,
     "TIFF YCbCr": int(PIL.__version__.split(".")[0]) < 11,

@@ -229,7 +229,8 @@ def _as_rgb(values) -> np.ndarray:
     """Return `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` as `(H, W, 3)`."""
     if values.ndim == 2:
         values = values[..., None]
-    return np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values[..., :3]
+    is_grey = values.shape[-1] == 1
+    return np.repeat(values, 3, axis=-1) if is_grey else np.ascontiguousarray(values[..., :3])
 
 
 def _numeric_array(source) -> np.ndarray:
