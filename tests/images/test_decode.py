@@ -411,6 +411,16 @@ def test_a_later_page_that_pillow_was_asked_for_is_the_one_that_is_read():
     np.testing.assert_array_equal(read_values(picture), repeated(GREY16))
 
 
+@pytest.mark.parametrize("name", ["PNG RGB", "TIFF RGB", "TIFF I;16", "BMP RGB", "GIF", "PGM 255"])
+def test_pillow_closes_the_file_of_a_plain_image_as_ever(tmp_path, name):
+    (tmp_path / "file").write_bytes(FILES[name][0])
+    picture = PIL.Image.open(tmp_path / "file")
+    file = picture.fp
+    load_image(picture)
+    assert file.closed or name == "GIF"  # which may go on
+    picture.close()
+
+
 def test_what_was_drawn_on_a_pil_image_is_seen():
     for data in (pillow(GREY16, "PNG"), pillow(RGB, "PNG"), tiff(GREY)):
         picture = PIL.Image.open(io.BytesIO(data))
@@ -444,7 +454,7 @@ def test_no_file_is_decoded_beyond_the_limit(monkeypatch, tmp_path, name):
 
 
 def test_a_pil_image_of_a_file_of_too_many_bytes_is_refused(monkeypatch):
-    data = pillow(GREY16, "PNG")
+    data = opencv(".png", RGB16)
     monkeypatch.setattr("tf_gradcam._images.read.MAX_BYTES", len(data) - 1)
     with pytest.raises(ValueError, match="its file has more than"):
         load_image(PIL.Image.open(io.BytesIO(data)))

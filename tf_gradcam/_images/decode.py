@@ -14,9 +14,6 @@ from tf_gradcam._images.optional import require
 
 # What OpenCV decodes. Pillow opens more formats: some of them, such as EPS, are programs, not images.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
-# In these formats Pillow's modes can't hold all that a file may hold, such as RGB of 16 bits.
-WIDER_THAN_PILLOW = ("PNG", "TIFF", "JPEG2000", "PPM")
-
 _ORIENTATION_TAG = 0x112
 _BITS_TAG, _SAMPLE_FORMAT_TAG, _EXTRA_SAMPLES_TAG, _PLANAR_TAG = 258, 339, 338, 284  # TIFF 6.0
 _SIGNED, _ASSOCIATED_ALPHA, _SEPARATE_PLANES = 2, 1, 2
@@ -87,7 +84,9 @@ def from_pillow(image: Any) -> StoredImage:
 
 
 def unread_file(image: Any, most: int) -> bytes | None:
-    """Return the file of a PIL image that Pillow has not decoded yet, if Pillow might lose some of its bits.
+    """Return the file of a PIL image that Pillow has not decoded yet, if Pillow would lose some of its bits.
+
+    The image's file stays open, as it was.
 
     Args:
         image: any PIL image.
@@ -95,13 +94,12 @@ def unread_file(image: Any, most: int) -> bytes | None:
 
     Returns:
         The file, or `None` where the image's own pixels are the ones to take: it is decoded (and was
-        perhaps changed), shows a later page, or is of a format whose values Pillow holds as they are.
+        perhaps changed), shows a later page, or Pillow holds its values as they are.
     """
     file = getattr(image, "fp", None)
     is_first_page = not hasattr(image, "tell") or image.tell() == 0
-    if image.format not in WIDER_THAN_PILLOW or not getattr(image, "tile", None) or not is_first_page:
-        return None
-    if file is None or file.closed:
+    is_unread = getattr(image, "tile", None) and file is not None and not file.closed
+    if not is_unread or not is_first_page or not _is_changed_by_pillow(image):
         return None
     position = file.tell()
     try:
@@ -109,6 +107,21 @@ def unread_file(image: Any, most: int) -> bytes | None:
         return file.read(most)
     finally:
         file.seek(position)
+
+
+def _is_changed_by_pillow(image) -> bool:
+    """Return whether Pillow has no mode for the values of a PIL image that is not decoded yet."""
+    codec, *_, arguments = image.tile[0]
+    if image.format == "PNG":
+        return image.mode in ("RGB", "RGBA") and "16" in str(arguments)
+    if image.format == "PPM":  # With another codec, it is scaled to 255 or 65535.
+        return codec != "raw"
+    if image.format == "TIFF":
+        tags = image.tag_v2
+        # Pillow 13 scrambles a TIFF that it opened by its path, and that lies on its side.
+        is_on_its_side = tags.get(_ORIENTATION_TAG) in _TRANSPOSED
+        return is_on_its_side or tags.get(_BITS_TAG) == (12,) or _needs_opencv(tags, image.mode)
+    return image.format == "JPEG2000"  # Only the file tells how many bits it has.
 
 
 # Formats
@@ -149,16 +162,21 @@ def _decode_tiff(data, header) -> StoredImage:
     """
     tags = header.tag_v2
     bits = tags.get(_BITS_TAG, (1,))
-    sample_format = tags.get(_SAMPLE_FORMAT_TAG, (1,))[0]
     if len(bits) > 1 and bits[0] != 8 and tags.get(_PLANAR_TAG) == _SEPARATE_PLANES:
         raise ValueError("colours of more than 8 bits in separate planes are in no decoder's reach")
-    is_rgb16 = header.mode in ("RGB", "RGBA", "RGBX") and bits[0] == 16
-    is_uint32 = header.mode == "I" and bits[0] == 32 and sample_format != _SIGNED
-    is_int8 = header.mode == "L" and bits[0] == 8 and sample_format == _SIGNED
-    is_premultiplied = _ASSOCIATED_ALPHA in tags.get(_EXTRA_SAMPLES_TAG, ())
-    if is_rgb16 or is_uint32 or is_int8 or is_premultiplied:
+    if _needs_opencv(tags, header.mode):
         return StoredImage(_decode_by_opencv(data, require("cv2", "opencv-python").IMREAD_UNCHANGED))
     return from_pillow(header)._replace(maximum=4095 if bits[0] == 12 else None)
+
+
+def _needs_opencv(tags, mode) -> bool:
+    """Return whether Pillow would change the values of a TIFF; see `_decode_tiff`."""
+    bits = tags.get(_BITS_TAG, (1,))[0]
+    is_signed = tags.get(_SAMPLE_FORMAT_TAG, (1,))[0] == _SIGNED
+    is_rgb16 = mode in ("RGB", "RGBA") and bits == 16
+    is_uint32 = mode == "I" and bits == 32 and not is_signed
+    is_int8 = mode == "L" and bits == 8 and is_signed
+    return is_rgb16 or is_uint32 or is_int8 or _ASSOCIATED_ALPHA in tags.get(_EXTRA_SAMPLES_TAG, ())
 
 
 def _decode_jpeg2000(data, header) -> StoredImage:
