@@ -9,7 +9,7 @@ import pytest
 from photo_files import classify, head, run, write_photo
 
 import tf_gradcam
-from tf_gradcam._run import Photograph, read_photograph
+from tf_gradcam._run import Photograph, find_photographs, read_photograph
 from tf_gradcam._run.photographs import fit_to_spec, make_viewable
 
 GREY12 = cv2.resize(np.random.default_rng(0).integers(0, 4096, (4, 5), np.uint16), (30, 20))
@@ -67,6 +67,12 @@ def test_the_files_own_values_reach_preprocess(name, channels):
     if channels == 3 or FILES[name].ndim == 2:
         assert row["class"] == scores.argmax()
         assert row["probability"] == pytest.approx(scores.max(), abs=1e-5)
+
+
+def test_a_folder_gives_the_photographs_of_every_ending_that_is_read():
+    for name in FILES:
+        write(name, FILES[name])
+    assert len(find_photographs(["."]).photographs) == len(FILES)
 
 
 def test_values_are_resized_as_such_and_not_rounded():

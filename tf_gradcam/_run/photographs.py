@@ -23,7 +23,24 @@ from tf_gradcam._model import is_channels_first
 from tf_gradcam._run.files import is_own_picture
 
 LONGEST_SIDE = 512  # in pixels, of a photograph for a model that has no fixed size
-_ENDINGS = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_ENDINGS = {
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".j2k",
+    ".jp2",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pfm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 # Only files of these names are opened to see whether this library wrote them.
 _OWN_NAME = re.compile(r"(-overlay|-heatmap|-methods|-served|contact-sheet(_\d+)?)\.(png|jpg)$")
 _DEMO_FILES = (
