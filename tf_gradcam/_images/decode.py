@@ -98,8 +98,9 @@ def unread_file(image: Any, most: int) -> bytes | None:
     """
     file = getattr(image, "fp", None)
     is_first_page = not hasattr(image, "tell") or image.tell() == 0
-    is_unread = getattr(image, "tile", None) and file is not None and not file.closed
-    if not is_unread or not is_first_page or not _is_changed_by_pillow(image):
+    if file is None or file.closed or not getattr(image, "tile", None):
+        return None
+    if not is_first_page or not _is_changed_by_pillow(image):
         return None
     position = file.tell()
     try:
