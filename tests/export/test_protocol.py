@@ -110,6 +110,15 @@ def test_gradcam_bytes_takes_and_answers_files(ask, cam, photographs):
     ]
 
 
+def test_gradcam_bytes_explains_the_values_of_a_png_of_16_bits(ask, cam, photographs):
+    values = photographs.astype(np.uint16) * 2 + 7  # of 0 to 517, which 8 bits can't hold
+    answer = ask("gradcam_bytes", image_bytes=[png(each) for each in values])
+    expected = cam(values.astype("float32"))
+    np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-5)
+    np.testing.assert_array_equal(answer["class"], expected.target)
+    assert np.abs(expected.outputs - cam(values >> 8).outputs).max() > 0.01
+
+
 def test_existing_clients_get_what_the_model_answers(ask, served, photographs):
     images = preprocess(photographs).numpy()
     signature = tf.saved_model.load(str(served / "1")).signatures["serving_default"]

@@ -177,6 +177,65 @@ def test_what_can_be_no_photograph_is_a_type_error(source):
         load_image(source)
 
 
+# Window
+
+
+SIXTEEN = np.array([[0, 1000, 2047, 4095], [4096, 65535, 500, 3000]], np.uint16)
+
+
+def test_a_window_is_mapped_to_0_to_255_and_clipped():
+    expected = np.rint(np.clip(SIXTEEN / 4095, 0, 1) * 255).astype(np.uint8)
+    expected = np.repeat(expected[..., None], 3, axis=-1)
+    picture = PIL.Image.fromarray(SIXTEEN)
+    for source in (SIXTEEN, picture, encode(picture), encode(picture, "TIFF"), tf.constant(SIXTEEN)):
+        np.testing.assert_array_equal(load_image(source, window=(0, 4095)), expected)
+    resized = load_image(encode(picture), size=(4, 8), window=(0, 4095))
+    np.testing.assert_array_equal(resized, load_image(expected, size=(4, 8)))
+
+
+@pytest.mark.parametrize(
+    ("values", "window", "pixels"),
+    [
+        (np.array([[-1000, 0, 1000, 3000]], np.int16), (-1000, 1000), [[0, 128, 255, 255]]),
+        (np.array([[-1.0, 0.0, 3.0]], np.float32), (-1, 3), [[0, 64, 255]]),
+        (np.array([[0, 128, 255]], np.uint8), (128, 255), [[0, 0, 255]]),
+        (np.array([[0, 2**31, 2**32 - 1]], np.uint32), (0, 2**32 - 1), [[0, 128, 255]]),
+        (np.array([[0.0, 0.25, 1.0]], np.float16), np.array([0, 0.5]), [[0, 128, 255]]),
+    ],
+)
+def test_a_window_makes_pixels_of_any_real_numbers(values, window, pixels):
+    expected = np.repeat(np.array(pixels)[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(load_image(values, window=window), expected)
+    with_alpha = np.stack([values] * 4, axis=-1)
+    np.testing.assert_array_equal(load_image(with_alpha, window=window), expected)
+
+
+def test_values_without_a_range_ask_for_a_window():
+    for values in (SIXTEEN, SIXTEEN.astype(np.float32), -SIXTEEN.astype(np.int32)):
+        with pytest.raises(ValueError, match=r"`source` must be in \[0, 255\].*window=\(low, high\)"):
+            load_image(values)
+    for values in (SIXTEEN.astype(np.float32), SIXTEEN.astype(np.int32)):
+        for source in (PIL.Image.fromarray(values), encode(PIL.Image.fromarray(values), "TIFF")):
+            with pytest.raises(
+                ValueError, match=r"`source` must hold uint8 or uint16.*from 0 to 6\.?.*window="
+            ):
+                load_image(source)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_have_no_place_in_a_window(value):
+    with pytest.raises(ValueError, match="`source` must hold finite values"):
+        load_image(np.array([[0, value]]), window=(0, 1))
+
+
+@pytest.mark.parametrize(
+    "window", [5, (1,), (0, 1, 2), (1, 1), (2, 1), (0, np.nan), (0, np.inf), ("a", "b"), (False, True), "ab"]
+)
+def test_a_window_that_is_none_is_refused(window):
+    with pytest.raises(ValueError, match=r"`window` must be None or \(low, high\).*Received: window="):
+        load_image(RED, window=window)
+
+
 # Size
 
 

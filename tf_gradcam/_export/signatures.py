@@ -13,7 +13,13 @@ import tensorflow as tf
 from tf_gradcam import targets
 from tf_gradcam._checks import is_whole
 from tf_gradcam._explain import Explanation, GradCAM
-from tf_gradcam._export.photographs import decode_photograph, heatmap_png, overlay_png, resize, shrink
+from tf_gradcam._export.photographs import (
+    decode_photograph,
+    fit_to_model,
+    heatmap_png,
+    overlay_png,
+    shrink,
+)
 from tf_gradcam._methods import is_classless
 from tf_gradcam._model import is_channels_first, require_specs, with_open_sides
 
@@ -172,7 +178,7 @@ def _explain_encoded(explain, photograph: _PhotographInput) -> Callable[..., Any
 
     def read(data):
         pixels = decode_photograph(data, channels)
-        fitted = tf.ensure_shape(resize(pixels, size), [*size, channels])
+        fitted = tf.ensure_shape(fit_to_model(data, pixels, size), [*size, channels])
         # As a string: the photographs have different sizes.
         return fitted, tf.io.serialize_tensor(shrink(pixels))
 
@@ -182,10 +188,10 @@ def _explain_encoded(explain, photograph: _PhotographInput) -> Callable[..., Any
         return overlay_png(pixels, heatmap), heatmap_png(heatmap)
 
     def explain_bytes(image_bytes):
-        pixels_and_picture = tf.TensorSpec([*size, channels], tf.uint8), tf.TensorSpec([], tf.string)
+        values_and_picture = tf.TensorSpec([*size, channels], tf.float32), tf.TensorSpec([], tf.string)
         # Four at a time: each may take hundreds of megabytes.
         images, pictures = tf.map_fn(
-            read, image_bytes, parallel_iterations=4, fn_output_signature=pixels_and_picture
+            read, image_bytes, parallel_iterations=4, fn_output_signature=values_and_picture
         )
         outputs = explain(tf.transpose(images, [0, 3, 1, 2]) if channels_first else images)
         two_files = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string)

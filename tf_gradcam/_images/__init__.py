@@ -2,7 +2,16 @@
 
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts
 from tf_gradcam._images.figure import show
-from tf_gradcam._images.read import MAX_PIXELS, check_size, header_size, load_image, require, size_within
+from tf_gradcam._images.optional import require
+from tf_gradcam._images.read import (
+    MAX_PIXELS,
+    check_size,
+    header_size,
+    load_image,
+    read_values,
+    resize_pixels,
+    size_within,
+)
 
 __all__ = [
     "MAX_PIXELS",
@@ -12,7 +21,9 @@ __all__ = [
     "load_image",
     "overlay",
     "overlay_concepts",
+    "read_values",
     "require",
+    "resize_pixels",
     "show",
     "size_within",
 ]

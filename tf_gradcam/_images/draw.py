@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._checks import did_you_mean
-from tf_gradcam._images.read import load_image, require, resize_pixels
+from tf_gradcam._images.optional import require
+from tf_gradcam._images.read import load_image, resize_pixels
 
 
 def colorize(heatmap: Any, colormap: str = "jet") -> np.ndarray:

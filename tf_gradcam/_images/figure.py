@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_gradcam._images.draw import blend, colormap_colors, fit_to_photograph
-from tf_gradcam._images.read import load_image, require, resize_pixels, size_within
+from tf_gradcam._images.optional import require
+from tf_gradcam._images.read import load_image, resize_pixels, size_within
 from tf_gradcam._images.titles import explanation_titles
 
 if TYPE_CHECKING:

@@ -1,10 +1,9 @@
-"""Read a photograph from a path, bytes, a PIL image or an array, as RGB pixels: `load_image`.
+"""Read a photograph from a path, bytes, a PIL image or an array: as RGB pixels, or as the values of its file.
 
-Users call it, and every module that takes a photograph. `resize_pixels`, `size_within`, `header_size` and
-`require` are for other modules of this library.
+Users call `load_image`, and every module that draws a photograph does. A run calls `read_values` for what a
+model sees. `resize_pixels`, `size_within`, `check_size` and `header_size` are for other modules, too.
 """
 
-import importlib
 import io
 import os
 import pathlib
@@ -15,58 +14,98 @@ from typing import Any
 
 import numpy as np
 
+from tf_gradcam._images.decode import FORMATS, StoredImage, decode_file, from_pillow, unread_file
+from tf_gradcam._images.optional import require
+
 MAX_PIXELS = 100_000_000  # height * width; a larger image is refused before it is decoded
 MAX_BYTES = 4 * MAX_PIXELS  # of a file
 
-# What OpenCV decodes. Pillow opens more formats: some of them, such as EPS, are programs, not images.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 
-
-def load_image(source: Any, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a photograph as RGB pixels.
+def load_image(
+    source: Any, size: tuple[int, int] | None = None, *, window: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Read a photograph as RGB pixels of 8 bits, for people to look at.
 
     Files are not trusted: a file that is not an image, is truncated, or decodes to more than 100 million
     pixels is refused. The same photograph gives the same pixels as path, bytes and PIL image: it is turned
-    upright by its EXIF orientation, grey is repeated to three channels, and 16 bits are cut to 8. The alpha
-    channel is dropped, as Keras does it, and not blended with a background: the model sees the colours of
-    transparent pixels, too. Of an animation, the first frame is read.
+    upright by its EXIF orientation, and grey is repeated to three channels. The alpha channel is dropped, as
+    Keras does it, and not blended with a background: the model sees the colours of transparent pixels, too.
+    Of an animation, the first frame is read; of a TIFF, the first page.
+
+    Values of more than 8 bits become pixels by the range of their file, never by that of the picture: 0 to
+    65535 (uint16), or to the highest value that the file declares (PGM, PPM, JPEG 2000, TIFF of 12 bits),
+    becomes 0 to 255. So data of 12 bits in a PNG of 16 is nearly black without a `window`. Floating values in
+    `[0, 1]` are multiplied by 255. What has no such range needs a `window`: signed integers, uint32, and
+    floating values beyond `[0, 1]`.
 
     Args:
         source: path (`str` or `os.PathLike`) or bytes of a JPEG, PNG, GIF, BMP, PPM, WebP, TIFF, JPEG 2000 or
             AVIF file; or a PIL image; or an array or tensor `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
             `(H, W, 4)`, RGB with channels last: bool, integer in `[0, 255]`, or floating, in `[0, 1]` when
-            nothing in it exceeds 1, else in `[0, 255]`.
+            nothing in it exceeds 1, else in `[0, 255]`. With a `window`, real numbers in any range.
         size: `(height, width)` in pixels, or `None` to keep the photograph's own. The photograph is resized
             without regard to its aspect ratio and is not cropped: area averages where it shrinks, bilinear
             where it grows.
+        window: `(low, high)` in the units of `source`: `low` and what is below becomes 0, `high` and what is
+            above 255, evenly in between. For data of 12 bits it is `(0, 4095)`. With `None`, the range is
+            that of the file or array, as above.
 
     Returns:
         A new uint8 array `(H, W, 3)`, RGB in `[0, 255]`.
 
     Raises:
         FileNotFoundError: if there is no file at the path.
-        ImportError: if OpenCV, which decodes and resizes, or Pillow, which reads the header, is not
-            installed.
+        ImportError: if OpenCV, which decodes and resizes, or Pillow, which reads the header and decodes some
+            formats, is not installed.
         TypeError: if `source` is of a type that cannot be a photograph.
         ValueError: if the file is damaged, truncated, too large or not an image; if the array has the wrong
-            shape or values that are not pixels; if `size` is not a height and width.
+            shape or values that are not pixels; if the values need a `window`; if `size` is not a height and
+            width, or `window` not two numbers in order.
 
     Example:
 
     ```python
     photograph = tf_gradcam.load_image("cat.jpg", size=(224, 224))
+    radiograph = tf_gradcam.load_image("patient.png", window=(0, 4095))  # data of 12 bits
     ```
     """
     check_size(size)
+    limits = None if window is None else _checked_window(window)
+    stored, is_array = _read(source)
+    if limits is not None:
+        pixels = _map_to_uint8(stored.values, *limits)
+    else:
+        pixels = _to_uint8(stored.values) if is_array else _stored_to_uint8(*stored)
+    pixels = _as_rgb(pixels)
+    return np.array(pixels) if size is None else resize_pixels(pixels, size)
+
+
+def read_values(source: Any) -> np.ndarray:
+    """Return the values of a photograph as they are stored in its file, for a model.
+
+    Args:
+        source: path, bytes, PIL image or array, as `load_image` takes it. An array is made 8-bit by its rule.
+
+    Returns:
+        Array `(H, W, 3)`, upright, of the file's dtype: uint8 in `[0, 255]` for most photographs, uint16,
+        int16, float32 or another real dtype for others. Grey is repeated, alpha is dropped.
+
+    Raises:
+        FileNotFoundError, ImportError, TypeError, ValueError: as `load_image` does.
+    """
+    stored, is_array = _read(source)
+    return _as_rgb(_to_uint8(stored.values) if is_array else stored.values)
+
+
+def _read(source) -> tuple[StoredImage, bool]:
+    """Return the values of a photograph, `(H, W)` or `(H, W, C)`, and whether it is an array."""
     if isinstance(source, str | os.PathLike):
         source = _read_file(pathlib.Path(source))
     if isinstance(source, bytes | bytearray):
-        pixels = _decode(source)
-    elif hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
-        pixels = _from_pillow(source)
-    else:
-        pixels = _from_array(source)
-    return np.array(pixels) if size is None else resize_pixels(pixels, size)
+        return _decode(source), False
+    if hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
+        return _from_pillow(source), False
+    return StoredImage(_from_array(source)), True
 
 
 def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -94,26 +133,6 @@ def size_within(size: Sequence[int], longest: int) -> tuple[int, int]:
     return height, width
 
 
-def require(module: str, package: str) -> Any:
-    """Import and return a module of an optional package.
-
-    Args:
-        module: the module to import, such as `"cv2"`.
-        package: the package that installs it, such as `"opencv-python"`.
-
-    Raises:
-        ImportError: if it can't be imported; the message says how to install it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        headless = " (or opencv-python-headless, for a machine without libGL)" if module == "cv2" else ""
-        raise ImportError(
-            f"tf_gradcam needs `{package}` to read and draw images, and it can't be imported: {error}. "
-            f"Install it: pip install {package}{headless}"
-        ) from error
-
-
 # Files
 
 
@@ -132,16 +151,17 @@ def _read_file(path) -> bytes:
     return path.read_bytes()
 
 
-def _decode(data) -> np.ndarray:
+def _decode(data) -> StoredImage:
     _check_pixels(header_size(data))
-    cv2 = require("cv2", "opencv-python")
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise _damaged(data) from error
-    if pixels is None:
-        raise _damaged(data)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return decode_file(data)
+    except ImportError:
+        raise
+    except Exception as error:  # Damaged files raise errors of many types.
+        raise ValueError(
+            f"`source` must be a complete image. Received: {len(data)} bytes, which can't be decoded: "
+            "truncated, damaged, or of a rare kind. Save it again, or download it again."
+        ) from error
 
 
 def header_size(data: bytes) -> tuple[int, int]:
@@ -151,7 +171,7 @@ def header_size(data: bytes) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            header = image.open(io.BytesIO(data), formats=_FORMATS)
+            header = image.open(io.BytesIO(data), formats=FORMATS)
             header.verify()  # OpenCV would allocate gigabytes for a PNG chunk with a false length.
             return header.size
         except image.DecompressionBombError as error:
@@ -161,7 +181,7 @@ def header_size(data: bytes) -> tuple[int, int]:
             ) from error
         except Exception as error:  # Damaged headers raise errors of many types.
             raise ValueError(
-                f"`source` must be an image, one of {', '.join(_FORMATS)}. Received: {len(data)} bytes that "
+                f"`source` must be an image, one of {', '.join(FORMATS)}. Received: {len(data)} bytes that "
                 f"start with {bytes(data[:16])!r}. Convert it, or check whether the file is complete."
             ) from error
 
@@ -175,43 +195,42 @@ def _check_pixels(size) -> None:
         )
 
 
-def _damaged(data) -> ValueError:
-    return ValueError(
-        f"`source` must be a complete image. Received: {len(data)} bytes, which can't be decoded: truncated, "
-        "damaged, or of a rare kind. Save it again, or download it again."
-    )
-
-
 # PIL images and arrays
 
 
-def _from_pillow(image) -> np.ndarray:
-    import PIL.ImageOps
-
+def _from_pillow(image) -> StoredImage:
     _check_pixels(image.size)
     try:  # Pillow decodes a file only now.
-        upright = PIL.ImageOps.exif_transpose(image)
-        # To RGBA, because Pillow warns when it converts a palette with transparency to RGB.
-        pixels = np.asarray(upright if upright.mode[0] in "IF" else upright.convert("RGBA"))
+        data = unread_file(image, MAX_BYTES + 1)
+        if data is None:
+            return from_pillow(image)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"its file has more than {MAX_BYTES:,} bytes")
+        return _decode(data)
     except Exception as error:
         raise ValueError(
             "`source` must be a complete image that converts to RGB. Received: a PIL image of "
             f"{image.size[0]} x {image.size[1]} pixels, mode {image.mode!r}: {error}. Save it again."
         ) from error
-    return _from_array(pixels >> 8 if image.mode.startswith("I;16") else pixels)
 
 
 def _from_array(source) -> np.ndarray:
-    pixels = _numeric_array(source)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or pixels.size == 0:
+    values = _numeric_array(source)
+    is_image = values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 3, 4))
+    if not is_image or values.size == 0:
         raise ValueError(
             "`source` must be one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels last. "
             f"Received: shape {np.shape(source)}. Take one image of a batch: images[0]."
         )
-    pixels = _to_uint8(pixels[..., :3])
-    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+    return values
+
+
+def _as_rgb(values) -> np.ndarray:
+    """Return `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` as `(H, W, 3)`."""
+    if values.ndim == 2:
+        values = values[..., None]
+    is_grey = values.shape[-1] == 1
+    return np.repeat(values, 3, axis=-1) if is_grey else np.ascontiguousarray(values[..., :3])
 
 
 def _numeric_array(source) -> np.ndarray:
@@ -231,19 +250,65 @@ def _wrong_type(source) -> TypeError:
     )
 
 
-def _to_uint8(pixels) -> np.ndarray:
-    """Round pixel values to uint8; those in `[0, 1]` are multiplied by 255 first."""
-    if pixels.dtype == np.uint8:
-        return pixels
+# Values to pixels
+
+
+def _to_uint8(values) -> np.ndarray:
+    """Round an array's values to uint8, without its alpha; those in `[0, 1]` are multiplied by 255 first."""
+    if values.ndim == 3:
+        values = values[..., :3]
+    if values.dtype == np.uint8:
+        return values
     # Resizing may leave a value slightly above 1, which must not make the picture black.
-    is_unit_scale = pixels.dtype.kind == "b" or (pixels.dtype.kind == "f" and pixels.max() <= 1.001)
-    rounded = np.rint(pixels * 255.0) if is_unit_scale else np.rint(pixels)
+    is_unit_scale = values.dtype.kind == "b" or (values.dtype.kind == "f" and values.max() <= 1.001)
+    rounded = np.rint(values * 255.0) if is_unit_scale else np.rint(values)
     if not (rounded.min() >= 0 and rounded.max() <= 255):  # also true for NaN
         raise ValueError(
             "`source` must be in [0, 255], or in [0, 1] if floating. Received: values from "
-            f"{pixels.min():.4g} to {pixels.max():.4g}. Give the photograph, not the preprocessed image."
+            f"{values.min():.4g} to {values.max():.4g}. Give the photograph, not the preprocessed image; or "
+            "the values that become black and white: window=(low, high)."
         )
     return rounded.astype(np.uint8)
+
+
+def _stored_to_uint8(values, maximum) -> np.ndarray:
+    """Map the range of a file's values to 0..255; see `load_image`."""
+    if values.dtype == np.uint8 and maximum in (None, 255):
+        return values
+    if maximum is not None:
+        return _map_to_uint8(values, 0, maximum)
+    if values.dtype == np.uint16:  # The upper eight bits, as OpenCV, Pillow and TensorFlow take them.
+        return (values >> 8).astype(np.uint8)
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f" and low >= -0.001 and high <= 1.001:
+        return _map_to_uint8(values, 0, 1)
+    raise ValueError(
+        "`source` must hold uint8 or uint16 values, or floating values in [0, 1]. Received: "
+        f"{values.dtype} values from {low:.4g} to {high:.4g}. Give the values that become black and white: "
+        "window=(low, high)."
+    )
+
+
+def _map_to_uint8(values, low, high) -> np.ndarray:
+    """Map `low` to 0 and `high` to 255, evenly in between, clipped and rounded."""
+    is_narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
+    wide = values.astype(np.float32 if is_narrow else np.float64)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(
+            "`source` must hold finite values. Received: values that are NaN or infinite. Replace them first."
+        )
+    return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def _checked_window(window) -> tuple[float, float]:
+    """Return `window` as two floats, or raise a `ValueError`."""
+    is_pair = np.shape(window) == (2,) and np.asarray(window).dtype.kind in "iuf"
+    if not is_pair or not np.isfinite(window).all() or not window[0] < window[1]:
+        raise ValueError(
+            "`window` must be None or (low, high), two finite numbers with low < high. "
+            f"Received: window={window!r}"
+        )
+    return float(window[0]), float(window[1])
 
 
 def check_size(size: Any) -> None:

@@ -16,7 +16,7 @@ from tf_gradcam import targets
 from tf_gradcam._checks import one_line
 from tf_gradcam._model import require_specs
 from tf_gradcam._run.chosen_methods import MethodExplainer, choose_methods, make_explainers
-from tf_gradcam._run.photographs import fit_to_spec
+from tf_gradcam._run.photographs import fit_to_spec, make_viewable
 from tf_gradcam._run.request import Classifier, Request, class_index
 from tf_gradcam._targets import find_output, to_rows
 
@@ -68,7 +68,7 @@ class PhotographExplainer:
         self._target = None if asked is None else class_index(asked, classifier.labels)
 
     def explain(self, images: Sequence[np.ndarray]) -> list[list[Finding]]:
-        """Explain photographs of one size, uint8 `(H, W, 3)`; return the findings in each."""
+        """Explain photographs of one size, as `read_photograph` returns them; return the findings in each."""
         return self._explain(images, rehearsing=False)
 
     def rehearse(self) -> list[Finding]:
@@ -84,6 +84,7 @@ class PhotographExplainer:
 
     def _explain(self, images, rehearsing) -> list[list[Finding]]:
         inputs, size = self._to_inputs(images), images[0].shape[:2]
+        pictures = [make_viewable(image) for image in images]
         findings: list[list[Finding]] = [[] for _ in images]
         for method in self._methods:
             run = compile_only if rehearsing and method.slow else explain_and_time
@@ -92,9 +93,9 @@ class PhotographExplainer:
             batches = _explain_best_classes(explain_class, target, self._request.top)
             # In a rehearsal the second class is enough to show a `top` that is too high.
             for explanations in itertools.islice(batches, 2 if rehearsing else None):
-                for own, image, explanation in zip(findings, images, explanations, strict=True):
+                for own, picture, explanation in zip(findings, pictures, explanations, strict=True):
                     row = _make_row(method, explanation, self._classifier.labels)
-                    own.append(Finding(row, image, explanation.heatmap))
+                    own.append(Finding(row, picture, explanation.heatmap))
         return findings
 
     def _to_inputs(self, images) -> np.ndarray:

@@ -18,12 +18,29 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from tf_gradcam._images import load_image, size_within
+from tf_gradcam._images import load_image, read_values, resize_pixels, size_within
 from tf_gradcam._model import is_channels_first
 from tf_gradcam._run.files import is_own_picture
 
 LONGEST_SIDE = 512  # in pixels, of a photograph for a model that has no fixed size
-_ENDINGS = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_ENDINGS = {
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".j2k",
+    ".jp2",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pfm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 # Only files of these names are opened to see whether this library wrote them.
 _OWN_NAME = re.compile(r"(-overlay|-heatmap|-methods|-served|contact-sheet(_\d+)?)\.(png|jpg)$")
 _DEMO_FILES = (
@@ -152,12 +169,30 @@ def _demo_photograph(package, file) -> Photograph:
 
 
 def read_photograph(photograph: Photograph) -> np.ndarray:
-    """Return the pixels of a photograph: RGB, uint8 `(H, W, 3)`."""
+    """Return the values of a photograph as its file holds them: RGB, `(H, W, 3)`, of most files uint8."""
     if photograph.source is None:
         raise FileNotFoundError("no photograph is there, and none matches")
     if isinstance(photograph.source, Exception):
         raise photograph.source
-    return load_image(photograph.source)
+    values = read_values(photograph.source)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("the photograph must hold finite values. Received: values that are NaN or infinite")
+    return values
+
+
+def make_viewable(values: np.ndarray) -> np.ndarray:
+    """Return what `read_photograph` returns as pixels for people to look at: uint8 `(H, W, 3)`.
+
+    Unlike `load_image`, it goes by the picture's own values, as there is nobody to ask for a window: unsigned
+    integers from 0 to the highest value of as many bits as they take (4095 for data of 12 bits), signed ones
+    and floating values beyond `[0, 1]` from their lowest to their highest.
+    """
+    low, high = values.min(), values.max()
+    if values.dtype == np.uint8 or (values.dtype.kind == "f" and low >= 0 and high <= 1):
+        return load_image(values)
+    if values.dtype.kind == "u":
+        return load_image(values, window=(0, 2 ** max(8, int(high).bit_length()) - 1))
+    return load_image(values, window=(low, high if high > low else low + 1))
 
 
 def count_pixels(photograph: Photograph) -> int:
@@ -174,10 +209,11 @@ def count_pixels(photograph: Photograph) -> int:
 
 
 def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
-    """Return a photograph in the shape that a model's input spec tells: float32 `(1, h, w, C)` in [0, 255].
+    """Return a photograph in the shape that a model's input spec tells: float32 `(1, h, w, C)`.
 
-    Where the spec leaves the size open, the photograph keeps its proportions, with at most `LONGEST_SIDE`
-    pixels a side.
+    Its values are the photograph's own: in [0, 255] if it is uint8, in [0, 4095] if it holds 12 bits. Where
+    the spec leaves the size open, the photograph keeps its proportions, with at most `LONGEST_SIDE` pixels a
+    side.
     """
     shape = tuple(getattr(spec, "shape", ()))
     channels_first = is_channels_first(shape)
@@ -191,12 +227,15 @@ def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
     _, *size, channels = shape
     own_size = size_within(image.shape[:2], LONGEST_SIDE)
     height, width = (fixed or own for fixed, own in zip(size, own_size, strict=True))
-    pixels = load_image(image, size=(height, width))
+    # Pixels of 8 bits are rounded when they are resized, as `load_image` does it; other values are not.
+    values = resize_pixels(image if image.dtype == np.uint8 else image.astype(np.float32), (height, width))
     if channels == 1:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+        is_grey = (image == image[..., :1]).all()  # Then the values stay exactly what they are.
+        grey = values[..., 0] if is_grey else cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)
+        values = grey[..., None]
     if channels_first:
-        pixels = pixels.transpose(2, 0, 1)
-    return pixels[None].astype("float32")
+        values = values.transpose(2, 0, 1)
+    return values[None].astype("float32")
 
 
 def picture_names(
