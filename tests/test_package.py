@@ -134,6 +134,14 @@ def test_a_package_is_entered_by_what_its_face_names(module):
             assert whole or name in public_names(ast.parse(face.read_text(encoding="utf-8"))), package
 
 
+@pytest.mark.parametrize("module", [m for m in MODULES if package_of(m) in WITHOUT_TENSORFLOW], ids=str)
+def test_pictures_and_the_client_of_a_server_need_no_tensorflow(module):
+    for node in ast.walk(parse(module)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert {name.partition(".")[0] for name in names}.isdisjoint({"tensorflow", "keras"})
+
+
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_what_begins_with_an_underscore_stays_in_its_module(module):
     names = [name.rpartition(".")[2] for _, name in imports(parse(module))]
@@ -195,7 +203,7 @@ def test_nothing_else_is_public():
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
     assert public <= set(tf_gradcam.__all__) == set(dir(tf_gradcam))
-    with pytest.raises(AttributeError, match="'GradCam'"):
+    with pytest.raises(AttributeError, match="'GradCam'. Did you mean 'GradCAM'"):
         _ = tf_gradcam.GradCam
 
 

@@ -80,7 +80,10 @@ def __getattr__(name: str) -> _typing.Any:
         return import_module(f"{__name__}.{name}")
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tf_gradcam._checks import did_you_mean
+
+    hint = did_you_mean(name, __all__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {hint}".rstrip())
 
 
 def __dir__() -> list[str]:

@@ -82,6 +82,8 @@ def test_it_shows_itself_with_the_names_of_the_classes(explanation, photographs)
     [
         ({"layer": "conv2"}, "layer='conv2', method='gradcam'"),
         ({"layer": ["conv1", "relu2"]}, "layer=['conv1', 'relu2'], method='gradcam'"),
+        ({"layer": ["conv1"], "fuse": "max"}, "layer=['conv1'], method='gradcam', fuse='max'"),
+        ({"layer": "conv2", "call": 0}, "layer='conv2', method='gradcam', call=0"),
         ({"method": "gradient"}, "layer=None, method='gradient'"),
         ({"method": methods.hirescam}, "layer='relu2', method='hirescam'"),
         ({"method": methods.scorecam()}, "layer='relu2', method='scorecam'"),

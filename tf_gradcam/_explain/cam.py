@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 import numpy as np
@@ -13,6 +13,14 @@ from tf_gradcam._explain.explainer import Explainer, Layers
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.shared import shared_explainer
 from tf_gradcam._methods import Method, method_name
+
+if TYPE_CHECKING:  # TensorFlow's decorator has no types, and would take those of what it decorates.
+    _Function = TypeVar("_Function", bound=Callable)
+
+    def _not_converted(function: _Function) -> _Function: ...
+
+else:
+    _not_converted = tf.autograph.experimental.do_not_convert
 
 
 class GradCAM:
@@ -29,7 +37,8 @@ class GradCAM:
             its coarsest grid; for a vision transformer, the last on whose patches the outputs depend).
             Several layers must depend on one image, with grids of the same number of axes.
         call: number of the run of a layer that runs several times, from 0: in the order of the inputs on
-            which the runs depend, and for runs on the same input in the order of execution.
+            which the runs depend, and for runs on the same input in the order of execution. With `None` the
+            layer must run once.
         method: a name in `tf_gradcam.methods.METHODS`, such as `"gradcam"`, `"hirescam"` or `"layercam"`; a
             method with parameters, `methods.scorecam(channels=64)`; or a callable
             `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`. Methods whose map lies on
@@ -75,12 +84,13 @@ class GradCAM:
         self.preprocess = preprocess
 
     def __repr__(self) -> str:
-        """Return the model, layer and method, and whether it is frozen, in one line."""
-        model, layer = self.model, self.layer
-        names = [one.name for one in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
-        frozen = ", frozen" if self.is_frozen else ""
-        method = method_name(self.method)
-        return f"GradCAM(model={model.name!r}, layer={names!r}, method={method!r}{frozen})"
+        """Return the model, layer, method and what else is set, in one line."""
+        layer, method = self._explainer.layer_names, method_name(self.method)
+        parts = [f"model={self.model.name!r}, layer={layer!r}, method={method!r}"]
+        parts += [] if self.call is None else [f"call={self.call!r}"]
+        parts += [] if self.fuse is None else [f"fuse={self.fuse!r}"]
+        parts += ["frozen"] if self.is_frozen else []
+        return f"GradCAM({', '.join(parts)})"
 
     @property
     def layer(self) -> keras.Operation | tuple[keras.Operation, ...] | None:
@@ -131,7 +141,7 @@ class GradCAM:
         frozen._explainer = self._explainer.frozen()
         return frozen
 
-    @tf.autograph.experimental.do_not_convert  # Users may call it in a tf.function.
+    @_not_converted  # Users may call it in a tf.function.
     def __call__(
         self,
         images: Any,
@@ -146,7 +156,8 @@ class GradCAM:
             images: `(N, H, W, C)`, or `(H, W, C)` for a batch of one; array or tensor of any real dtype, as
                 the model or `preprocess` takes it. For a model with several inputs, a list or dict of arrays,
                 as the model takes it. For a model that was never called, three axes are one image, a list is
-                a batch, and a tuple or dict is several inputs. Arrays are checked for NaN; tensors are not
+                a batch, and a tuple or dict is several inputs. Values are not rescaled: for raw pixels give a
+                `preprocess`, unless the model rescales them. Arrays are checked for NaN; tensors are not
                 copied from their device.
             target: what to explain: `None` (each image's own predicted class; for a single sigmoid unit the
                 predicted side), an int, N ints, a target from `tf_gradcam.targets`, or any callable
@@ -194,7 +205,8 @@ def make_gradcam_heatmap(
         model: any `keras.Model`: functional, Sequential, nested or subclassed. A model that was never called
             is built by a call on the image.
         img: one image `(H, W, C)` or `(1, H, W, C)`, or a batch `(N, H, W, C)`: array or tensor of any real
-            dtype, preprocessed for the model. For a model with several inputs, a list or dict of arrays.
+            dtype, preprocessed for the model: values are not rescaled. For a model with several inputs, a
+            list or dict of arrays.
         layer: name, path (`"inner/conv"`), `keras.Layer`, a list of them, or `None` for the last layer with a
             map; see `GradCAM`.
         target: what to explain; see `GradCAM`. `None` is each image's own predicted class.
@@ -237,7 +249,7 @@ def make_gradcam_heatmap(
             "`model` must return finite scores and gradients. Received: NaN or infinity in the map of `img`. "
             "Check the weights for NaN, and the target for a score that is too large."
         )
-    _warn_if_blank(signed_maps, explanation.score.shape, explanation.target, explainer.layer)
+    _warn_if_blank(signed_maps, explanation.score.shape, explanation.target, explainer.layer_names)
     heatmap = explanation.heatmap.numpy()
     return heatmap[0] if len(heatmap) == 1 else heatmap
 
@@ -257,7 +269,7 @@ def _on_host(img):
     return img.numpy()
 
 
-def _warn_if_blank(signed_maps, shape, target, layer) -> None:
+def _warn_if_blank(signed_maps, shape, target, layer_names) -> None:
     """Warn if a heatmap has no positive value; `shape` is that of the score, `(N,)` or `(N, M)`."""
     count = int(np.prod(shape))
     flat = [signed_map.reshape(count, -1) for signed_map in signed_maps]
@@ -268,8 +280,7 @@ def _warn_if_blank(signed_maps, shape, target, layer) -> None:
     target = "the target" if target is None else f"class {target.numpy().ravel()[first]}"
     has_negative = any(signed_map[first].any() for signed_map in flat)
     reason = "all evidence is against it" if has_negative else "the gradients or activations are 0"
-    names = [one.name for one in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
-    where = "in it" if layer is None else f"at layer {names!r}"
+    where = "in it" if layer_names is None else f"at layer {layer_names!r}"
     warnings.warn(
         f"Blank heatmap for {len(blank)} of {count} images: in image {first * shape[0] // count}, nothing "
         f"{where} is evidence for {target}: {reason}. Try another layer, target or method; the signed map "

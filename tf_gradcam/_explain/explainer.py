@@ -12,13 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._checks import did_you_mean
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
 from tf_gradcam._explain.preprocess import apply_preprocess, cast_to_specs
 from tf_gradcam._explain.question import Question, check_question
 from tf_gradcam._explain.signed_maps import SignedMaps, signed_maps_function
 from tf_gradcam._heatmap import FUSIONS, fuse_heatmaps, parse_size, to_heatmap
-from tf_gradcam._methods import Method, get, is_at_image, is_formula
+from tf_gradcam._methods import Method, get, is_at_image, is_formula, method_name
 from tf_gradcam._model import (
     ONE_MAP_PER_IMAGE,
     PATCHES_COUNT,
@@ -65,10 +66,9 @@ class Explainer:
         self.method = get(method)
         self._at_image = is_at_image(self.method)
         if self._at_image and layer is not None:
-            name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
             raise ValueError(
                 "`layer` must be None for a method whose map lies on the image. "
-                f"Received: layer={layer!r} and method={name}"
+                f"Received: layer={layer!r} and method={method_name(self.method)}"
             )
         self._model = weakref.ref(model)
         self._several = isinstance(layer, list | tuple)
@@ -89,6 +89,12 @@ class Explainer:
             return None
         layers = tuple(layer_call.layer_reference() for layer_call in self.layer_calls)
         return layers if self._several else layers[0]
+
+    @property
+    def layer_names(self) -> Any:
+        """The name of the layer, a list of names for several layers, or `None`."""
+        layer = self.layer
+        return [one.name for one in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
 
     @property
     def is_frozen(self) -> bool:
@@ -325,7 +331,8 @@ def _strong_layers(layer) -> Layers:
 def checked_fuse(fuse: str | None, layer: Layers) -> str:
     """Return the fusion, `"mean"` by default; raise a `ValueError` unless it exists and fits `layer`."""
     if fuse is not None and (not isinstance(fuse, str) or fuse not in FUSIONS):
-        raise ValueError(f"`fuse` must be one of {FUSIONS}. Received: fuse={fuse!r}")
+        hint = did_you_mean(str(fuse), FUSIONS)
+        raise ValueError(f"`fuse` must be one of {FUSIONS}. Received: fuse={fuse!r}. {hint}".rstrip())
     if fuse is not None and not isinstance(layer, list | tuple):
         raise ValueError(
             f"`fuse` must be left out if one layer is explained. Received: fuse={fuse!r}, and "

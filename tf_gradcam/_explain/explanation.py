@@ -1,6 +1,6 @@
 """`Explanation`, the result of an explainer, with its `repr`, `overlay` and `show`. Public at top level."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
@@ -76,8 +76,8 @@ class Explanation(NamedTuple):
         self,
         photograph: Any,
         *,
-        titles: str | list[str] | None = None,
-        labels: Sequence[str] | None = None,
+        titles: str | Sequence[str] | None = None,
+        labels: Sequence[str] | Mapping[int, str] | None = None,
         alpha: float = 0.4,
         colormap: str = "jet",
         fade: bool = False,

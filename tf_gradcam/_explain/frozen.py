@@ -60,7 +60,7 @@ def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callabl
     folded = fold_variables(concrete)
 
     def call(*tensors):
-        # Not `folded(...)`: it has no argument names, and searches for them in every call.
+        # Not `folded(...)`, which is public: it has no argument names, and searches for them in every call.
         outputs = iter(folded._call_flat(list(map(tf.convert_to_tensor, tensors)), []))
         leaves = [next(outputs) if present else None for present in is_tensor]
         return tf.nest.pack_sequence_as(structure, leaves)

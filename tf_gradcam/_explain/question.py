@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import targets
+from tf_gradcam._checks import did_you_mean
 from tf_gradcam._heatmap import INTERPOLATIONS
 from tf_gradcam._methods import Method, is_classless
 from tf_gradcam._targets import holds_callable, target_arrays, trace_key
@@ -68,8 +69,10 @@ def check_question(method: Method, target: Any, interpolation: str) -> None:
             f"target={target!r:.80}"
         )
     if interpolation not in INTERPOLATIONS:
+        hint = did_you_mean(str(interpolation), INTERPOLATIONS)
         raise ValueError(
-            f"`interpolation` must be one of {INTERPOLATIONS}. Received: interpolation={interpolation!r}"
+            f"`interpolation` must be one of {INTERPOLATIONS}. Received: interpolation={interpolation!r}. "
+            f"{hint}".rstrip()
         )
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._checks import did_you_mean
 from tf_gradcam._explain import MOST_BYTES, GradCAM, Layers, weight_bytes
 from tf_gradcam._export.runtimes import SUFFIXES
 from tf_gradcam._export.savedmodel import write_savedmodel
@@ -146,7 +147,9 @@ def _check_no_progress(method) -> None:
 
 def _check_path(path: str | os.PathLike, format: str) -> pathlib.Path:
     if format not in ("tensorflow", *SUFFIXES):
-        raise ValueError(f"`format` must be one of {['tensorflow', *SUFFIXES]}. Received: format={format!r}")
+        known = ["tensorflow", *SUFFIXES]
+        hint = did_you_mean(str(format), known)
+        raise ValueError(f"`format` must be one of {known}. Received: format={format!r}. {hint}".rstrip())
     text = os.fspath(path)
     if not text or "://" in text:
         raise ValueError(f"`path` must be a folder on a local disk. Received: path={text!r}")

@@ -31,7 +31,6 @@ from tf_gradcam._model.grid import Grid, from_grid, spatial_lengths, to_grid
 from tf_gradcam._model.inputs import as_batch, check_images, require_specs
 from tf_gradcam._model.keras_internals import functional_graph, has_noted_logits
 from tf_gradcam._model.layers import (
-    are_channels_first,
     check_layer,
     check_model,
     is_built,
@@ -58,7 +57,6 @@ __all__ = [
     "WeakLayerCall",
     "activation_grid",
     "ancestors",
-    "are_channels_first",
     "as_batch",
     "build_model",
     "check_gradient",

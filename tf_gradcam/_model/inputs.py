@@ -115,7 +115,8 @@ def _in_order_of_specs(images, specs) -> Iterator[Any]:
 def _checked_tensor(name, image) -> tf.Tensor:
     """Return `image` as a tensor of real numbers. An array that is not a tensor is checked for NaN."""
     if not tf.is_tensor(image):
-        if isinstance(image, str | bytes | os.PathLike) or hasattr(image, "getexif"):
+        first = image[0] if isinstance(image, list | tuple) and len(image) > 0 else image
+        if isinstance(first, str | bytes | os.PathLike) or hasattr(first, "getexif"):
             raise _not_an_array_error(name, image)
         try:
             image = np.asarray(image)

@@ -3,6 +3,7 @@
 Called by every function that takes `model` and `layer` from a user.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ def check_model(model: Any) -> None:
             )
         elif hasattr(model, "shape"):
             hint = " Give the model first, then the image."
+        elif isinstance(model, str | os.PathLike):
+            hint = f" Load it first: keras.models.load_model({str(model)!r})."
         raise TypeError(
             f"`model` must be a keras.Model. Received: an object of type {type(model).__name__}.{hint}"
         )
@@ -37,9 +40,10 @@ def check_layer(layer: Any, call: Any = None) -> None:
     """Raise a `TypeError` or `ValueError` unless `layer` and `call` have the types to name layers."""
     for one in layer if isinstance(layer, list | tuple) else [layer]:
         if not isinstance(one, str | keras.Operation) and (one is not None or layer is not None):
+            hint = f" For a class, give target={one}." if isinstance(one, int) else ""
             raise TypeError(
                 "`layer` must be a name, a keras.Layer, a list of them, or None. "
-                f"Received: an object of type {type(one).__name__}"
+                f"Received: an object of type {type(one).__name__}.{hint}"
             )
     if isinstance(layer, list | tuple) and not layer:
         raise ValueError(

@@ -148,23 +148,25 @@ def _as_array(name, value, kinds) -> np.ndarray:
     return array
 
 
-def _is_one_hot(values) -> bool:
-    """Return whether every row of `values` `(N, classes)` is 1 for one class and 0 for all others."""
-    values = np.asarray(values) if hasattr(values, "numpy") or isinstance(values, np.ndarray) else np.zeros(0)
-    is_binary = values.ndim == 2 and values.shape[-1] > 1 and bool(np.isin(values, (0, 1)).all())
-    return is_binary and bool((values.sum(axis=-1) == 1).all())
+def _one_hot_hint(value) -> str:
+    """Return advice for a one-hot vector, or a batch of them, in place of classes; else `""`."""
+    if _is_symbolic(value) or not isinstance(value, np.ndarray | list | tf.Tensor):
+        return ""
+    array = np.asarray(value)
+    is_binary = array.ndim in (1, 2) and array.shape[-1] > 1 and bool(np.isin(array, (0, 1)).all())
+    if not is_binary or not bool((array.sum(axis=-1) == 1).all()):
+        return ""
+    return " For a one-hot target, give the class: np.argmax(target, axis=-1)."
 
 
 def _wrong_type_error(name, value) -> TypeError:
-    if name == "index" and _is_one_hot(value):
-        return TypeError(
-            "`target` must be None, a class (int), or one class per image. Received: a one-hot array of "
-            f"shape {np.shape(value)}. Give the classes: target.argmax(axis=-1)."
-        )
     if name == "index":
+        hint = _one_hot_hint(value)
+        if isinstance(value, str):
+            hint = f" For a label, give its class: labels.index({value!r:.40})."
         return TypeError(
-            "`target` must be None, a class (int), one class per image, a target such as "
-            f"tf_gradcam.targets.Value(), or a callable outputs -> (N,). Received: target={value!r:.80}"
+            "`target` must be None, a class (int), one class per image, a target such as tf_gradcam.targets."
+            f"Value(), or a callable outputs -> (N,). Received: target={value!r:.80}.{hint}"
         )
     kind = "whole" if name in _INTEGER_FIELDS else "real"
     return TypeError(f"`target` must have {kind} numbers as its {name}. Received: {name}={value!r:.80}")
@@ -178,15 +180,14 @@ def _one_row_per_image(values, count, entry, axes):
             return np.broadcast_to(values, (count, *shape))
         return tf.broadcast_to(values, [count, *shape])
     if len(shape) != axes + 1 or 0 in shape[1:]:
-        hint = (
-            " For a one-hot target, give the classes: target.argmax(axis=-1)." if _is_one_hot(values) else ""
-        )
         raise ValueError(
-            f"`target` must be one {entry}, or one for each image. Received: shape {shape}.{hint}"
+            f"`target` must be one {entry}, or one for each image. Received: shape {shape}."
+            f"{_one_hot_hint(values)}"
         )
     if isinstance(count, int) and shape[0] not in (None, count):
         raise ValueError(
-            f"`target` must hold one {entry} for each of the {count} images. Received: {shape[0]}"
+            f"`target` must hold one {entry} for each of the {count} images. Received: {shape[0]}."
+            f"{_one_hot_hint(values)}"
         )
     return values
 
