@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from conftest import chain
+from matplotlib import pyplot
 
 import tf_gradcam
 from tf_gradcam import methods
@@ -46,13 +47,16 @@ def test_the_python_examples_run_as_they_stand(tmp_path, monkeypatch):
         "images": photographs / 255,
         "batches": [photographs],
     }
-    assert len(blocks) == 9
-    for block in blocks[:3]:
+    assert len(blocks) == 10
+    exec(blocks[0], names)
+    assert names["explanation"].heatmap.shape == (1, 3, 224, 224)
+    for block in blocks[1:4]:
         exec(block, names)
     assert names["heatmap"].shape == names["picture"].shape[:2] == (224, 224)
     assert names["explanation"].map.shape == (3, 7, 7)
-    for block in blocks[3:]:
+    for block in blocks[4:]:
         exec(block, names)
+    pyplot.close("all")
     assert names["heatmaps"].shape == (3, 224, 224)
     assert [each.shape for each in names["explanation"].map] == [(3, 224, 224), (3, 7, 7)]
     assert (tmp_path / "models" / "cat" / "1" / "saved_model.pb").exists()
