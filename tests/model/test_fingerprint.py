@@ -60,6 +60,15 @@ def test_a_nested_sequential_model_that_grew_is_seen():
     assert structure_version(model) > before
 
 
+def test_a_layer_in_the_place_of_another_is_seen():
+    model, inner = with_inner_sequential()
+    for sequential in (model, inner):
+        before = structure_version(model)
+        sequential.pop()
+        sequential.add(keras.layers.Dense(2))
+        assert structure_version(model) > before
+
+
 def test_statistics_that_are_held_as_constants_are_seen():
     model, normalization = normalizing()
     before = structure_version(model)

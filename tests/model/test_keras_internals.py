@@ -10,10 +10,12 @@ from tf_gradcam._model.keras_internals import (
     child_layers,
     functional_graph,
     has_noted_logits,
+    inner_layers,
     is_functional,
     is_keras_own,
     nodes_in_order,
     noted_logits,
+    variable_lists,
 )
 
 
@@ -92,3 +94,17 @@ def test_keras_own_layers_are_told_from_those_of_others():
     model = keras.Model(symbol, added)
     assert all(map(is_keras_own, model.operations))
     assert not is_keras_own(Inside())
+
+
+def test_a_layer_lists_its_own_variables_and_layers():
+    normalization = keras.layers.BatchNormalization()
+    normalization.build((None, 3))
+    trainable, others = variable_lists(normalization)
+    assert [each.name for each in trainable] == ["gamma", "beta"]
+    assert [each.name for each in others] == ["moving_mean", "moving_variance"]
+    dense = keras.layers.Dense(2)
+    dense.build((None, 3))
+    lists = variable_lists(dense)
+    dense.enable_lora(1)
+    assert sum(map(len, lists)) == 4  # The very lists have grown.
+    assert [each.name for each in inner_layers(Inside())] == ["first", "second"]

@@ -5,6 +5,7 @@ traced. This module detects when that changes: new variables (`enable_lora`, `qu
 activation or dtype policy, and arrays that a layer holds as constants (`Normalization.adapt`).
 """
 
+import itertools
 import operator
 import re
 import weakref
@@ -16,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._model.keras_internals import (
+    INNER_LAYERS,
     child_layers,
+    inner_layers,
     is_keras_own,
-    own_layers,
-    own_variable_lists,
-    own_variables,
+    variable_lists,
 )
 
 # Functions that every layer has, and those that matter only before and during training.
@@ -51,6 +52,10 @@ class _Fingerprint:
         self.version = version
         layers = list(_all_layers(model))
         self._layers = [weakref.ref(layer) for layer in layers]
+        # The lists themselves, which know nothing of their layers: a new variable is seen in its list.
+        self._variable_lists = [
+            each for layer in layers if _may_change(layer) for each in variable_lists(layer)
+        ]
         self._readers = list(_readers(layers))
         self._values = self._read()
 
@@ -62,8 +67,10 @@ class _Fingerprint:
             return False
 
     def _read(self) -> list:
-        attributes = [vars(layer()) for layer in self._layers]  # type: ignore[arg-type]
-        return [read(attributes) for read in self._readers]
+        # By functions written in C: it runs in every call.
+        attributes = list(map(vars, map(operator.call, self._layers)))
+        variable_counts = list(map(len, self._variable_lists))  # Keras adds variables, and replaces none.
+        return [variable_counts, *(read(attributes) for read in self._readers)]
 
 
 def _all_layers(model: keras.Model) -> Iterator[keras.Layer]:
@@ -77,15 +84,17 @@ def _all_layers(model: keras.Model) -> Iterator[keras.Layer]:
             waiting += child_layers(layer)
 
 
+def _may_change(layer: keras.Layer) -> bool:
+    """Return whether variables or layers may be added: Keras's own layers that have none get none."""
+    return any(variable_lists(layer)) or bool(inner_layers(layer)) or not is_keras_own(layer)
+
+
 def _readers(layers: list[keras.Layer]) -> Iterator[Callable[[list[dict]], Any]]:
     """Yield functions from the attributes of all layers to what is compared of them."""
-    may_grow = [
-        position
-        for position, layer in enumerate(layers)
-        if own_variables(layer) or own_layers(layer) or not is_keras_own(layer)
+    with_layers = [
+        place for place, layer in enumerate(layers) if inner_layers(layer) or not is_keras_own(layer)
     ]
-    for name in own_variable_lists():
-        yield _lengths(name, may_grow)
+    yield lambda attributes: [[id(each) for each in attributes[place][INNER_LAYERS]] for place in with_layers]
     names: dict[str, list[int]] = {}
     for position, layer in enumerate(layers):
         for name, value in vars(layer).items():
@@ -100,11 +109,9 @@ def _is_part(value) -> bool:
     return not isinstance(value, _PLAIN) and (callable(value) or isinstance(value, _COMPARED))
 
 
-def _lengths(name, positions):
-    get = operator.itemgetter(name)
-    return lambda attributes: [len(get(attributes[position])) for position in positions]
-
-
 def _identities(name, positions):
     get = operator.itemgetter(name)
-    return lambda attributes: [id(get(attributes[position])) for position in positions]
+    if len(positions) == 1:
+        return lambda attributes: id(attributes[positions[0]][name])
+    select = operator.itemgetter(*positions)
+    return lambda attributes: list(map(id, map(get, select(attributes))))

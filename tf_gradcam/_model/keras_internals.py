@@ -64,19 +64,17 @@ def is_keras_own(layer: Any) -> bool:
     return type(layer).__module__.partition(".")[0] == _KERAS_PACKAGE
 
 
-def own_variables(layer: Any) -> list[Any]:
-    """Return the variables that `layer` itself holds, not those of layers inside it.
+def variable_lists(layer: Any) -> tuple[list[Any], list[Any]]:
+    """Return the two lists that `layer` keeps of its own variables, not of those of layers inside it.
 
     `layer.variables` is public, but collects them from all layers inside, which takes milliseconds.
     """
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
+    return layer._trainable_variables, layer._non_trainable_variables
 
 
-def own_layers(layer: Any) -> list[Any]:
-    """Return the list that `layer` keeps of the layers right below it."""
-    return layer._layers
+INNER_LAYERS = "_layers"  # the attribute in which a layer lists the layers directly inside it
 
 
-def own_variable_lists() -> tuple[str, ...]:
-    """Return the attributes in which a layer keeps its variables and layers: lists that only grow."""
-    return "_trainable_variables", "_non_trainable_variables", "_layers"
+def inner_layers(layer: Any) -> list[Any]:
+    """Return that list, which `layer` changes when a layer is added or removed; see `child_layers`."""
+    return getattr(layer, INNER_LAYERS)
