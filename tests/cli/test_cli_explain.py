@@ -306,7 +306,7 @@ def test_several_methods_are_a_row_each_and_one_picture(plainly_explained, tiny,
     assert files("gradcam") == {*pictures, "a-methods.png", "explanations.json"}
     out, err = capsys.readouterr()
     assert out.split()[:3] == ["photo", "method", "label"]
-    assert err == "tf-gradcam: error: missing.png: no photograph is there, and none matches\n"
+    assert err == "tf-gradcam: error: missing.png: no such file, and no file matches this pattern\n"
     assert "method" not in plainly_explained.stdout
 
 

@@ -12,10 +12,12 @@ from tf_gradcam._images.read import (
     resize_pixels,
     size_within,
 )
+from tf_gradcam._images.titles import class_probabilities
 
 __all__ = [
     "MAX_PIXELS",
     "check_size",
+    "class_probabilities",
     "colorize",
     "header_size",
     "load_image",

@@ -2,9 +2,8 @@
 
 from tf_gradcam._run.chosen_methods import choose_methods
 from tf_gradcam._run.files import is_disk_full, may_write
-from tf_gradcam._run.findings import EVERY_CLASS, Finding, PhotographExplainer
+from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.photographs import (
-    FoundPhotographs,
     Photograph,
     demo_photographs,
     find_photographs,
@@ -16,21 +15,16 @@ from tf_gradcam._run.pictures import draw_contact_sheet, write_figure, write_pic
 from tf_gradcam._run.request import Classifier, Request
 from tf_gradcam._run.results import (
     RESULTS_FILE,
-    UNFINISHED_RESULTS_FILE,
     format_probability,
     write_results,
 )
 from tf_gradcam._run.run import explain_photographs
 
 __all__ = [
-    "EVERY_CLASS",
     "RESULTS_FILE",
-    "UNFINISHED_RESULTS_FILE",
     "Classifier",
     "Finding",
-    "FoundPhotographs",
     "Photograph",
-    "PhotographExplainer",
     "Request",
     "choose_methods",
     "demo_photographs",
