@@ -110,7 +110,7 @@ def check_order(image: Any, heatmap: Any, argument: str) -> None:
     if hasattr(image, "heatmap") or is_file:
         raise TypeError(
             f"`image` must be the photograph, and `{argument}` what explains it. "
-            f"Received: `image` of type {type(image).__name__}, `{argument}` of type {type(heatmap).__name__}. "
+            f"Received: a {type(image).__name__} and a {type(heatmap).__name__}. "
             f"Give the photograph first, then the {argument}."
         )
 

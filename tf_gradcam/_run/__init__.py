@@ -8,6 +8,7 @@ from tf_gradcam._run.photographs import (
     demo_photographs,
     find_photographs,
     fit_to_spec,
+    make_viewable,
     picture_names,
     read_photograph,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "fit_to_spec",
     "format_probability",
     "is_disk_full",
+    "make_viewable",
     "may_write",
     "picture_names",
     "read_photograph",
