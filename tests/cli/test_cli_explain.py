@@ -129,6 +129,13 @@ def test_a_row_tells_all_there_is_to_know(plainly_explained, functional):
     }
 
 
+def test_a_run_that_explains_nothing_says_that_no_picture_was_written(tiny, capsys):
+    assert explain("missing.png", *tiny) == 1
+    out = capsys.readouterr().out
+    assert out.endswith("No picture was written; explanations.json is in gradcam\n")
+    assert files("gradcam") == {"explanations.json"}
+
+
 def test_a_broken_photograph_is_a_row_and_the_others_are_written(tiny, capsys):
     pathlib.Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     pathlib.Path("notes.txt").write_text("no photograph")

@@ -165,14 +165,14 @@ def _split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[I
     classes = explanation.target.numpy() if has_class else [None] * len(heatmaps)
     explanations = []
     for heatmap, score, index, output in zip(heatmaps, scores, classes, outputs.numpy(), strict=True):
-        values = _mean_over_pixels(output)
+        class_scores = _class_scores(output, has_class)
         explanations.append(
             ImageExplanation(
                 heatmap,
                 float(score),
                 int(index) if has_class else None,
-                _class_scores(values, has_class),
-                _probability(values, index, score),
+                class_scores,
+                _probability(output, class_scores, index, score),
                 seconds / len(heatmaps),
             )
         )
@@ -185,22 +185,25 @@ def _explained_output(model, outputs, name):
     return find_output(to_rows(target, 1, getattr(model, "output_names", None)).name, outputs)
 
 
-def _mean_over_pixels(output) -> np.ndarray:
-    """Return the output for an image, `(C,)` float64; of a segmentation, the mean over its pixels."""
-    values = output.astype("float64")
-    return values if values.ndim == 1 else values.reshape(-1, values.shape[-1]).mean(axis=0)
-
-
-def _class_scores(values, has_class) -> np.ndarray:
+def _class_scores(output, has_class) -> np.ndarray:
     """Return what the model returned for each class of an image; a single sigmoid unit stands for two."""
-    return np.array([1 - values[0], values[0]]) if has_class and values.size == 1 else values
+    scores = output.astype("float64")
+    if scores.ndim > 1:  # a segmentation: the mean over its pixels
+        scores = scores.reshape(-1, scores.shape[-1]).mean(axis=0)
+    if has_class and scores.size == 1:
+        return np.array([1 - scores[0], scores[0]])
+    return scores
 
 
-def _probability(values, index, score) -> float | None:
+def _probability(output, class_scores, index, score) -> float | None:
     """Return the probability of the explained class of an image, if the model returns probabilities."""
     if index is None:
         return None
-    probabilities = class_probabilities(values[None], np.array([index]), np.array([score]))
+    if (
+        output.ndim > 1
+    ):  # A segmentation's score is a sum over pixels, so only the range of the outputs tells.
+        return float(class_scores[index]) if output.min() >= 0 and output.max() <= 1 else None
+    probabilities = class_probabilities(output[None], np.array([index]), np.array([score]))
     return None if probabilities is None else float(probabilities[0])
 
 
