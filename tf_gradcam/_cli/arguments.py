@@ -123,7 +123,7 @@ def _add_model_option(parser) -> None:
         default="efficientnet_lite0",
         metavar="NAME|FILE",
         help="class of keras.applications such as ResNet50 (its ImageNet weights are downloaded once), or a "
-        ".keras or .h5 file, which is not allowed to run code of its own (default: %(default)s, embedded)",
+        ".keras or .h5 file, which may not run code of its own (default: %(default)s, embedded)",
     )
 
 

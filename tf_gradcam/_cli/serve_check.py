@@ -44,7 +44,7 @@ def run_serve_check(arguments: argparse.Namespace) -> int:
         except Exception as error:  # Whatever is wrong with one signature, the others still count.
             failed[name] = error
             continue
-        shapes = ", ".join(f"{each} {format_shape(values.shape)}" for each, values in run.answers.items())
+        shapes = ", ".join(f"{answer} {format_shape(array.shape)}" for answer, array in run.answers.items())
         rows.append((name, ", ".join(run.inputs), shapes, f"{run.seconds:.3f}"))
     print_table(("signature", "takes", "answers", "seconds"), rows)
     if heatmaps:
@@ -113,7 +113,7 @@ def _titled_heatmaps(name, answers) -> dict[str, Any]:
     if not {"heatmap", "heatmap_png_bytes"} & answers.keys():
         return {}
     classes = answers.get("label", answers.get("class"))
-    titles = [name] if classes is None else [f"{name}: {each}" for each in np.ravel(classes)]
+    titles = [name] if classes is None else [f"{name}: {label}" for label in np.ravel(classes)]
     return {title: serving.heatmap(answers, rank=rank) for rank, title in enumerate(titles)}
 
 

@@ -1,4 +1,4 @@
-"""Photographs in, pictures out, and what every other package needs of them; never imports TensorFlow."""
+"""Read photographs and draw heatmaps over them, for users and other packages; never imports TensorFlow."""
 
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts
 from tf_gradcam._images.figure import show

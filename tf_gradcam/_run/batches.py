@@ -14,9 +14,9 @@ import numpy as np
 from tf_gradcam._run.findings import Finding, make_error
 from tf_gradcam._run.photographs import Photograph, count_pixels, read_photograph
 
-# Photographs of one size to the findings in each.
+# From photographs of one size to the findings in each.
 Explain = Callable[[Sequence[np.ndarray]], list[list[Finding]]]
-NamedPhotograph = tuple[Photograph, str]  # and the name of its pictures
+NamedPhotograph = tuple[Photograph, str]  # a photograph and the name of its pictures
 
 
 class ReadResult(NamedTuple):

@@ -55,7 +55,7 @@ def choose_methods(request: Request) -> dict[str, Any]:
 
 
 def make_explainers(model: keras.Model, chosen: dict[str, Any], request: Request) -> list[MethodExplainer]:
-    """Return an explainer for each method. Beside methods that need a layer, those at the image get none."""
+    """Return an explainer for each method. Methods at the image get no layer if others get one."""
     at_layer: dict[str, Any] = {"layer": request.layer, "call": request.call, "fuse": request.fuse}
     only_at_image = all(map(is_at_image, chosen.values()))
     explainers = []

@@ -199,10 +199,10 @@ def _probability(output, class_scores, index, score) -> float | None:
     """Return the probability of the explained class of an image, if the model returns probabilities."""
     if index is None:
         return None
-    if (
-        output.ndim > 1
-    ):  # A segmentation's score is a sum over pixels, so only the range of the outputs tells.
-        return float(class_scores[index]) if output.min() >= 0 and output.max() <= 1 else None
+    if output.ndim > 1:
+        # The score of a segmentation is a sum over pixels, so only the range of its outputs can be checked.
+        in_range = output.min() >= 0 and output.max() <= 1
+        return float(class_scores[index]) if in_range else None
     probabilities = class_probabilities(output[None], np.array([index]), np.array([score]))
     return None if probabilities is None else float(probabilities[0])
 

@@ -231,7 +231,7 @@ def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
     # Pixels of 8 bits are rounded when they are resized, as `load_image` does it; other values are not.
     values = resize_pixels(image if image.dtype == np.uint8 else image.astype(np.float32), (height, width))
     if channels == 1:
-        is_grey = (image == image[..., :1]).all()  # Then the values stay exactly what they are.
+        is_grey = (image == image[..., :1]).all()  # Then the values are not changed by the conversion.
         grey = values[..., 0] if is_grey else cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)
         values = grey[..., None]
     if channels_first:

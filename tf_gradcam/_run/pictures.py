@@ -1,6 +1,6 @@
-"""The pictures of findings: overlay and heatmap files, comparisons of methods, and the contact sheet.
+"""Draw and write findings: overlays, heatmaps, comparisons of methods, and the contact sheet.
 
-`run` writes those of each photograph, the command line's demo the contact sheet.
+`run` calls it for the pictures of each photograph, the command `demo` for the contact sheet.
 """
 
 import io
@@ -41,7 +41,7 @@ def picture_files(name: str, request: Request) -> list[str]:
     several = len(request.methods) > 1
     variants = request.methods if several else range(1, request.top + 1)
     names = [name + _suffix(variant, rank, request) for rank, variant in enumerate(variants, start=1)]
-    files = [f"{each}-{kind}.{request.format}" for each in names for kind in _KINDS]
+    files = [f"{picture_name}-{kind}.{request.format}" for picture_name in names for kind in _KINDS]
     return [*files, _comparison_file(name)] if several else files
 
 
@@ -117,7 +117,7 @@ def draw_contact_sheet(
 
 
 def draw_comparison(photographs: Sequence[Sequence[Finding]], path: pathlib.Path, request: Request) -> None:
-    """Draw photographs, each followed by the overlays of its findings, in as many rows as that takes."""
+    """Draw photographs, each followed by the overlays of its findings, in one or more rows."""
     panel_count = 1 + len(request.methods)
     columns = math.ceil(panel_count / math.ceil(panel_count / _MOST_COLUMNS))
     rows = []

@@ -1,4 +1,4 @@
-"""Run over photographs: explain each, write its pictures, yield its findings. The command line calls it."""
+"""Explain photographs, write their pictures and yield their findings. The command line calls it."""
 
 import functools
 import os
