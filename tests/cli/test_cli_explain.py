@@ -129,6 +129,13 @@ def test_a_row_tells_all_there_is_to_know(plainly_explained, functional):
     }
 
 
+def test_a_run_that_explains_nothing_says_that_no_picture_was_written(tiny, capsys):
+    assert explain("missing.png", *tiny) == 1
+    out = capsys.readouterr().out
+    assert out.endswith("No picture was written; explanations.json is in gradcam\n")
+    assert files("gradcam") == {"explanations.json"}
+
+
 def test_a_broken_photograph_is_a_row_and_the_others_are_written(tiny, capsys):
     pathlib.Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     pathlib.Path("notes.txt").write_text("no photograph")
@@ -306,7 +313,7 @@ def test_several_methods_are_a_row_each_and_one_picture(plainly_explained, tiny,
     assert files("gradcam") == {*pictures, "a-methods.png", "explanations.json"}
     out, err = capsys.readouterr()
     assert out.split()[:3] == ["photo", "method", "label"]
-    assert err == "tf-gradcam: error: missing.png: no photograph is there, and none matches\n"
+    assert err == "tf-gradcam: error: missing.png: no such file, and no file matches this pattern\n"
     assert "method" not in plainly_explained.stdout
 
 

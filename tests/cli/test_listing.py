@@ -38,5 +38,7 @@ def test_methods_lists_each_in_one_line_with_cost_and_paper(capsys):
         assert line.startswith(f"{name} {about.cost} {'yes' if about.signed else 'no'} ")
         assert line.endswith(f" {about.paper}")
     assert {"gradcam 1 yes layer Selvaraju 2017", "gradient 2.5 no image Simonyan 2014"} <= set(lines)
-    assert "eigencam 1 no layer, every class Muhammad & Yeasin 2020" in lines
+    assert "eigencam 1 no layer, no class Muhammad & Yeasin 2020" in lines
+    assert "signed, yes: negative values mark evidence against the class" in lines
+    assert "no class: its map is the same for every class" in lines
     assert err == ""

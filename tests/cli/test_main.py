@@ -79,7 +79,7 @@ def default_signals():
 
 @pytest.fixture
 def one_at_a_time(monkeypatch):
-    monkeypatch.setattr(run_module, "MOST_PHOTOGRAPHS", 1)
+    monkeypatch.setattr(run_module, "MAX_PHOTOGRAPHS", 1)
 
 
 def explained_calls(monkeypatch, before, number=3):
@@ -140,7 +140,7 @@ def test_more_interrupts_lose_nothing(command, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "MOST_PHOTOGRAPHS", 1)
+    monkeypatch.setattr(run_module, "MAX_PHOTOGRAPHS", 1)
     explained_calls(monkeypatch, interrupt_often)
     assert main(command) == 130
     rows = json.loads(pathlib.Path("gradcam/explanations-unfinished.json").read_text())

@@ -7,8 +7,10 @@ import json
 import pathlib
 import re
 
+import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import build
 from photo_files import LABELS, files, write_photo
 
@@ -66,6 +68,17 @@ def test_a_signature_that_fails_leaves_the_others(exported, capsys, monkeypatch)
     out, err = capsys.readouterr()
     assert "gradcam_bytes" in out
     assert "error: gradcam_class: division by zero\n" in err
+
+
+def test_float_signatures_take_the_files_own_values_and_uint8_ones_pixels():
+    values = np.random.default_rng(0).integers(0, 65536, (6, 7, 3), np.uint16)
+    pathlib.Path("deep.png").write_bytes(cv2.imencode(".png", values[..., ::-1])[1])
+    for dtype, expected in (("float32", values), ("float16", values // 32), ("uint8", values >> 8)):
+        spec = tf.TensorSpec((None, 6, 7, 3), dtype, name="images")
+        given = values // 32 if dtype == "float16" else values  # float16 ends at 65504.
+        made = serve_check._make_input(spec, given, "deep.png", 0, None)
+        assert made.dtype == dtype
+        np.testing.assert_array_equal(made[0], expected.astype(dtype))
 
 
 def test_a_photograph_is_not_replaced_by_the_picture(capsys):

@@ -409,16 +409,18 @@ def test_labels_name_the_classes(labels):
 def test_a_title_says_the_probability_of_a_softmax():
     # e^2 / (1 + e^2 + e^1) = 0.665 and e^3 / (e^3 + e^-1 + 1) = 0.936
     explained = explanation(HEATMAPS, (1, 0), (2.0, 3.0), softmax(LOGITS))
-    expected = ["class 1, probability 0.67", "class 0, probability 0.94"]
+    expected = ["class 1 (probability 0.67), score 2.00", "class 0 (probability 0.94), score 3.00"]
     assert titles(show([GREY] * 2, explained)) == explanation_titles(explained) == expected
     explained.score = np.array([0.665, 0.936])  # of `targets.Probability`
+    expected = ["class 1 (probability 0.67), score 0.67", "class 0 (probability 0.94), score 0.94"]
     assert explanation_titles(explained) == expected
 
 
 def test_a_title_says_the_probability_of_each_of_several_sigmoids():
     # 1 / (1 + e^-2) = 0.881, 1 / (1 + e^-3) = 0.953
     explained = explanation(HEATMAPS, (1, 0), (2.0, 3.0), sigmoid(LOGITS))
-    assert explanation_titles(explained) == ["class 1, probability 0.88", "class 0, probability 0.95"]
+    expected = ["class 1 (probability 0.88), score 2.00", "class 0 (probability 0.95), score 3.00"]
+    assert explanation_titles(explained) == expected
 
 
 @pytest.mark.parametrize("score", [(2.0, 3.0), (0.881, 0.953)], ids=["logits", "probabilities"])
@@ -426,7 +428,8 @@ def test_a_title_says_the_probability_of_the_side_of_a_single_sigmoid(score):
     outputs = sigmoid([[2.0], [-3.0]])  # the second image is on side 0
     explained = explanation(HEATMAPS, (1, 0), score, outputs)
     written = explanation_titles(explained, ["no", "yes"])
-    assert written == ["yes, probability 0.88", "no, probability 0.95"]
+    first, second = (f"{value:.2f}" for value in score)
+    assert written == [f"yes (probability 0.88), score {first}", f"no (probability 0.95), score {second}"]
 
 
 @pytest.mark.parametrize(
@@ -450,7 +453,8 @@ def test_a_title_says_the_score_where_there_is_no_probability(outputs):
 
 def test_a_tiny_probability_is_not_0():
     explained = explanation(HEATMAPS, (1, 1), (2.0, -1.0), np.array([[0.9951, 0.0049], [0.995, 0.005]]))
-    assert explanation_titles(explained) == ["class 1, probability < 0.01", "class 1, probability 0.01"]
+    expected = ["class 1 (probability < 0.01), score 2.00", "class 1 (probability 0.01), score -1.00"]
+    assert explanation_titles(explained) == expected
 
 
 @pytest.mark.parametrize(
@@ -467,6 +471,34 @@ def test_labels_that_name_nothing_are_refused(labels, error, message):
     with pytest.raises(error, match=message):
         show([GREY] * 2, explanation(HEATMAPS, target=(1, 0)), labels=labels)
     assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("draw", [overlay, show])
+def test_photograph_and_heatmap_exchanged_are_refused(draw):
+    argument = {overlay: "heatmap", show: "explanation"}[draw]
+    message = f"`image` must be the photograph.*Give the photograph first, then the {argument}"
+    exchanged = [(np.zeros((2, 2)), given) for given in ("cat.jpg", b"", PIL.Image.new("RGB", (2, 2)))]
+    for image, heatmap in [*exchanged, (explanation(HEATMAPS), GREY)]:
+        with pytest.raises(TypeError, match=message):
+            draw(image, heatmap)
+
+
+@pytest.mark.parametrize("draw", [overlay, overlay_concepts, show])
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        (b"no image", ValueError),
+        (object(), TypeError),
+        (np.zeros((2, 3, 5)), ValueError),
+        (np.full((2, 2, 3), 300), ValueError),
+        (PIL.Image.fromarray(np.full((2, 2), -7, np.int32)), ValueError),
+    ],
+    ids=["bytes", "type", "shape", "range", "pillow"],
+)
+def test_an_error_about_the_photograph_names_image(draw, image, error):
+    heatmap = np.zeros((1, 2, 2)) if draw is overlay_concepts else np.zeros((2, 2))
+    with pytest.raises(error, match="^`image` must"):
+        draw(image, heatmap)
 
 
 def test_labels_without_classes_are_refused():
@@ -490,8 +522,12 @@ def test_several_classes_have_a_row_each_image_by_image():
         np.testing.assert_array_equal(left, image)
         np.testing.assert_array_equal(right, overlay(image, heatmap))
     assert titles(figure) == [
-        *("cat, probability 0.67", "cup, probability 0.24", "dog, probability 0.09"),
-        *("dog, probability 0.94", "cup, probability 0.05", "cat, probability 0.02"),
+        "cat (probability 0.67), score 2.00",
+        "cup (probability 0.24), score 1.00",
+        "dog (probability 0.09), score 0.00",
+        "dog (probability 0.94), score 3.00",
+        "cup (probability 0.05), score 0.00",
+        "cat (probability 0.02), score -1.00",
     ]
     assert titles(show(images, explained, titles=list("abcdef"))) == list("abcdef")
     for given in (list("ab"), list("abc")):
@@ -504,7 +540,7 @@ def test_several_classes_have_a_row_each_image_by_image():
 def test_classes_that_are_the_same_for_all_images_are_named_too():
     explained = explanation(np.zeros((2, 2, 2, 2)), (1, 0), [[2.0, 0.0], [-1.0, 3.0]], softmax(LOGITS))
     written = explanation_titles(explained)
-    assert [title.partition(",")[0] for title in written] == ["class 1", "class 0"] * 2
+    assert [title.partition(" (")[0] for title in written] == ["class 1", "class 0"] * 2
 
 
 def test_explanations_of_one_image_each_may_be_listed(heatmap):
@@ -534,16 +570,27 @@ def test_what_gradcam_answers_is_drawn_with_labels_and_probabilities(photographs
     figure = show(list(images), explained, labels=["dog", "cat", "cup"])
     assert len(panels(figure)) == 2 * 3 * 3
     best = np.argsort(-explained.outputs.numpy(), axis=1)
-    assert [title.partition(",")[0] for title in titles(figure)] == [
+    assert [title.partition(" (")[0] for title in titles(figure)] == [
         ["dog", "cat", "cup"][index] for index in best.ravel()
     ]
     probabilities = np.take_along_axis(explained.outputs.numpy(), best, axis=1).ravel()
     expected = [f"{value:.2f}" if value >= 0.005 else "< 0.01" for value in probabilities]
-    assert [title.partition("probability ")[2] for title in titles(figure)] == expected
+    written = [title.partition("probability ")[2].partition(")")[0] for title in titles(figure)]
+    assert written == expected
     alone = cam(images[:1], targets.TopClasses(3))
     assert len(panels(show(images[0], alone))) == 3 * 3
     with pytest.raises(ValueError, match=r"shape \(1, 3, 17, 17\). Give one of them, .*heatmap\[0, 0\]"):
         overlay(images[0], alone)
+
+
+@pytest.mark.parametrize("target", [targets.Against(1), targets.Contrast(1, 0)], ids=["Against", "Contrast"])
+def test_a_title_says_the_score_of_what_speaks_against_a_class(target, photographs_of_the_network):
+    images = photographs_of_the_network[:1]
+    explained = GradCAM(head(activation="softmax"))(images, target)
+    index, score = int(explained.target[0]), float(explained.score[0])
+    probability = float(explained.outputs[0, index])
+    (title,) = titles(show(images, explained, labels=["dog", "cat", "cup"]))
+    assert title == f"{['dog', 'cat', 'cup'][index]} (probability {probability:.2f}), score {score:.2f}"
 
 
 def test_what_gradcam_answers_of_logits_is_drawn_with_scores(photographs_of_the_network):

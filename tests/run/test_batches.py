@@ -46,7 +46,7 @@ def test_photographs_of_one_size_are_explained_together_with_the_answers_of_each
     together = run(classifier, *photos, top=2, out="together")
     # The rehearsal, 16 of two sizes, and the last 4; both classes of each.
     assert batches == [1, 1, 6, 6, 10, 10, 3, 3, 1, 1]
-    monkeypatch.setattr(run_module, "MOST_PHOTOGRAPHS", 1)
+    monkeypatch.setattr(run_module, "MAX_PHOTOGRAPHS", 1)
     alone = run(classifier, *photos, top=2, out="alone")
     assert [row["file"] for row in together] == [photo for photo in photos for _ in range(2)]
     for one, other in zip(together, alone, strict=True):
@@ -98,7 +98,7 @@ def test_large_photographs_are_read_and_explained_a_few_at_a_time():
     pathlib.Path("no.png").write_bytes(b"no photograph")
     photos = [(Photograph(path, path), path) for path in [*paths, "no.png"]]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        batches = list(read_batches(photos, pool, most=4, pixels=3 * 20 * 30))
+        batches = list(read_batches(photos, pool, max_photographs=4, max_pixels=3 * 20 * 30))
     assert [len(batch) for batch in batches] == [3, 3, 1, 1, 3]
     assert [each.name for batch in batches for each in batch] == [*paths, "no.png"]
 
@@ -113,7 +113,7 @@ def test_large_photographs_are_read_and_explained_a_few_at_a_time():
     ids=str,
 )
 def test_batches_are_smaller_where_a_photograph_takes_more(classifier, batches, monkeypatch, asked, expected):
-    monkeypatch.setattr(run_module, "MOST_PIXELS", 8 * 20 * 30)
+    monkeypatch.setattr(run_module, "MAX_PIXELS", 8 * 20 * 30)
     photos = [write_photo(f"{i}.png", seed=i) for i in range(6)]
     rows = run(classifier, *photos, **asked)
     assert all("error" not in row for row in rows)

@@ -6,6 +6,7 @@ import pytest
 from conftest import build
 from photo_files import LABELS, classify, head, run, unchanged, write_photo
 
+import tf_gradcam
 from tf_gradcam._run import findings
 
 
@@ -126,6 +127,32 @@ def test_one_sigmoid_unit_has_two_labels_whose_probabilities_sum_to_one(sign):
     assert (first["label"], second["label"]) == (("yes", "no") if sign > 0 else ("no", "yes"))
     assert first["probability"] == pytest.approx(1 / (1 + np.exp(-1)))
     assert first["probability"] + second["probability"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_row_has_the_probability_that_the_model_returns(activation):
+    model, photo = head(3, activation), write_photo("a.png", size=(8, 8))
+    outputs = model.predict(tf_gradcam.load_image(photo)[None] / np.float32(255), verbose=0)[0]
+    for index in range(3):
+        (row,) = run(classify(model), photo, target=index)
+        assert row["probability"] == pytest.approx(outputs[index], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "units", "has_probability"),
+    [("softmax", 3, True), ("sigmoid", 3, True), ("sigmoid", 1, True), (None, 3, False)],
+)
+def test_a_segmentation_has_probabilities_if_each_pixel_has(activation, units, has_probability):
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 3))
+    features = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="features")(images)
+    model = keras.Model(images, keras.layers.Conv2D(units, 1, activation=activation)(features))
+    photo = write_photo("a.png", size=(8, 8))
+    (row,) = run(classify(model), photo, target=0)
+    outputs = model.predict(tf_gradcam.load_image(photo)[None] / np.float32(255), verbose=0)
+    mean = outputs[..., 0].mean()
+    expected = pytest.approx(1 - mean if units == 1 else mean, abs=1e-5) if has_probability else None
+    assert row["probability"] == expected
 
 
 @pytest.mark.parametrize(("units", "label"), [(3, "class "), (1, "output")])

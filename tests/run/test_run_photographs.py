@@ -30,7 +30,7 @@ def test_a_file_a_folder_or_a_glob_gives_its_photographs_in_order():
     assert found("d/**/c.png") == ["d/deep/c.png"]
     assert found("cat[1].png") == ["cat[1].png"]
     assert find_photographs(["none.png"]).photographs == [Photograph("none.png", None)]
-    with pytest.raises(FileNotFoundError, match="no photograph is there, and none matches"):
+    with pytest.raises(FileNotFoundError, match="no such file, and no file matches this pattern"):
         read_photograph(Photograph("none.png", None))
 
 
@@ -136,7 +136,7 @@ def test_pictures_that_were_written_here_are_not_explained_unless_there_is_nothi
     assert found.own_pictures == pictures
     assert {photograph.file for photograph in found.photographs} == pictures
     for photograph in found.photographs:
-        with pytest.raises(ValueError, match="nothing is there but pictures that this library wrote"):
+        with pytest.raises(ValueError, match="contains only pictures that tf_gradcam wrote"):
             read_photograph(photograph)
 
 

@@ -1,6 +1,6 @@
-"""The options of every command, and which function runs it; `main` calls it.
+"""The options of every command, and the function that runs it; `main` calls `make_parser`.
 
-Nothing is imported but the standard library, so that `--help` and a mistyped command are answered at once.
+Only the standard library is imported, so that `--help` and a mistyped command are answered at once.
 """
 
 import argparse
@@ -16,7 +16,8 @@ _EXIT_CODES = (
     "result couldn't be written, as on a full disk; 130 when interrupted (Ctrl-C), 143 when terminated "
     "(SIGTERM), 129 when the terminal is closed. A run that ends early (3 or more) writes the rows of the "
     "photographs explained until then to explanations-unfinished.json, and leaves an earlier run's "
-    "explanations.json as it is. A run in progress saves its rows to the first of these twice a minute."
+    "explanations.json unchanged. A run in progress saves its rows to explanations-unfinished.json twice a "
+    "minute."
 )
 _EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
 
@@ -24,7 +25,7 @@ _EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
-    Parsed arguments hold, beside the options, the function `run` of the command and its parser, `command`.
+    Besides the options, the parsed arguments have `run`, the command's function, and `command`, its parser.
     """
     parser = argparse.ArgumentParser(
         prog="tf-gradcam", description="Show where an image classifier saw the evidence for a class."
@@ -46,8 +47,8 @@ def _add_explain(commands) -> None:
         help="explain photographs",
         description="Write NAME-overlay.png and NAME-heatmap.png for each photograph, and one "
         "explanations.json. With several methods these are NAME-METHOD-overlay.png and so on, and "
-        "NAME-methods.png compares them. Pictures of an earlier run are replaced. No other file is: where "
-        "there is one, the picture's name gets a number, as NAME_2-overlay.png.",
+        "NAME-methods.png compares them. Pictures of an earlier run are replaced. Other files are never "
+        "replaced: the picture gets a number, as in NAME_2-overlay.png.",
         epilog=_EXIT_CODES,
     )
     command.add_argument(
@@ -64,7 +65,7 @@ def _add_explain(commands) -> None:
 def _add_demo(commands) -> None:
     command = commands.add_parser(
         "demo",
-        help="explain the photographs that scikit-image and scikit-learn bring along",
+        help="explain the photographs that scikit-image and scikit-learn install",
         description="Explain real photographs from installed packages, and draw them on contact-sheet.png.",
     )
     _add_explain_options(command, out="tf_gradcam_demo")
@@ -90,7 +91,7 @@ def _add_serve_check(commands) -> None:
         epilog="Exit code: 0; 1 when a signature couldn't be run; else as `tf-gradcam explain --help` says.",
     )
     command.add_argument(
-        "exported", metavar="DIR", help="a model's folder, whose newest version is run, or a version's"
+        "exported", metavar="DIR", help="folder of a model, whose newest version is run, or of one version"
     )
     command.add_argument("photo", metavar="PHOTO", help="file of a photograph")
     _add_out_option(command, "gradcam")
@@ -122,7 +123,7 @@ def _add_model_option(parser) -> None:
         default="efficientnet_lite0",
         metavar="NAME|FILE",
         help="class of keras.applications such as ResNet50 (its ImageNet weights are downloaded once), or a "
-        ".keras or .h5 file, which is not allowed to run code of its own (default: %(default)s, embedded)",
+        ".keras or .h5 file, which may not run code of its own (default: %(default)s, embedded)",
     )
 
 
@@ -131,7 +132,8 @@ def _add_layer_option(parser) -> None:
         "--layer",
         action="append",
         metavar="L",
-        help="name or path of a layer; several times for several, fused (default: the last with a map)",
+        help="name or path of a layer; several times for several, fused (default: the last layer that has a "
+        "feature map)",
     )
 
 
@@ -146,10 +148,11 @@ def _add_classifier_options(parser) -> None:
     parser.add_argument(
         "--preprocess",
         metavar="NAME|MODULE:FUNCTION",
-        help="what the RGB pixels in 0..255, float32 (1, H, W, C), go through before the model: a module of "
-        "keras.applications such as resnet50; unit, for [0, 1]; or a function of your own, looked up in the "
-        "current folder too (default: a named model's own; for a file, nothing). The photograph is squashed "
-        "to the model's size; a model with no fixed size sees it with at most 512 pixels a side",
+        help="preprocessing of the RGB pixels, float32 (1, H, W, C), in 0..255 for 8-bit files: a module of "
+        "keras.applications such as resnet50; unit, for [0, 1]; or a function of your own, which is also "
+        "looked up in the current folder (default: a named model's own; for a file, none). The photograph is "
+        "resized to the model's input size without regard to its proportions; for a model with no fixed size "
+        "it has at most 512 pixels a side",
     )
 
 
@@ -232,7 +235,7 @@ def _add_picture_options(parser) -> None:
     parser.add_argument(
         "--alpha", type=float, default=0.4, metavar="A", help="opacity of the heatmap (default: %(default)s)"
     )
-    parser.add_argument("--fade", action="store_true", help="keep the photograph as it is where it's cold")
+    parser.add_argument("--fade", action="store_true", help="fade the colours out where the heatmap is low")
     parser.add_argument(
         "--colormap", default="jet", metavar="C", help="OpenCV's name of it (default: %(default)s)"
     )

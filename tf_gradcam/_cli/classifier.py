@@ -1,4 +1,4 @@
-"""A classifier as the options `--model`, `--preprocess` and `--labels` name it; the commands load it here."""
+"""Load the classifier that `--model`, `--preprocess` and `--labels` name. The commands call it."""
 
 import contextlib
 import importlib
@@ -19,7 +19,7 @@ SAFE_KERAS = (3, 12)
 
 
 def load_classifier(model: str, preprocess: str | None = None, labels: str | None = None) -> Classifier:
-    """Return the classifier that the options `--model`, `--preprocess` and `--labels` mean.
+    """Return the classifier that the options `--model`, `--preprocess` and `--labels` name.
 
     Args:
         model: `EMBEDDED`, a class of `keras.applications`, which gets its ImageNet weights, or the path of a
@@ -30,7 +30,7 @@ def load_classifier(model: str, preprocess: str | None = None, labels: str | Non
 
     Raises:
         ImportError, OSError, ValueError: naming the option, if there is no such model, function or file, or
-            if the model can't be had or isn't safe.
+            if the model can't be loaded or isn't safe.
     """
     names = _read_labels(labels) if labels else None  # first, as a model takes longer
     if model == EMBEDDED:
@@ -66,7 +66,7 @@ def _read_labels(path) -> tuple[str, ...]:
 
 
 def unchanged(images):
-    """Return what a model takes as it is: the preprocessing of a file that was given none."""
+    """Return the images unchanged: the preprocessing of a model file without `--preprocess`."""
     return images
 
 
@@ -81,7 +81,7 @@ def _load_model(path):
         raise FileNotFoundError(f"`--model` must be a name or a file. Received: {path}, which doesn't exist.")
     try:
         return keras.models.load_model(path, safe_mode=True, compile=False)
-    except Exception as error:  # Keras raises just about anything at a file that is not one of its own.
+    except Exception as error:  # Keras raises errors of many types for a file that it did not write.
         reason = ". ".join(one_line(error).split(". ")[:2])
         raise ValueError(
             "`--model` must be a Keras model with no code of its own. "
@@ -99,7 +99,7 @@ def _build_application(name) -> Classifier:
         )
     build = getattr(keras.applications, name)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # where a download's progress belongs
+        with contextlib.redirect_stdout(sys.stderr):  # where the progress of a download belongs
             model = build(weights="imagenet")
     except Exception as error:  # Keras raises a bare Exception when a download fails.
         raise ValueError(

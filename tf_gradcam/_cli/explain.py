@@ -1,4 +1,4 @@
-"""The commands `explain` and `demo`: their options as a request, the run, and the table of its results."""
+"""The commands `explain` and `demo`: make a request from the options, run it, and print its results."""
 
 import argparse
 import contextlib
@@ -19,8 +19,8 @@ from tf_gradcam._cli.terminal import (
     show_bar,
 )
 
-SECONDS_BETWEEN_SAVES = 30.0  # of the rows of a run that isn't finished
-Stop = KeyboardInterrupt | OSError  # what ends a run before it is through
+SECONDS_BETWEEN_SAVES = 30.0  # of the rows of an unfinished run
+RunEnd = KeyboardInterrupt | OSError  # an exception that ends a run before it is finished
 
 
 def run_explain(arguments: argparse.Namespace) -> int:
@@ -29,16 +29,16 @@ def run_explain(arguments: argparse.Namespace) -> int:
 
     found = find_photographs(arguments.photos)
     rows: list[dict[str, Any]] = []
-    stop = _explain(found.photographs, arguments, _keep_rows(rows, pathlib.Path(arguments.out)))
-    code = _finish(rows, len(found.photographs), stop, arguments)
+    run_end = _explain(found.photographs, arguments, _keep_rows(rows, pathlib.Path(arguments.out)))
+    code = _finish(rows, len(found.photographs), run_end, arguments)
     _print_skipped(found)
     return code
 
 
 def _keep_rows(rows: list[dict[str, Any]], out: pathlib.Path) -> Callable[[list], None]:
-    """Return a function that adds the rows of findings to `rows`, and now and then writes those until then.
+    """Return a function that adds the rows of findings to `rows`, and regularly writes all rows to a file.
 
-    A process that is killed, or runs out of memory, so loses those of the last seconds only.
+    So a process that is killed, or runs out of memory, loses only the rows of the last seconds.
     """
     from tf_gradcam._run import write_results
 
@@ -46,7 +46,7 @@ def _keep_rows(rows: list[dict[str, Any]], out: pathlib.Path) -> Callable[[list]
 
     def keep(findings: list) -> None:
         nonlocal next_save
-        # Rows alone, as images and heatmaps would fill the memory.
+        # Only the rows, as images and heatmaps would fill the memory.
         rows.extend([finding.row for finding in findings])
         start = time.monotonic()
         if start >= next_save:
@@ -63,11 +63,11 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
     photographs = demo_photographs()
     findings: list[list] = []
-    stop = _explain(photographs, arguments, findings.append)
+    run_end = _explain(photographs, arguments, findings.append)
     rows = [finding.row for of_photograph in findings for finding in of_photograph]
-    code = _finish(rows, len(photographs), stop, arguments)
+    code = _finish(rows, len(photographs), run_end, arguments)
     explained = [of_photograph for of_photograph in findings if "error" not in of_photograph[0].row]
-    if explained and stop is None:
+    if explained and run_end is None:
         _draw_contact_sheet(explained, arguments)
     return code
 
@@ -91,17 +91,17 @@ def _begin(arguments: argparse.Namespace) -> None:
     import_tensorflow()
 
 
-def _explain(photographs: list, arguments: argparse.Namespace, take: Callable[[list], None]) -> Stop | None:
+def _explain(photographs: list, arguments: argparse.Namespace, take: Callable[[list], None]) -> RunEnd | None:
     """Explain photographs, hand the findings in each to `take`, and show the progress.
 
     Returns:
-        What ended the run before it was through; the findings until then are taken.
+        The exception that ended the run before it was finished, if any. The findings until then are taken.
     """
     from tf_gradcam._cli.classifier import load_classifier
     from tf_gradcam._run import choose_methods, explain_photographs
 
     request = _make_request(arguments)
-    choose_methods(request)  # What is wrong with them is told before a model is loaded.
+    choose_methods(request)  # A wrong method is reported before a model is loaded.
     with report_progress(len(photographs)) as advance:
         classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
         found = explain_photographs(photographs, request, classifier)
@@ -115,30 +115,30 @@ def _explain(photographs: list, arguments: argparse.Namespace, take: Callable[[l
             return _take_findings(found, take_and_advance)
 
 
-def _take_findings(found: Generator, take: Callable[[list], None]) -> Stop | None:
-    """Take the findings in each photograph; return what ended the run before it was through."""
+def _take_findings(found: Generator, take: Callable[[list], None]) -> RunEnd | None:
+    """Take the findings in each photograph; return the exception that ended the run early, if any."""
     try:
         for findings in found:
             take(findings)
-    except (KeyboardInterrupt, OSError) as stop:
-        # Where the interrupt came between two photographs, the run hasn't heard of it, and holds findings.
+    except (KeyboardInterrupt, OSError) as run_end:
+        # An interrupt between two photographs was not raised in the generator, which still has findings.
         with contextlib.suppress(KeyboardInterrupt, OSError):
-            take(found.throw(stop))
+            take(found.throw(run_end))
             for findings in found:
                 take(findings)
-        return stop
+        return run_end
     return None
 
 
 def _make_request(arguments: argparse.Namespace):
-    """Return what the options of `explain` or `demo` ask for."""
+    """Return the request that the options of `explain` or `demo` make."""
     from tf_gradcam._run import Request
 
     output = arguments.output
     return Request(
         out=pathlib.Path(arguments.out),
         methods=tuple(arguments.method),
-        layer=asked_layer(arguments),
+        layer=requested_layer(arguments),
         call=arguments.call,
         fuse=arguments.fuse,
         output=int(output) if output is not None and output.isdecimal() else output,
@@ -152,60 +152,69 @@ def _make_request(arguments: argparse.Namespace):
     )
 
 
-def asked_layer(arguments: argparse.Namespace) -> str | list[str] | None:
+def requested_layer(arguments: argparse.Namespace) -> str | list[str] | None:
     """Return the layer that `--layer` asks for, a list of several, or `None`."""
-    asked = arguments.layer
-    return asked[0] if asked and len(asked) == 1 else asked
+    requested = arguments.layer
+    return requested[0] if requested and len(requested) == 1 else requested
 
 
-def _finish(rows: list[dict[str, Any]], total: int, stop: Stop | None, arguments: argparse.Namespace) -> int:
+def _finish(
+    rows: list[dict[str, Any]], total: int, run_end: RunEnd | None, arguments: argparse.Namespace
+) -> int:
     """Write the JSON, print table and problems, and return the exit code.
 
     Args:
         rows: of every photograph that was explained, or couldn't be.
         total: how many photographs there are.
-        stop: what ended the run before it was through.
+        run_end: the exception that ended the run before it was finished.
         arguments: the command's.
     """
     from tf_gradcam._run import write_results
 
     name = ""
-    if rows or stop is None:
+    if rows or run_end is None:
         try:
             with ignore_signals():
-                name = write_results(rows, pathlib.Path(arguments.out), finished=stop is None)
+                name = write_results(rows, pathlib.Path(arguments.out), finished=run_end is None)
         except OSError as error:
-            stop = stop or error
+            run_end = run_end or error
     several_methods = len({row["method"] for row in rows if "method" in row}) > 1
     _print_rows(rows, several_methods)
-    print(_where(name, arguments))
-    _print_problems(rows, several_methods, stop, arguments)
-    if stop is None:
+    print(_location_line(rows, name, arguments))
+    _print_problems(rows, several_methods, run_end, arguments)
+    if run_end is None:
         return 1 if any("error" in row for row in rows) else 0
     done = len({row["file"] for row in rows if "error" not in row})
-    reason = describe_interrupt(stop) if isinstance(stop, KeyboardInterrupt) else stop
+    reason = describe_interrupt(run_end) if isinstance(run_end, KeyboardInterrupt) else run_end
     print_problem(f"{one_line(reason)}, after {done} of {total} photographs", arguments)
-    return interrupt_code(stop) if isinstance(stop, KeyboardInterrupt) else NOT_WRITTEN
+    return interrupt_code(run_end) if isinstance(run_end, KeyboardInterrupt) else NOT_WRITTEN
 
 
-def _where(name, arguments) -> str:
+def _location_line(rows, name, arguments) -> str:
     """Return a line that says where the results are; `name` is that of the JSON file, if there is one."""
     from tf_gradcam._run import RESULTS_FILE
 
-    where = printable(arguments.out)
-    line = f"The pictures and {name} are in {where}" if name else f"The pictures are in {where}"
+    folder = printable(arguments.out)
+    if any("label" in row for row in rows):  # of a photograph that was explained
+        line = f"The pictures and {name} are in {folder}" if name else f"The pictures are in {folder}"
+    else:
+        line = (
+            f"No picture was written; {name} is in {folder}"
+            if name
+            else f"No picture was written to {folder}"
+        )
     if name != RESULTS_FILE and pathlib.Path(arguments.out, RESULTS_FILE).exists():
         line += f"; {RESULTS_FILE} there is an earlier run's"
     return line
 
 
-def _print_problems(rows, several_methods, stop, arguments) -> None:
-    """Print each warning and error of the rows, but not what ended the whole run, which is said once."""
+def _print_problems(rows, several_methods, run_end, arguments) -> None:
+    """Print each warning and error of the rows, except the one that ended the run, which is printed once."""
     problems: dict[tuple, None] = {}
     for row in rows:
         about = f"{row['file']} {row.get('method', '')}" if several_methods else row["file"]
         for kind in ("warning", "error"):
-            if kind in row and row[kind] != one_line(stop):
+            if kind in row and row[kind] != one_line(run_end):
                 problems[kind, row[kind], about] = None
     for kind, problem, about in problems:
         print_problem(problem, arguments, kind, about)
@@ -231,7 +240,7 @@ def _print_rows(rows: Iterable[dict[str, Any]], several_methods: bool) -> None:
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    """Return what the table says of a row, by column."""
+    """Return the cells of a row in the table, by column."""
     from tf_gradcam._run import format_probability
 
     if "label" not in row:

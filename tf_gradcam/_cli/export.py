@@ -5,7 +5,7 @@ import errno
 import os
 
 from tf_gradcam._checks import printable
-from tf_gradcam._cli.explain import asked_layer
+from tf_gradcam._cli.explain import requested_layer
 from tf_gradcam._cli.terminal import import_tensorflow
 
 
@@ -24,13 +24,13 @@ def run_export(arguments: argparse.Namespace) -> int:
         written = export_gradcam(
             classifier.model,
             arguments.out,
-            layer=asked_layer(arguments),
+            layer=requested_layer(arguments),
             method=arguments.method,
             preprocess=None if classifier.preprocess is unchanged else classifier.preprocess,
             format=arguments.format,
             **options,
         )
-    except Exception as error:  # TensorFlow's errors are no OSError.
+    except Exception as error:  # TensorFlow's errors are not OSErrors.
         if not _says_disk_is_full(error):
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), arguments.out) from error

@@ -1,4 +1,4 @@
-"""The commands `layers` and `methods`: tables of what can be explained, and by what."""
+"""The commands `layers` and `methods`: tables of what can be explained, and by which methods."""
 
 import argparse
 
@@ -25,17 +25,16 @@ def run_methods(arguments: argparse.Namespace) -> int:
     import_tensorflow()
     from tf_gradcam import methods
     from tf_gradcam._methods import is_at_image, is_classless
-    from tf_gradcam._run import EVERY_CLASS
 
     rows = []
     for name, about in methods.METHODS.items():
         place = "image" if is_at_image(about.method) else "layer"
-        place += f", {EVERY_CLASS}" if is_classless(about.method) else ""
+        place += ", no class" if is_classless(about.method) else ""
         rows.append((name, about.cost, "yes" if about.signed else "no", place, about.paper))
     print_table(("method", "forward passes", "signed", "looks at", "paper"), rows)
     print(
-        "forward passes: what it costs; K: channels of the layer, see --channels; n: samples or masks\n"
-        "signed: whether it tells what speaks against the class from what doesn't matter\n"
-        f"{EVERY_CLASS}: its map is the same for all of them"
+        "forward passes: the cost; K: channels of the layer, see --channels; n: samples or masks\n"
+        "signed, yes: negative values mark evidence against the class\n"
+        "no class: its map is the same for every class"
     )
     return 0

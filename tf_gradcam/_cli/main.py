@@ -1,4 +1,4 @@
-"""Where `tf-gradcam` begins, and its exit codes. The installed script and `python -m tf_gradcam` call it.
+"""Run the command line and return its exit code. The script `tf-gradcam` and `python -m tf_gradcam` call it.
 
 The modules of `_cli` import TensorFlow, NumPy, OpenCV and matplotlib inside the functions that need them, so
 that `--help` and a mistyped command are answered at once.
@@ -30,6 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return interrupt_code(interrupt)
     except (ValueError, TypeError, ImportError, OSError) as error:
         print_problem(error, arguments)
-        # As an `errno`, since what the package `_run` knows of it takes TensorFlow to import.
+        # Not `is_disk_full` of the package `_run`, whose import takes TensorFlow.
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         return NOT_WRITTEN if is_full else 2

@@ -10,7 +10,7 @@ from tf_gradcam._cli.terminal import format_shape, import_tensorflow, print_prob
 
 
 class _SignatureRun(NamedTuple):
-    """What came of one signature: the names of its inputs, its answers by name, and its seconds."""
+    """The run of one signature: the names of its inputs, its answers by name, and its seconds."""
 
     inputs: list[str]
     answers: dict[str, Any]
@@ -22,10 +22,10 @@ def run_serve_check(arguments: argparse.Namespace) -> int:
     import numpy as np
     import tensorflow as tf
 
-    from tf_gradcam import load_image
+    from tf_gradcam._run import Photograph, make_viewable, read_photograph
 
     version = _newest_version(arguments.exported)
-    photograph = load_image(arguments.photo)
+    values = read_photograph(Photograph(arguments.photo, arguments.photo))
     served = tf.saved_model.load(str(version))  # It must live as long as its signatures.
     model_spec = _image_spec(served.signatures.get("serving_default"))
     class_index = 0
@@ -35,20 +35,20 @@ def run_serve_check(arguments: argparse.Namespace) -> int:
     for name, signature in served.signatures.items():
         try:
             inputs = {
-                spec.name: _make_input(spec, photograph, arguments.photo, class_index, model_spec)
+                spec.name: _make_input(spec, values, arguments.photo, class_index, model_spec)
                 for spec in signature.structured_input_signature[1].values()
             }
             run = _run_signature(signature, inputs)
-            class_index = int(np.ravel(run.answers.get("class", class_index))[0])  # what is asked for next
+            class_index = int(np.ravel(run.answers.get("class", class_index))[0])  # for the next signature
             heatmaps |= _titled_heatmaps(name, run.answers)
         except Exception as error:  # Whatever is wrong with one signature, the others still count.
             failed[name] = error
             continue
-        shapes = ", ".join(f"{each} {format_shape(values.shape)}" for each, values in run.answers.items())
+        shapes = ", ".join(f"{answer} {format_shape(array.shape)}" for answer, array in run.answers.items())
         rows.append((name, ", ".join(run.inputs), shapes, f"{run.seconds:.3f}"))
     print_table(("signature", "takes", "answers", "seconds"), rows)
     if heatmaps:
-        _draw_heatmaps(photograph, heatmaps, arguments)
+        _draw_heatmaps(make_viewable(values), heatmaps, arguments)
     for name, reason in failed.items():
         print_problem(reason, arguments, about=name)
     return 1 if failed else 0
@@ -74,13 +74,15 @@ def _image_spec(signature):
     return next((spec for spec in specs if spec.shape.rank == 4), None)
 
 
-def _make_input(spec, photograph, path, class_index, model_spec):
-    """Return what a signature takes by one spec: a photograph's bytes or pixels, or a class.
+def _make_input(spec, values, path, class_index, model_spec):
+    """Return the input of a signature for one spec: a photograph's bytes, pixels or values, or a class.
 
-    Where the spec's size is open, the pixels have the size that the model's own spec tells.
+    A spec of uint8 gets the pixels that `load_image` returns, a floating one the `values` of the file. If the
+    spec's size is open, they have the size of the model's own spec.
     """
     import tensorflow as tf
 
+    from tf_gradcam import load_image
     from tf_gradcam._run import fit_to_spec
 
     if spec.dtype == tf.string:
@@ -89,13 +91,14 @@ def _make_input(spec, photograph, path, class_index, model_spec):
         return tf.constant([class_index], spec.dtype)
     has_open_size = spec.shape.rank == 4 and None in spec.shape[1:]
     sized = model_spec if has_open_size and model_spec is not None else spec
+    photograph = load_image(path) if spec.dtype == tf.uint8 else values
     return tf.cast(fit_to_spec(photograph, sized), spec.dtype)
 
 
 def _run_signature(signature, inputs) -> _SignatureRun:
     from tf_gradcam import serving
 
-    signature(**inputs)  # The first call loads what takes its time.
+    signature(**inputs)  # The first call is slower, as it initializes the signature.
     start = time.perf_counter()
     answers = serving.answers(signature(**inputs))
     return _SignatureRun(list(inputs), answers, time.perf_counter() - start)
@@ -110,7 +113,7 @@ def _titled_heatmaps(name, answers) -> dict[str, Any]:
     if not {"heatmap", "heatmap_png_bytes"} & answers.keys():
         return {}
     classes = answers.get("label", answers.get("class"))
-    titles = [name] if classes is None else [f"{name}: {each}" for each in np.ravel(classes)]
+    titles = [name] if classes is None else [f"{name}: {label}" for label in np.ravel(classes)]
     return {title: serving.heatmap(answers, rank=rank) for rank, title in enumerate(titles)}
 
 

@@ -27,8 +27,8 @@ def interrupt_code(interrupt: KeyboardInterrupt) -> int:
 def raise_on_signals() -> Iterator[None]:
     """Raise `KeyboardInterrupt` on Ctrl-C, and `Terminated` where another signal would end the process.
 
-    Each signal does so once: who presses Ctrl-C several times doesn't interrupt the saving of the results. A
-    signal that has a handler of its own, or is ignored, as under `nohup`, is left alone.
+    Each signal does so once, so that a second Ctrl-C doesn't interrupt the saving of the results. A signal
+    that already has a handler, or is ignored, as under `nohup`, is not changed.
     """
 
     def raise_once(number, frame):
@@ -43,7 +43,7 @@ def raise_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ignore_signals() -> Iterator[None]:
-    """Let no signal interrupt what takes but a moment and must not be lost."""
+    """Ignore signals during a short operation that must be completed."""
     with _handle([signal.SIGINT, *_terminating()], signal.SIG_IGN):
         yield
 
@@ -55,17 +55,17 @@ def _terminating() -> list[int]:
 
 @contextlib.contextmanager
 def _handle(numbers, handler) -> Iterator[None]:
-    """Set the handler of some signals, and restore theirs; in the main thread, as Python allows no other."""
+    """Set the handler of some signals, and restore the earlier ones; only the main thread may do so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in numbers}
-    # A handler that was not set from Python could not be restored.
-    before = {number: theirs for number, theirs in before.items() if theirs is not None}
+    # A handler that was not set by Python is None, and could not be restored.
+    before = {number: handler for number, handler in before.items() if handler is not None}
     try:
         for number in before:
             signal.signal(number, handler)
         yield
     finally:
-        for number, theirs in before.items():
-            signal.signal(number, theirs)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -1,4 +1,4 @@
-"""What the commands print: tables, problems and progress; and TensorFlow, imported without its log."""
+"""Print tables, problems and progress, and import TensorFlow without its log. Every command calls it."""
 
 import argparse
 import contextlib
@@ -22,12 +22,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     grid = table.Table(box=box.SIMPLE_HEAD)
     for name in columns:
         is_number = name in ("probability", "seconds")
-        is_typed = name == "method"  # One wants to copy it.
-        grid.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_typed)
+        is_copied = name == "method"  # Users copy it to `--method`, so it is not broken into lines.
+        grid.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_copied)
     for row in rows:
         # Text, as a plain string would be read as markup: a file may be called "[red]cat.png".
         grid.add_row(*(text.Text(printable(cell)) for cell in row))
-    # Nobody has to unfold what is piped into a file.
+    # Piped output is wide, so that each row is one line.
     console.Console(width=None if sys.stdout.isatty() else 240).print(grid)
 
 
@@ -53,9 +53,9 @@ def with_option_names(text: str, arguments: argparse.Namespace) -> str:
 
 @contextlib.contextmanager
 def report_progress(total: int) -> Iterator[Callable[[], None]]:
-    """Print how many photographs are explained, every few seconds, on stderr if that is no terminal.
+    """Print every few seconds how many photographs are explained, on stderr if that is not a terminal.
 
-    It counts from the start, when the model is still loading, and whatever takes long.
+    It also prints while the model is loading, and while one photograph takes long.
 
     Yields:
         A function to call after each photograph.
@@ -108,7 +108,7 @@ def import_tensorflow() -> None:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    # What it logs while it is loaded heeds no setting, and goes past Python to the file descriptor.
+    # While it loads, it ignores that setting and writes to the file descriptor, not to sys.stderr.
     with open(os.devnull, "w") as devnull, contextlib.ExitStack() as restore:
         stderr = os.dup(2)
         restore.callback(os.close, stderr)

@@ -1,4 +1,4 @@
-"""Photographs in, pictures out, and what every other package needs of them; never imports TensorFlow."""
+"""Read photographs and draw heatmaps over them, for users and other packages; never imports TensorFlow."""
 
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts
 from tf_gradcam._images.figure import show
@@ -12,10 +12,12 @@ from tf_gradcam._images.read import (
     resize_pixels,
     size_within,
 )
+from tf_gradcam._images.titles import class_probabilities
 
 __all__ = [
     "MAX_PIXELS",
     "check_size",
+    "class_probabilities",
     "colorize",
     "header_size",
     "load_image",

@@ -29,7 +29,7 @@ class StoredImage(NamedTuple):
 
     Attributes:
         values: `(H, W)`, or `(H, W, C)` with C = 3 (RGB), of any real dtype.
-        maximum: the value that the file declares as its highest one, or `None` where the dtype tells it.
+        maximum: the value that the file declares as its highest one, or `None` if it is that of the dtype.
     """
 
     values: np.ndarray
@@ -83,14 +83,14 @@ def from_pillow(image: Any) -> StoredImage:
     return StoredImage(_upright(values, orientation), maximum)
 
 
-def unread_file(image: Any, most: int) -> bytes | None:
+def unread_file(image: Any, max_bytes: int) -> bytes | None:
     """Return the file of a PIL image that Pillow has not decoded yet, if Pillow would lose some of its bits.
 
     The image's file stays open, as it was.
 
     Args:
         image: any PIL image.
-        most: how many bytes are read, at most.
+        max_bytes: how many bytes are read, at most.
 
     Returns:
         The file, or `None` where the image's own pixels are the ones to take: it is decoded (and was
@@ -105,7 +105,7 @@ def unread_file(image: Any, most: int) -> bytes | None:
     position = file.tell()
     try:
         file.seek(0)
-        return file.read(most)
+        return file.read(max_bytes)
     finally:
         file.seek(position)
 
@@ -122,7 +122,7 @@ def _is_changed_by_pillow(image) -> bool:
         # Pillow 13 scrambles a TIFF that it opened by its path, and that lies on its side.
         is_on_its_side = tags.get(_ORIENTATION_TAG) in _TRANSPOSED
         return is_on_its_side or tags.get(_BITS_TAG) == (12,) or _needs_opencv(tags, image.mode)
-    return image.format == "JPEG2000"  # Only the file tells how many bits it has.
+    return image.format == "JPEG2000"  # Only the file says how many bits it has.
 
 
 # Formats

@@ -4,13 +4,14 @@ Users call it, and so do `tf_gradcam.show`, the serving client and the command l
 """
 
 import numbers
+import os
 from typing import Any
 
 import numpy as np
 
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._images.optional import require
-from tf_gradcam._images.read import load_image, resize_pixels
+from tf_gradcam._images.read import read_pixels, resize_pixels
 
 
 def colorize(heatmap: Any, colormap: str = "jet") -> np.ndarray:
@@ -55,6 +56,7 @@ def overlay(
 
     Raises:
         ImportError, FileNotFoundError, TypeError, ValueError: as `load_image` and `colorize` do.
+        TypeError: if `image` and `heatmap` are exchanged.
         ValueError: if `alpha` is not in `[0, 1]`, or `heatmap` is an `Explanation` of several heatmaps.
 
     Example:
@@ -64,7 +66,8 @@ def overlay(
     picture = tf_gradcam.overlay("cat.jpg", heatmap, fade=True)
     ```
     """
-    photograph = load_image(image)
+    check_order(image, heatmap, "heatmap")
+    photograph = read_pixels(image, "image")
     return blend(photograph, fit_to_photograph(heatmap, photograph), alpha, colormap, fade)
 
 
@@ -83,7 +86,7 @@ def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap:
     Raises:
         ImportError, FileNotFoundError, TypeError, ValueError: as `overlay` does.
     """
-    photograph = load_image(image)
+    photograph = read_pixels(image, "image")
     shape = np.shape(heatmaps)
     if len(shape) != 3 or 0 in shape:
         raise ValueError(
@@ -99,6 +102,17 @@ def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap:
 
 
 # What `show` uses, too
+
+
+def check_order(image: Any, heatmap: Any, argument: str) -> None:
+    """Raise a `TypeError` if photograph and heatmap are exchanged; `argument` is the heatmap's."""
+    is_file = isinstance(heatmap, str | os.PathLike | bytes | bytearray) or hasattr(heatmap, "getexif")
+    if hasattr(image, "heatmap") or is_file:
+        raise TypeError(
+            f"`image` must be the photograph, and `{argument}` what explains it. "
+            f"Received: a {type(image).__name__} and a {type(heatmap).__name__}. "
+            f"Give the photograph first, then the {argument}."
+        )
 
 
 def colormap_colors(colormap: str) -> np.ndarray:

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_gradcam._images.draw import blend, colormap_colors, fit_to_photograph
+from tf_gradcam._images.draw import blend, check_order, colormap_colors, fit_to_photograph
 from tf_gradcam._images.optional import require
-from tf_gradcam._images.read import load_image, resize_pixels, size_within
+from tf_gradcam._images.read import read_pixels, resize_pixels, size_within
 from tf_gradcam._images.titles import explanation_titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LONGEST_SIDE = 1200  # of a photograph in a figure, in pixels: enough for print, and a light file
+_FIGURE_SIDE = 1200  # longest side of a photograph in a figure, in pixels: enough for print, and a light file
 
 
 def show(
@@ -39,9 +39,10 @@ def show(
         explanation: an `Explanation` of N images, with one class or M classes for each image; or one heatmap
             `(h, w)`, or N heatmaps, `(N, h, w)` or a list, in `[0, 1]`. With M classes for each image there
             are N * M rows: all classes of the first image, then those of the second.
-        titles: one string for each row. With `None`, an `Explanation` of classes is titled with the class
-            and its probability (the score if the outputs are not probabilities), another `Explanation` with
-            the score, and heatmaps have no title.
+        titles: one string for each row. With `None`, an `Explanation` of classes is titled with the class,
+            the model's probability of it (if the outputs are probabilities) and the explained score:
+            `"tabby (probability 0.78), score 9.12"`. The title of another `Explanation` is its score, and
+            heatmaps have no title.
         labels: names of the classes, in the order of the model's outputs: a title says `"tabby"` instead of
             `"class 281"`. For a single sigmoid unit, the names of its sides 0 and 1. Not used if `titles` are
             given.
@@ -55,7 +56,7 @@ def show(
     Raises:
         ImportError: if matplotlib or OpenCV is not installed.
         FileNotFoundError, TypeError, ValueError: as `overlay` does.
-        TypeError: if a title or label is not a string.
+        TypeError: if a title or label is not a string, or `image` and `explanation` are exchanged.
         ValueError: if the numbers of images, heatmaps and titles do not match; if `labels` are given without
             an `Explanation` of classes, or do not name one of its classes.
 
@@ -66,7 +67,8 @@ def show(
     tf_gradcam.show(["cat.jpg", "dog.jpg"], explanation, labels=labels)
     ```
     """
-    photographs = [_shrink(load_image(source)) for source in _as_list(image, single_rank=3)]
+    check_order(image, explanation, "explanation")
+    photographs = [_shrink(read_pixels(each, "image")) for each in _as_list(image, single_rank=3)]
     heatmaps = _heatmaps_of_each_image(explanation)
     _check_count("explanation", "heatmap", len(heatmaps), "image", len(photographs))
     row_count = sum(map(len, heatmaps))
@@ -86,7 +88,7 @@ def show(
 
 
 def _shrink(photograph) -> np.ndarray:
-    return resize_pixels(photograph, size_within(photograph.shape[:2], _LONGEST_SIDE))
+    return resize_pixels(photograph, size_within(photograph.shape[:2], _FIGURE_SIDE))
 
 
 def _as_list(value, single_rank) -> list:

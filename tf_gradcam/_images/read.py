@@ -71,13 +71,26 @@ def load_image(
     """
     check_size(size)
     limits = None if window is None else _checked_window(window)
-    stored, is_array = _read(source)
-    if limits is not None:
-        pixels = _map_to_uint8(stored.values, *limits)
-    else:
-        pixels = _to_uint8(stored.values) if is_array else _stored_to_uint8(*stored)
-    pixels = _as_rgb(pixels)
+    pixels = read_pixels(source, "source", limits)
     return np.array(pixels) if size is None else resize_pixels(pixels, size)
+
+
+def read_pixels(source: Any, argument: str, limits: tuple[float, float] | None = None) -> np.ndarray:
+    """Return what `load_image` returns; not a copy, where `source` is an array of 8-bit RGB.
+
+    Args:
+        source: see `load_image`.
+        argument: the caller's argument that `source` is; the errors name it.
+        limits: the values that become 0 and 255, or `None` for the rule of `load_image`.
+    """
+    stored, is_array = _read(source, argument)
+    if limits is not None:
+        pixels = _map_to_uint8(stored.values, *limits, argument)
+    elif is_array:
+        pixels = _to_uint8(stored.values, argument)
+    else:
+        pixels = _stored_to_uint8(*stored, argument)
+    return _as_rgb(pixels)
 
 
 def read_values(source: Any) -> np.ndarray:
@@ -93,19 +106,19 @@ def read_values(source: Any) -> np.ndarray:
     Raises:
         FileNotFoundError, ImportError, TypeError, ValueError: as `load_image` does.
     """
-    stored, is_array = _read(source)
-    return _as_rgb(_to_uint8(stored.values) if is_array else stored.values)
+    stored, is_array = _read(source, "source")
+    return _as_rgb(_to_uint8(stored.values, "source") if is_array else stored.values)
 
 
-def _read(source) -> tuple[StoredImage, bool]:
+def _read(source, argument) -> tuple[StoredImage, bool]:
     """Return the values of a photograph, `(H, W)` or `(H, W, C)`, and whether it is an array."""
     if isinstance(source, str | os.PathLike):
-        source = _read_file(pathlib.Path(source))
+        source = _read_file(pathlib.Path(source), argument)
     if isinstance(source, bytes | bytearray):
-        return _decode(source), False
+        return _decode(source, argument), False
     if hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
-        return _from_pillow(source), False
-    return StoredImage(_from_array(source)), True
+        return _from_pillow(source, argument), False
+    return StoredImage(_from_array(source, argument)), True
 
 
 def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -136,36 +149,39 @@ def size_within(size: Sequence[int], longest: int) -> tuple[int, int]:
 # Files
 
 
-def _read_file(path) -> bytes:
+def _read_file(path, argument) -> bytes:
     status = path.stat()
     # Not a folder, and not a device or pipe, which may never end.
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(
-            f"`source` must be the path of an image file. Received: {str(path)!r}, which is not a file."
+            f"`{argument}` must be the path of an image file. Received: {str(path)!r}, which is not a file."
         )
     if status.st_size > MAX_BYTES:
         raise ValueError(
-            f"`source` must be a file of at most {MAX_BYTES:,} bytes. Received: {str(path)!r} "
+            f"`{argument}` must be a file of at most {MAX_BYTES:,} bytes. Received: {str(path)!r} "
             f"of {status.st_size:,} bytes. Save it smaller."
         )
     return path.read_bytes()
 
 
-def _decode(data) -> StoredImage:
-    _check_pixels(header_size(data))
+def _decode(data, argument) -> StoredImage:
+    _check_pixels(header_size(data, argument), argument)
     try:
         return decode_file(data)
     except ImportError:
         raise
     except Exception as error:  # Damaged files raise errors of many types.
         raise ValueError(
-            f"`source` must be a complete image. Received: {len(data)} bytes, which can't be decoded: "
+            f"`{argument}` must be a complete image. Received: {len(data)} bytes, which can't be decoded: "
             "truncated, damaged, or of a rare kind. Save it again, or download it again."
         ) from error
 
 
-def header_size(data: bytes) -> tuple[int, int]:
-    """Return width and height from the header of an image file; no pixel is decoded."""
+def header_size(data: bytes, argument: str = "source") -> tuple[int, int]:
+    """Return width and height from the header of an image file; no pixel is decoded.
+
+    The errors name `argument`.
+    """
     image = require("PIL.Image", "pillow")
     # Pillow warns above a limit that is lower than ours, and about files that OpenCV reads well.
     with warnings.catch_warnings():
@@ -176,21 +192,22 @@ def header_size(data: bytes) -> tuple[int, int]:
             return header.size
         except image.DecompressionBombError as error:
             raise ValueError(
-                f"`source` must be an image of at most {MAX_PIXELS:,} pixels. Received: {error} Shrink it "
-                "first."
+                f"`{argument}` must be an image of at most {MAX_PIXELS:,} pixels. Received: {error} "
+                "Shrink it first."
             ) from error
         except Exception as error:  # Damaged headers raise errors of many types.
             raise ValueError(
-                f"`source` must be an image, one of {', '.join(FORMATS)}. Received: {len(data)} bytes that "
-                f"start with {bytes(data[:16])!r}. Convert it, or check whether the file is complete."
+                f"`{argument}` must be an image, one of {', '.join(FORMATS)}. "
+                f"Received: {len(data)} bytes that start with {bytes(data[:16])!r}. "
+                "Convert it, or check whether the file is complete."
             ) from error
 
 
-def _check_pixels(size) -> None:
+def _check_pixels(size, argument) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"`source` must be an image of at most {MAX_PIXELS:,} pixels. "
+            f"`{argument}` must be an image of at most {MAX_PIXELS:,} pixels. "
             f"Received: {width} x {height} pixels. Shrink it first."
         )
 
@@ -198,28 +215,28 @@ def _check_pixels(size) -> None:
 # PIL images and arrays
 
 
-def _from_pillow(image) -> StoredImage:
-    _check_pixels(image.size)
+def _from_pillow(image, argument) -> StoredImage:
+    _check_pixels(image.size, argument)
     try:  # Pillow decodes a file only now.
         data = unread_file(image, MAX_BYTES + 1)
         if data is None:
             return from_pillow(image)
         if len(data) > MAX_BYTES:
             raise ValueError(f"its file has more than {MAX_BYTES:,} bytes")
-        return _decode(data)
+        return _decode(data, argument)
     except Exception as error:
         raise ValueError(
-            "`source` must be a complete image that converts to RGB. Received: a PIL image of "
+            f"`{argument}` must be a complete image that converts to RGB. Received: a PIL image of "
             f"{image.size[0]} x {image.size[1]} pixels, mode {image.mode!r}: {error}. Save it again."
         ) from error
 
 
-def _from_array(source) -> np.ndarray:
-    values = _numeric_array(source)
+def _from_array(source, argument) -> np.ndarray:
+    values = _numeric_array(source, argument)
     is_image = values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 3, 4))
     if not is_image or values.size == 0:
         raise ValueError(
-            "`source` must be one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels last. "
+            f"`{argument}` must be one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels last. "
             f"Received: shape {np.shape(source)}. Take one image of a batch: images[0]."
         )
     return values
@@ -233,19 +250,19 @@ def _as_rgb(values) -> np.ndarray:
     return np.repeat(values, 3, axis=-1) if is_grey else np.ascontiguousarray(values[..., :3])
 
 
-def _numeric_array(source) -> np.ndarray:
+def _numeric_array(source, argument) -> np.ndarray:
     try:
         pixels = np.asarray(source)
     except Exception as error:  # An unknown type may raise anything.
-        raise _wrong_type(source) from error
+        raise _wrong_type(source, argument) from error
     if pixels.dtype.kind not in "biuf":
-        raise _wrong_type(source)
+        raise _wrong_type(source, argument)
     return pixels
 
 
-def _wrong_type(source) -> TypeError:
+def _wrong_type(source, argument) -> TypeError:
     return TypeError(
-        "`source` must be a path, bytes, a PIL image, or an array or tensor of real numbers. "
+        f"`{argument}` must be a path, bytes, a PIL image, or an array or tensor of real numbers. "
         f"Received: {source!r:.80} (of type {type(source).__name__})"
     )
 
@@ -253,7 +270,7 @@ def _wrong_type(source) -> TypeError:
 # Values to pixels
 
 
-def _to_uint8(values) -> np.ndarray:
+def _to_uint8(values, argument) -> np.ndarray:
     """Round an array's values to uint8, without its alpha; those in `[0, 1]` are multiplied by 255 first."""
     if values.ndim == 3:
         values = values[..., :3]
@@ -264,38 +281,39 @@ def _to_uint8(values) -> np.ndarray:
     rounded = np.rint(values * 255.0) if is_unit_scale else np.rint(values)
     if not (rounded.min() >= 0 and rounded.max() <= 255):  # also true for NaN
         raise ValueError(
-            "`source` must be in [0, 255], or in [0, 1] if floating. Received: values from "
+            f"`{argument}` must be in [0, 255], or in [0, 1] if floating. Received: values from "
             f"{values.min():.4g} to {values.max():.4g}. Give the photograph, not the preprocessed image; or "
-            "the values that become black and white: window=(low, high)."
+            "the values that become black and white: load_image(..., window=(low, high))."
         )
     return rounded.astype(np.uint8)
 
 
-def _stored_to_uint8(values, maximum) -> np.ndarray:
+def _stored_to_uint8(values, maximum, argument) -> np.ndarray:
     """Map the range of a file's values to 0..255; see `load_image`."""
     if values.dtype == np.uint8 and maximum in (None, 255):
         return values
     if maximum is not None:
-        return _map_to_uint8(values, 0, maximum)
+        return _map_to_uint8(values, 0, maximum, argument)
     if values.dtype == np.uint16:  # The upper eight bits, as OpenCV, Pillow and TensorFlow take them.
         return (values >> 8).astype(np.uint8)
     low, high = values.min(), values.max()
     if values.dtype.kind == "f" and low >= -0.001 and high <= 1.001:
-        return _map_to_uint8(values, 0, 1)
+        return _map_to_uint8(values, 0, 1, argument)
     raise ValueError(
-        "`source` must hold uint8 or uint16 values, or floating values in [0, 1]. Received: "
+        f"`{argument}` must hold uint8 or uint16 values, or floating values in [0, 1]. Received: "
         f"{values.dtype} values from {low:.4g} to {high:.4g}. Give the values that become black and white: "
-        "window=(low, high)."
+        "load_image(..., window=(low, high))."
     )
 
 
-def _map_to_uint8(values, low, high) -> np.ndarray:
+def _map_to_uint8(values, low, high, argument) -> np.ndarray:
     """Map `low` to 0 and `high` to 255, evenly in between, clipped and rounded."""
     is_narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
     wide = values.astype(np.float32 if is_narrow else np.float64)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(
-            "`source` must hold finite values. Received: values that are NaN or infinite. Replace them first."
+            f"`{argument}` must hold finite values. Received: values that are NaN or infinite. "
+            "Replace them first."
         )
     return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 

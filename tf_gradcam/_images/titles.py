@@ -1,4 +1,7 @@
-"""The titles of an `Explanation`'s heatmaps: class, and probability or score. `show` calls it."""
+"""The titles of an `Explanation`'s heatmaps, and the probabilities of its classes.
+
+`show` calls `explanation_titles`; a run over photographs calls `class_probabilities`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +14,10 @@ _TOLERANCE = 0.01  # of a probability, as float16 and bfloat16 round it
 def explanation_titles(
     explanation: Any, labels: Sequence[str] | Mapping[int, str] | None = None
 ) -> list[str] | None:
-    """Describe each heatmap of an `Explanation`, image by image.
+    """Describe each heatmap of an `Explanation`, image by image: class, its probability, explained score.
+
+    The score is not always that of the class alone: `targets.Against` and `targets.Contrast` explain what
+    speaks against it. So the title says the model's probability of the class, and the score beside it.
 
     Args:
         explanation: an `Explanation` with a `score` of the shape `(N,)` or `(N, M)`; or anything else.
@@ -36,13 +42,14 @@ def explanation_titles(
     if target is None:
         return [f"score {score:.2f}" for score in scores.ravel()]
     classes = np.broadcast_to(np.asarray(target), scores.shape)
-    probabilities = _class_probabilities(getattr(explanation, "outputs", None), classes, scores)
-    if probabilities is None:
-        values = [f"score {score:.2f}" for score in scores.ravel()]
-    else:
-        values = [_probability_text(probability) for probability in probabilities.ravel()]
     names = [_class_name(int(index), labels) for index in classes.ravel()]
-    return [f"{name}, {value}" for name, value in zip(names, values, strict=True)]
+    probabilities = class_probabilities(getattr(explanation, "outputs", None), classes, scores)
+    if probabilities is not None:
+        names = [
+            f"{name} ({_probability_text(probability)})"
+            for name, probability in zip(names, probabilities.ravel(), strict=True)
+        ]
+    return [f"{name}, score {score:.2f}" for name, score in zip(names, scores.ravel(), strict=True)]
 
 
 def _class_name(index, labels) -> str:
@@ -69,12 +76,21 @@ def _probability_text(probability) -> str:
     return f"probability {probability:.2f}" if probability >= 0.005 else "probability < 0.01"
 
 
-def _class_probabilities(outputs, classes, scores) -> np.ndarray | None:
-    """Return the probability of each class, in the shape of `scores`, or `None` if `outputs` have none.
+def class_probabilities(outputs: Any, classes: Any, scores: Any) -> np.ndarray | None:
+    """Return the model's probability of each explained class, or `None` if its outputs are not probabilities.
 
-    An `Explanation` does not say whether its model ends in a softmax or sigmoid, so the values decide: they
-    are in [0, 1], and add up to 1 (softmax) or equal the sigmoid of the score.
+    Nothing says whether the model ends in a softmax or sigmoid, so the values decide: they are in [0, 1], and
+    an image's outputs add up to 1 (softmax), or the class's output equals the sigmoid of the score.
+
+    Args:
+        outputs: what the model returned, `(N, C)`; of a single unit, `(N, 1)`. `None` for anything else.
+        classes: the explained classes, `(N,)` or `(N, M)`; of a single unit, its sides 0 and 1.
+        scores: the explained scores, in the shape of `classes`.
+
+    Returns:
+        float64 array in the shape of `scores`, or `None`.
     """
+    scores = np.asarray(scores, dtype=float)
     if getattr(outputs, "ndim", None) != 2 or len(outputs) != len(scores):
         return None
     outputs = np.asarray(outputs).astype(float)

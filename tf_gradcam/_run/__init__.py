@@ -2,13 +2,13 @@
 
 from tf_gradcam._run.chosen_methods import choose_methods
 from tf_gradcam._run.files import is_disk_full, may_write
-from tf_gradcam._run.findings import EVERY_CLASS, Finding, PhotographExplainer
+from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.photographs import (
-    FoundPhotographs,
     Photograph,
     demo_photographs,
     find_photographs,
     fit_to_spec,
+    make_viewable,
     picture_names,
     read_photograph,
 )
@@ -16,21 +16,16 @@ from tf_gradcam._run.pictures import draw_contact_sheet, write_figure, write_pic
 from tf_gradcam._run.request import Classifier, Request
 from tf_gradcam._run.results import (
     RESULTS_FILE,
-    UNFINISHED_RESULTS_FILE,
     format_probability,
     write_results,
 )
 from tf_gradcam._run.run import explain_photographs
 
 __all__ = [
-    "EVERY_CLASS",
     "RESULTS_FILE",
-    "UNFINISHED_RESULTS_FILE",
     "Classifier",
     "Finding",
-    "FoundPhotographs",
     "Photograph",
-    "PhotographExplainer",
     "Request",
     "choose_methods",
     "demo_photographs",
@@ -40,6 +35,7 @@ __all__ = [
     "fit_to_spec",
     "format_probability",
     "is_disk_full",
+    "make_viewable",
     "may_write",
     "picture_names",
     "read_photograph",

@@ -1,6 +1,7 @@
-"""Batches of photographs: while one is explained, the next is read and the last one written; for `run`.
+"""Explain photographs in batches: `run` calls `explain_in_batches`.
 
-A photograph that can't be read, explained or written becomes an error, and spoils no other.
+While one batch is explained, the next one is read, and the last one written. A photograph that can't be read,
+explained or written gives an error in its own findings only.
 """
 
 import collections
@@ -13,13 +14,13 @@ import numpy as np
 from tf_gradcam._run.findings import Finding, make_error
 from tf_gradcam._run.photographs import Photograph, count_pixels, read_photograph
 
-# Photographs of one size to the findings in each.
+# From photographs of one size to the findings in each.
 Explain = Callable[[Sequence[np.ndarray]], list[list[Finding]]]
-NamedPhotograph = tuple[Photograph, str]  # and the name of its pictures
+NamedPhotograph = tuple[Photograph, str]  # a photograph and the name of its pictures
 
 
 class ReadResult(NamedTuple):
-    """A photograph that was read, and the name of its pictures; or why it couldn't be read."""
+    """A photograph and the name of its pictures, with its values or the error that reading it raised."""
 
     photograph: Photograph
     name: str
@@ -31,27 +32,28 @@ def explain_in_batches(
     photographs: Iterable[NamedPhotograph],
     explain: Explain,
     write: Callable[[ReadResult, list[Finding]], list[Finding]],
-    most: int,
-    pixels: int,
+    max_photographs: int,
+    max_pixels: int,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[list[Finding], None, None]:
     """Yield the findings in each photograph, in order, once its pictures are written.
 
-    Whatever ends it early, an interrupt for example, is raised only after the findings in all photographs
+    An exception that ends it early, such as an interrupt, is raised after the findings in all photographs
     that were explained until then.
 
     Args:
         photographs: each with the name of its pictures.
         explain: from photographs of one size to the findings in each.
         write: writes the pictures of a photograph, and returns its findings with their file names.
-        most: how many photographs there are in a batch, at most.
-        pixels: how many pixels the photographs of a batch have together, at most, unless it is but one.
-        check: called before each batch and at the end; what it raises ends the run.
+        max_photographs: how many photographs there are in a batch, at most.
+        max_pixels: how many pixels the photographs of a batch have together, at most. A larger photograph is
+            explained alone.
+        check: called before each batch and at the end; an exception that it raises ends the run.
     """
     writing: collections.deque[concurrent.futures.Future] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         try:
-            for batch in read_batches(photographs, pool, most, pixels):
+            for batch in read_batches(photographs, pool, max_photographs, max_pixels):
                 check()
                 explained = list(zip(batch, explain_batch(batch, explain), strict=True))
                 # Submitted at once, so that an interrupt loses none of them.
@@ -59,7 +61,7 @@ def explain_in_batches(
                 yield from _take_results(writing, newest)
             yield from _take_results(writing)
             check()
-        except GeneratorExit:  # Nobody wants the rest.
+        except GeneratorExit:  # The caller wants no more findings.
             raise
         except BaseException:
             yield from _take_results(writing)
@@ -69,11 +71,11 @@ def explain_in_batches(
 def _take_results(
     writing: collections.deque[concurrent.futures.Future], newest: Sequence[concurrent.futures.Future] = ()
 ) -> Iterator[list[Finding]]:
-    """Yield the results of all that is being written, and add the newest, whose results come next time."""
+    """Yield the results of `writing`, then add `newest` to it; the next call yields their results."""
     remaining = len(writing)
     writing.extend(newest)
     for _ in range(remaining):
-        findings = writing[0].result()  # An interrupt while it is waited for leaves it where it is.
+        findings = writing[0].result()  # An interrupt during the wait leaves it in the queue.
         writing.popleft()
         yield findings
 
@@ -81,14 +83,15 @@ def _take_results(
 def read_batches(
     photographs: Iterable[NamedPhotograph],
     pool: concurrent.futures.Executor,
-    most: int,
-    pixels: int,
+    max_photographs: int,
+    max_pixels: int,
 ) -> Iterator[list[ReadResult]]:
     """Yield batches of photographs; the next one is read while the caller works on this one."""
     remaining = collections.deque(photographs)
 
     def start_reading():
-        return [pool.submit(read, *named) for named in _take_batch(remaining, most, pixels)]
+        batch = _take_batch(remaining, max_photographs, max_pixels)
+        return [pool.submit(read, photograph, name) for photograph, name in batch]
 
     reading = start_reading()
     while reading:
@@ -97,21 +100,21 @@ def read_batches(
         yield batch
 
 
-def _take_batch(remaining, most, pixels) -> list[NamedPhotograph]:
-    """Take photographs from `remaining`: one at least, and more as long as they keep to both limits."""
+def _take_batch(remaining, max_photographs, max_pixels) -> list[NamedPhotograph]:
+    """Take photographs from `remaining`: at least one, and more as long as they are within both limits."""
     batch: list[NamedPhotograph] = []
     total = 0
-    while remaining and len(batch) < most:
+    while remaining and len(batch) < max_photographs:
         photograph, _ = remaining[0]
         total += count_pixels(photograph)
-        if batch and total > pixels:
+        if batch and total > max_pixels:
             break
         batch.append(remaining.popleft())
     return batch
 
 
 def read(photograph: Photograph, name: str) -> ReadResult:
-    """Read a photograph, or tell why that is not possible."""
+    """Return a photograph with its values, or with the error that reading it raised."""
     try:
         return ReadResult(photograph, name, read_photograph(photograph))
     except Exception as error:  # Whatever is wrong with one photograph, the others still count.
@@ -119,7 +122,7 @@ def read(photograph: Photograph, name: str) -> ReadResult:
 
 
 def explain_batch(batch: Sequence[ReadResult], explain: Explain) -> list[list[Finding]]:
-    """Return the findings in each photograph of a batch: those of one size are explained together."""
+    """Return the findings in each photograph of a batch. Photographs of one size are explained together."""
     findings: list[list[Finding]] = [[] for _ in batch]
     images_by_shape: dict[tuple, dict[int, np.ndarray]] = {}  # each image by its position in the batch
     for position, photograph in enumerate(batch):
@@ -135,7 +138,7 @@ def explain_batch(batch: Sequence[ReadResult], explain: Explain) -> list[list[Fi
 
 
 def explain_or_fall_back(images: Sequence[np.ndarray], explain: Explain) -> list[list[Finding]]:
-    """Return the findings in each image; one by one where not all of them can be explained together."""
+    """Return the findings in each image. If they can't be explained together, explain them one by one."""
     try:
         return explain(images)
     except Exception as error:

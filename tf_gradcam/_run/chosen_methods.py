@@ -1,4 +1,4 @@
-"""The methods that a run is asked for, each with its explainer; `findings` calls them."""
+"""The methods that a run is asked for, each with its explainer. `findings` and the command line call it."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ from tf_gradcam._run.request import Request
 
 
 class MethodExplainer(NamedTuple):
-    """One of the methods asked for, and the explainer that runs it.
+    """One of the requested methods, and the explainer that runs it.
 
-    `layer` is what a row says was explained: the layer's path, several of them, or `"image"`. A `classless`
-    method makes the same map for every class. A `slow` one runs the model so often that it reports progress.
+    `layer` is what the results call the layer: its path, several paths, or `"image"`. A `classless` method
+    makes the same map for every class. A `slow` one runs the model so often that it reports progress.
     """
 
     name: str
@@ -27,10 +27,10 @@ class MethodExplainer(NamedTuple):
 
 
 def choose_methods(request: Request) -> dict[str, Any]:
-    """Return the methods that are asked for, by name, with the channels that they are allowed.
+    """Return the requested methods by name, limited to the requested number of channels.
 
     Raises:
-        ValueError: if there is no such method, or if it can't do what is asked of it.
+        ValueError: if there is no such method, or if a method can't fulfil the request.
     """
     chosen: dict[str, Any] = {name: methods.get(name) for name in request.methods}
     names = ", ".join(chosen)
@@ -55,13 +55,13 @@ def choose_methods(request: Request) -> dict[str, Any]:
 
 
 def make_explainers(model: keras.Model, chosen: dict[str, Any], request: Request) -> list[MethodExplainer]:
-    """Return an explainer for each method; those at the image get no layer where others are given one."""
+    """Return an explainer for each method. Methods at the image get no layer if others get one."""
     at_layer: dict[str, Any] = {"layer": request.layer, "call": request.call, "fuse": request.fuse}
     only_at_image = all(map(is_at_image, chosen.values()))
     explainers = []
     for name, method in chosen.items():
-        asked = {} if is_at_image(method) and not only_at_image else at_layer
-        cam = GradCAM(model, method=method, **asked)
+        requested = {} if is_at_image(method) and not only_at_image else at_layer
+        cam = GradCAM(model, method=method, **requested)
         layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
         path = "image" if cam.layer is None else ", ".join(layer_path(model, layer) for layer in layers)
         explainers.append(MethodExplainer(name, cam, path, is_classless(method), is_slow(method)))

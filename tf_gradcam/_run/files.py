@@ -1,6 +1,6 @@
-"""Files that are whole or not there, and pictures that say who wrote them.
+"""Write files completely or not at all, and mark pictures as written by tf_gradcam.
 
-`pictures`, `results` and the command line write every file with it.
+`pictures` and `results` write every file with it.
 """
 
 import errno
@@ -17,10 +17,10 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def write_file(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file: the whole of it, or none.
+    """Write a file completely, or not at all.
 
-    It is written under a temporary name in the same folder and then renamed. If that fails, what was at
-    `path` before is still there, and the temporary file is removed.
+    It is written under a temporary name in the same folder and then renamed. If that fails, an earlier
+    file at `path` is unchanged, and the temporary file is removed.
 
     Raises:
         OSError: if it can't be written; it names `path`.
@@ -44,12 +44,12 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def write_picture(path: str | os.PathLike, encoded: bytes) -> None:
-    """Write a PNG or JPEG file, as `write_file` does, with a note in it that this library wrote it."""
+    """Write a PNG or JPEG file, as `write_file` does, with a comment that tf_gradcam wrote it."""
     write_file(path, _sign(encoded))
 
 
 def _sign(encoded: bytes) -> bytes:
-    """Return a PNG or JPEG file with a comment that names this library."""
+    """Return a PNG or JPEG file with a comment that names tf_gradcam."""
     if encoded.startswith(b"\x89PNG"):
         checksum = struct.pack(">I", zlib.crc32(_PNG_TEXT))
         chunk = struct.pack(">I", len(_PNG_TEXT) - 4) + _PNG_TEXT + checksum
@@ -63,7 +63,7 @@ def _sign(encoded: bytes) -> bytes:
 
 def is_own_picture(path: str | os.PathLike) -> bool:
     """Return whether a file is a picture that `write_picture` wrote."""
-    if not os.path.isfile(path):  # A pipe would be waited for.
+    if not os.path.isfile(path):  # Reading a pipe would wait for its writer.
         return False
     try:
         with open(path, "rb") as file:
@@ -76,5 +76,5 @@ def is_own_picture(path: str | os.PathLike) -> bool:
 
 
 def may_write(path: str | os.PathLike) -> bool:
-    """Return whether a picture may be written: nothing is there, or a picture that `write_picture` wrote."""
+    """Return whether a picture may be written: there is no file, or one that `write_picture` wrote."""
     return not os.path.lexists(path) or is_own_picture(path)

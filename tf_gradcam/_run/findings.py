@@ -1,6 +1,6 @@
-"""Photographs to findings, each a heatmap and the row that tells of it; `run` makes the explainer.
+"""Explain photographs: a heatmap and a row of the results for each method and class.
 
-`batches` calls it with photographs of one size.
+`run` makes the `PhotographExplainer`; `batches` calls it with photographs of one size.
 """
 
 import functools
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tf_gradcam import targets
 from tf_gradcam._checks import one_line
+from tf_gradcam._images import class_probabilities
 from tf_gradcam._model import require_specs
 from tf_gradcam._run.chosen_methods import MethodExplainer, choose_methods, make_explainers
 from tf_gradcam._run.photographs import fit_to_spec, make_viewable
@@ -24,7 +25,7 @@ EVERY_CLASS = "every class"  # the label of a map that no class was chosen for
 
 
 class Finding(NamedTuple):
-    """What one method finds in one photograph for one class: a row of the results, and what pictures show.
+    """The result of one method for one class in one photograph: a row, and the image and heatmap to draw.
 
     The row of a photograph that couldn't be explained has an `"error"`; image and heatmap are then `None`.
     """
@@ -35,22 +36,24 @@ class Finding(NamedTuple):
 
 
 class ImageExplanation(NamedTuple):
-    """What explains one image of a batch, in NumPy.
+    """The explanation of one image of a batch, in NumPy.
 
-    `scores` are what the model returned for each class, `seconds` the image's share of the batch's time.
+    `scores` are what the model returned for each class. `probability` is that of the explained class, `None`
+    if the model returns no probabilities. `seconds` is the image's share of the batch's time.
     """
 
     heatmap: np.ndarray
     score: float
     class_index: int | None
     scores: np.ndarray
+    probability: float | None
     seconds: float
 
 
 class PhotographExplainer:
-    """What a request asks for, made ready for one classifier: photographs in, findings out.
+    """Explains photographs with one classifier, as a request asks for.
 
-    `is_slow` tells whether a photograph takes so long that it is better explained by itself.
+    `is_slow` tells whether a photograph takes so long that it should be explained alone, not in a batch.
 
     Args:
         request: the methods, layer, output and classes to explain.
@@ -64,18 +67,18 @@ class PhotographExplainer:
         self._request, self._classifier = request, classifier
         self._methods = make_explainers(classifier.model, choose_methods(request), request)
         self.is_slow = any(method.slow for method in self._methods)
-        asked = request.target
-        self._target = None if asked is None else class_index(asked, classifier.labels)
+        requested = request.target
+        self._target = None if requested is None else class_index(requested, classifier.labels)
 
     def explain(self, images: Sequence[np.ndarray]) -> list[list[Finding]]:
         """Explain photographs of one size, as `read_photograph` returns them; return the findings in each."""
         return self._explain(images, rehearsing=False)
 
     def rehearse(self) -> list[Finding]:
-        """Explain a made-up picture, so that what is wrong with the request shows before any photograph.
+        """Explain a made-up picture, so that a wrong request is refused before any photograph is read.
 
-        This also compiles, which would otherwise count as the first photograph's time. What takes seconds is
-        compiled only, and its finding is zeros.
+        This also compiles, which would otherwise count as the first photograph's time. A slow method is only
+        compiled, and the heatmap of its finding is zeros.
         """
         # Not of one colour, as some preprocessing divides by the deviation.
         picture = np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.uint8)
@@ -93,15 +96,17 @@ class PhotographExplainer:
             batches = _explain_best_classes(explain_class, target, self._request.top)
             # In a rehearsal the second class is enough to show a `top` that is too high.
             for explanations in itertools.islice(batches, 2 if rehearsing else None):
-                for own, picture, explanation in zip(findings, pictures, explanations, strict=True):
+                for findings_of_image, picture, explanation in zip(
+                    findings, pictures, explanations, strict=True
+                ):
                     row = _make_row(method, explanation, self._classifier.labels)
-                    own.append(Finding(row, picture, explanation.heatmap))
+                    findings_of_image.append(Finding(row, picture, explanation.heatmap))
         return findings
 
     def _to_inputs(self, images) -> np.ndarray:
         """Return photographs as the model takes them, `(N, h, w, C)`."""
         model, preprocess, _ = self._classifier
-        # One by one, as a function of the user's may look at all that it gets.
+        # One by one, as a user's function may depend on the whole array, for example on its mean.
         inputs = [preprocess(fit_to_spec(image, require_specs(model))) for image in images]
         return np.concatenate([np.asarray(each) for each in inputs])
 
@@ -135,7 +140,7 @@ def compile_only(cam: Any, images: np.ndarray, target: Any, size: Any) -> tuple[
 def _explain_best_classes(
     explain_class: Callable[..., list[ImageExplanation]], target: int | None, top: int
 ) -> Iterator[list[ImageExplanation]]:
-    """Yield what explains each image: for one class first, then for the next best ones, `top` in all."""
+    """Yield the explanations of all images: for one class, then for the next best ones, `top` in all."""
     first = explain_class(target)
     yield first
     if top == 1:
@@ -151,26 +156,33 @@ def _explain_best_classes(
 
 
 def _split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[ImageExplanation]:
-    """Return what explains each image of a batch, given the output that is meant and the seconds it took."""
+    """Return the explanation of each image of a batch.
+
+    `outputs` are those of the explained output, `seconds` what the whole batch took.
+    """
     heatmaps, scores = explanation.heatmap.numpy(), explanation.score.numpy()
     has_class = explanation.target is not None
     classes = explanation.target.numpy() if has_class else [None] * len(heatmaps)
-    return [
-        ImageExplanation(
-            heatmap,
-            float(score),
-            int(index) if has_class else None,
-            _class_scores(output, has_class),
-            seconds / len(heatmaps),
+    explanations = []
+    for heatmap, score, index, output in zip(heatmaps, scores, classes, outputs.numpy(), strict=True):
+        class_scores = _class_scores(output, has_class)
+        explanations.append(
+            ImageExplanation(
+                heatmap,
+                float(score),
+                int(index) if has_class else None,
+                class_scores,
+                _probability(output, class_scores, index, score),
+                seconds / len(heatmaps),
+            )
         )
-        for heatmap, score, index, output in zip(heatmaps, scores, classes, outputs.numpy(), strict=True)
-    ]
+    return explanations
 
 
 def _explained_output(model, outputs, name):
     """Return the output of that name or position; of a model with one output, that."""
-    goal = targets.Output(0 if name is None else name)
-    return find_output(to_rows(goal, 1, getattr(model, "output_names", None)).name, outputs)
+    target = targets.Output(0 if name is None else name)
+    return find_output(to_rows(target, 1, getattr(model, "output_names", None)).name, outputs)
 
 
 def _class_scores(output, has_class) -> np.ndarray:
@@ -183,10 +195,22 @@ def _class_scores(output, has_class) -> np.ndarray:
     return scores
 
 
+def _probability(output, class_scores, index, score) -> float | None:
+    """Return the probability of the explained class of an image, if the model returns probabilities."""
+    if index is None:
+        return None
+    if output.ndim > 1:
+        # The score of a segmentation is a sum over pixels, so only the range of its outputs can be checked.
+        in_range = output.min() >= 0 and output.max() <= 1
+        return float(class_scores[index]) if in_range else None
+    probabilities = class_probabilities(output[None], np.array([index]), np.array([score]))
+    return None if probabilities is None else float(probabilities[0])
+
+
 def _make_row(
     method: MethodExplainer, explanation: ImageExplanation, labels: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return what the results say of an explanation."""
+    """Return the row of an explanation in the results."""
     row = _class_and_score(explanation, labels)
     if method.classless:
         row = {"label": EVERY_CLASS, "class": None, "probability": None, "score": None}
@@ -206,11 +230,8 @@ def _class_and_score(explanation, labels) -> dict[str, Any]:
         )
     if not abs(score) < float("inf"):
         raise ValueError(f"the model's score must be finite. Received: {score}")
-    # A model that ends in no softmax or sigmoid returns the explained score itself: no probability.
-    output = scores[index or 0]
-    probability = float(output) if output != score and 0 <= output <= 1 else None
     label = labels[index or 0] if labels else "output" if index is None else f"class {index}"
-    return {"label": label, "class": index, "probability": probability, "score": score}
+    return {"label": label, "class": index, "probability": explanation.probability, "score": score}
 
 
 def make_error(error: Exception) -> Finding:

@@ -1,6 +1,6 @@
-"""Photographs: where they are, their pixels, the shape a model takes, and the names of their pictures.
+"""Find and read photographs, fit them to a model's input, and name their pictures.
 
-`batches` reads them with this, the command line finds them with it.
+The command line finds photographs with it, `batches` reads them, and `findings` fits them.
 """
 
 import collections
@@ -22,7 +22,7 @@ from tf_gradcam._images import load_image, read_values, resize_pixels, size_with
 from tf_gradcam._model import is_channels_first
 from tf_gradcam._run.files import is_own_picture
 
-LONGEST_SIDE = 512  # in pixels, of a photograph for a model that has no fixed size
+MODEL_INPUT_SIDE = 512  # longest side of a photograph, in pixels, for a model that has no fixed size
 _ENDINGS = {
     ".avif",
     ".bmp",
@@ -41,7 +41,7 @@ _ENDINGS = {
     ".tiff",
     ".webp",
 }
-# Only files of these names are opened to see whether this library wrote them.
+# Only files with such a name are opened to see whether tf_gradcam wrote them.
 _OWN_NAME = re.compile(r"(-overlay|-heatmap|-methods|-served|contact-sheet(_\d+)?)\.(png|jpg)$")
 _DEMO_FILES = (
     ("skimage", "data/chelsea.png"),
@@ -56,8 +56,8 @@ _DEMO_FILES = (
 class Photograph(NamedTuple):
     """A photograph to explain.
 
-    `file` is the name to report it by. `source` is what `load_image` takes; `None` if there is no file; or
-    the exception that tells why it can't be had.
+    `file` is its name in the results. `source` is what `load_image` takes, `None` if there is no such file,
+    or the exception that says why the photograph can't be read.
     """
 
     file: str
@@ -65,9 +65,10 @@ class Photograph(NamedTuple):
 
 
 class FoundPhotographs(NamedTuple):
-    """The photographs that were found, and the paths that were skipped on the way.
+    """The photographs that were found, and the paths that were skipped.
 
-    `own_pictures` are those that a run of this library wrote.
+    `no_photographs` have another ending than photographs, `hidden` a name with a leading dot. `own_pictures`
+    were written by tf_gradcam.
     """
 
     photographs: list[Photograph]
@@ -77,33 +78,33 @@ class FoundPhotographs(NamedTuple):
 
 
 def find_photographs(patterns: Iterable[str]) -> FoundPhotographs:
-    """Find the photographs that files, folders and globs stand for; each photograph once, in order.
+    """Find the photographs that match paths of files, folders, and globs: in order, each once.
 
-    A folder is searched with its subfolders, each once, wherever symbolic links lead. Hidden files and
-    folders in it, and files whose ending is not that of a photograph, are skipped. So is any picture that a
-    run of this library wrote.
+    A folder is searched with its subfolders. Symbolic links are followed, and each folder is searched once.
+    Skipped are hidden files and folders, files whose ending is not that of a photograph, and pictures that
+    tf_gradcam wrote.
 
-    A pattern that stands for no photograph becomes a photograph without a source, so that it is reported.
+    A pattern without a match becomes a photograph without a source, which is reported as an error.
     """
     patterns = list(patterns)
     found = FoundPhotographs([], set(), set(), set())
     photographs: dict[Photograph, None] = {}  # in order, and each once
     for pattern in patterns:
         matches = _match(pattern, found) or [Photograph(pattern, None)]
-        own = {photograph.file for photograph in matches if _is_own(photograph)}
-        found.own_pictures.update(own)
-        photographs |= dict.fromkeys(photograph for photograph in matches if photograph.file not in own)
+        own_pictures = {photograph.file for photograph in matches if _is_own(photograph)}
+        found.own_pictures.update(own_pictures)
+        photographs |= dict.fromkeys(match for match in matches if match.file not in own_pictures)
     if not photographs:
-        error = ValueError("nothing is there but pictures that this library wrote")
+        error = ValueError("contains only pictures that tf_gradcam wrote")
         photographs = dict.fromkeys(Photograph(pattern, error) for pattern in patterns)
     found.photographs.extend(photographs)
-    for skipped in (found.no_photographs, found.hidden):  # but for what another pattern names
+    for skipped in (found.no_photographs, found.hidden):  # unless another pattern names the file
         skipped.difference_update(photograph.file for photograph in photographs)
     return found
 
 
 def _match(pattern: str, found: FoundPhotographs) -> list[Photograph]:
-    """Return what a pattern stands for, and add what was skipped to `found`."""
+    """Return the photographs that match a pattern, and add the skipped files to `found`."""
     # A file may well be called "cat[1].jpg".
     paths = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
     photographs = []
@@ -169,9 +170,9 @@ def _demo_photograph(package, file) -> Photograph:
 
 
 def read_photograph(photograph: Photograph) -> np.ndarray:
-    """Return the values of a photograph as its file holds them: RGB, `(H, W, 3)`, of most files uint8."""
+    """Return the values of a photograph as its file holds them: RGB, `(H, W, 3)`, uint8 for most files."""
     if photograph.source is None:
-        raise FileNotFoundError("no photograph is there, and none matches")
+        raise FileNotFoundError("no such file, and no file matches this pattern")
     if isinstance(photograph.source, Exception):
         raise photograph.source
     values = read_values(photograph.source)
@@ -181,11 +182,11 @@ def read_photograph(photograph: Photograph) -> np.ndarray:
 
 
 def make_viewable(values: np.ndarray) -> np.ndarray:
-    """Return what `read_photograph` returns as pixels for people to look at: uint8 `(H, W, 3)`.
+    """Convert what `read_photograph` returns to pixels for people to look at: uint8 `(H, W, 3)`.
 
-    Unlike `load_image`, it goes by the picture's own values, as there is nobody to ask for a window: unsigned
-    integers from 0 to the highest value of as many bits as they take (4095 for data of 12 bits), signed ones
-    and floating values beyond `[0, 1]` from their lowest to their highest.
+    Unlike `load_image`, it chooses the window by the picture's own values, since no user can give one.
+    Unsigned integers: from 0 to the highest value of as many bits as they take (4095 for data of 12 bits).
+    Signed integers, and floating values beyond `[0, 1]`: from the lowest value to the highest.
     """
     low, high = values.min(), values.max()
     if values.dtype == np.uint8 or (values.dtype.kind == "f" and low >= 0 and high <= 1):
@@ -209,11 +210,11 @@ def count_pixels(photograph: Photograph) -> int:
 
 
 def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
-    """Return a photograph in the shape that a model's input spec tells: float32 `(1, h, w, C)`.
+    """Fit a photograph to a model's input spec: float32 `(1, h, w, C)`, or `(1, C, h, w)` if the spec is so.
 
-    Its values are the photograph's own: in [0, 255] if it is uint8, in [0, 4095] if it holds 12 bits. Where
-    the spec leaves the size open, the photograph keeps its proportions, with at most `LONGEST_SIDE` pixels a
-    side.
+    The values are the photograph's own: in [0, 255] if it is uint8, in [0, 4095] if it holds 12 bits. Where
+    the spec leaves the size open, the photograph keeps its proportions, with at most
+    `MODEL_INPUT_SIDE` pixels a side.
     """
     shape = tuple(getattr(spec, "shape", ()))
     channels_first = is_channels_first(shape)
@@ -225,12 +226,12 @@ def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
             f"{spec}. Explain it in Python, with tf_gradcam.GradCAM."
         )
     _, *size, channels = shape
-    own_size = size_within(image.shape[:2], LONGEST_SIDE)
+    own_size = size_within(image.shape[:2], MODEL_INPUT_SIDE)
     height, width = (fixed or own for fixed, own in zip(size, own_size, strict=True))
     # Pixels of 8 bits are rounded when they are resized, as `load_image` does it; other values are not.
     values = resize_pixels(image if image.dtype == np.uint8 else image.astype(np.float32), (height, width))
     if channels == 1:
-        is_grey = (image == image[..., :1]).all()  # Then the values stay exactly what they are.
+        is_grey = (image == image[..., :1]).all()  # Then the values are not changed by the conversion.
         grey = values[..., 0] if is_grey else cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)
         values = grey[..., None]
     if channels_first:
@@ -241,18 +242,18 @@ def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
 def picture_names(
     photographs: Iterable[Photograph], is_free: Callable[[str], bool] = lambda name: True
 ) -> list[str]:
-    """Return a name for the pictures of each photograph: its file's, made safe, and numbered where taken.
+    """Return a name for the pictures of each photograph: its file's safe name, with a number if it is taken.
 
     Args:
         photographs: the photographs.
-        is_free: tells of a name whether pictures may be written under it.
+        is_free: returns whether pictures of a name may be written.
     """
     names: list[str] = []
     taken: set[str] = set()
     numbers: collections.Counter[str] = collections.Counter()
     for photograph in photographs:
         stem = name = safe_name(photograph.file)
-        # There are file systems that can't tell Cat from cat.
+        # Some file systems do not distinguish Cat from cat.
         while name.casefold() in taken or not is_free(name):
             numbers[stem.casefold()] += 1
             name = f"{stem}_{numbers[stem.casefold()] + 1}"
@@ -262,5 +263,5 @@ def picture_names(
 
 
 def safe_name(file: str) -> str:
-    """Return a file's name without its ending, short, of letters, digits, dots and dashes only."""
+    """Return a file's name without its ending: at most 50 letters, digits, underscores, dots and dashes."""
     return re.sub(r"[^\w.-]+", "_", pathlib.Path(file).stem)[:50].strip("._-") or "photo"

@@ -1,6 +1,6 @@
-"""The pictures of findings: overlay and heatmap files, comparisons of methods, and the contact sheet.
+"""Draw and write findings: overlays, heatmaps, comparisons of methods, and the contact sheet.
 
-`run` writes those of each photograph, the command line's demo the contact sheet.
+`run` calls it for the pictures of each photograph, the command `demo` for the contact sheet.
 """
 
 import io
@@ -21,7 +21,7 @@ from tf_gradcam._run.request import Request
 from tf_gradcam._run.results import format_class
 
 _KINDS = ("overlay", "heatmap")
-_LONGEST_SIDE = 512  # in pixels, of a photograph in a comparison
+_COMPARISON_SIDE = 512  # longest side of a photograph in a comparison, in pixels
 _MOST_COLUMNS = 5  # of a comparison
 _PANEL_WIDTH = 2.6  # in inches
 _GAP = 0.02  # between panels, as a share of a panel's width
@@ -30,7 +30,7 @@ _DRAWING = threading.Lock()  # matplotlib draws one figure at a time
 
 
 def draw_pictures(finding: Finding, request: Request) -> dict[str, np.ndarray]:
-    """Return the overlay and the heatmap of a finding, RGB, by what they are called in its row."""
+    """Return the overlay and the heatmap of a finding, RGB, by their keys in its row."""
     heatmap = colorize(finding.heatmap, request.colormap)
     pictures = (_overlay(finding.image, finding.heatmap, request), heatmap)
     return dict(zip(_KINDS, pictures, strict=True))
@@ -41,7 +41,7 @@ def picture_files(name: str, request: Request) -> list[str]:
     several = len(request.methods) > 1
     variants = request.methods if several else range(1, request.top + 1)
     names = [name + _suffix(variant, rank, request) for rank, variant in enumerate(variants, start=1)]
-    files = [f"{each}-{kind}.{request.format}" for each in names for kind in _KINDS]
+    files = [f"{picture_name}-{kind}.{request.format}" for picture_name in names for kind in _KINDS]
     return [*files, _comparison_file(name)] if several else files
 
 
@@ -61,7 +61,7 @@ def write_pictures(findings: Sequence[Finding], name: str, request: Request) -> 
 
 
 def _suffix(method, rank, request) -> str:
-    """Return what tells a finding's pictures from those of the others in the same photograph."""
+    """Return the end of a picture's name that distinguishes the findings in one photograph."""
     if len(request.methods) > 1:
         return f"-{method}"
     return f"-{rank}" if request.top > 1 else ""
@@ -103,7 +103,7 @@ def draw_contact_sheet(
         return
     from matplotlib import pyplot
 
-    findings = [finding for own in photographs for finding in own]
+    findings = [finding for findings_of_image in photographs for finding in findings_of_image]
     figure = show(
         [finding.image for finding in findings],
         [finding.heatmap for finding in findings],
@@ -117,7 +117,7 @@ def draw_contact_sheet(
 
 
 def draw_comparison(photographs: Sequence[Sequence[Finding]], path: pathlib.Path, request: Request) -> None:
-    """Draw photographs, each followed by the overlays of its findings, in as many rows as that takes."""
+    """Draw photographs, each followed by the overlays of its findings, in one or more rows."""
     panel_count = 1 + len(request.methods)
     columns = math.ceil(panel_count / math.ceil(panel_count / _MOST_COLUMNS))
     rows = []
@@ -131,7 +131,7 @@ def draw_comparison(photographs: Sequence[Sequence[Finding]], path: pathlib.Path
 def _panels(findings, request) -> list[tuple[np.ndarray, str]]:
     """Return small pictures and their titles: the photograph, then the overlay of each finding."""
     image = findings[0].image
-    image = load_image(image, size=size_within(image.shape[:2], _LONGEST_SIDE))
+    image = load_image(image, size=size_within(image.shape[:2], _COMPARISON_SIDE))
     classes = [format_class(finding.row) for finding in findings if finding.row["score"] is not None]
     title = classes[0] if classes else EVERY_CLASS
     panels = [(image, "\n".join(textwrap.wrap(title, 32, max_lines=2)))]

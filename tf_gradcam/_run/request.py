@@ -1,4 +1,4 @@
-"""What is asked of a run, and of which classifier: plain records that every step of a run reads.
+"""The records that describe a run: its `Request` and its `Classifier`. Every step of a run reads them.
 
 The command line makes them from its options, a benchmark makes them by hand.
 """
@@ -15,23 +15,23 @@ from tf_gradcam._checks import did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is explained, by which methods, and what is written.
+    """What a run explains, by which methods, and what it writes.
 
     Attributes:
         out: the folder to write to.
         methods: names of methods, each once.
         layer: name or path of a layer, several of them to fuse, or `None` for the default layer.
-        call: which call of a layer that is called several times, from 0; `None` for the last.
+        call: which run of a layer that runs several times, from 0. With `None`, the layer must run once.
         fuse: how the maps of several layers become one; `None` for their mean.
         output: name or position of the output to explain, for a model with several.
         target: index or label of the class to explain; `None` for the predicted class.
         top: how many of the best classes to explain, from 1. More than one only by one method.
-        channels: how many of the layer's strongest channels the methods may use that try them one by one;
-            `None` for all.
+        channels: for methods that try the layer's channels one by one: how many of the strongest ones they
+            try; `None` for all.
         format: file format of overlays and heatmaps, `"png"` or `"jpg"`.
         alpha: opacity of the heatmap, in [0, 1].
         colormap: OpenCV's name of a colormap.
-        fade: whether the photograph stays as it is where the heatmap is near 0.
+        fade: whether the colours fade out where the heatmap is low.
     """
 
     out: pathlib.Path
@@ -50,7 +50,7 @@ class Request:
 
 
 class Classifier(NamedTuple):
-    """A model, what its pixels must go through first, and the names of its classes, if known."""
+    """A model, the preprocessing of its input, and the names of its classes, if known."""
 
     model: keras.Model
     preprocess: Callable

@@ -1,4 +1,7 @@
-"""The results of a run: its JSON file, and what a title or table says of a row."""
+"""Write the results of a run as JSON, and format a row for titles and tables.
+
+`pictures` and the command line call it.
+"""
 
 import json
 import pathlib
@@ -12,14 +15,14 @@ UNFINISHED_RESULTS_FILE = "explanations-unfinished.json"
 
 
 def write_results(rows: list[dict[str, Any]], out: pathlib.Path, finished: bool = True) -> str:
-    """Write the rows as JSON: all of them or none, so call it last.
+    """Write the rows of a run as a JSON file.
 
     Args:
-        rows: what the run found.
+        rows: all rows of the run; the file is replaced as a whole.
         out: the folder to write to.
-        finished: whether the run came to its end. The rows of one that didn't go to a file of their own, so
-            that they don't pass for all rows, and leave the results of an earlier run alone. That file is
-            removed when a later run is finished.
+        finished: whether the run is finished. The rows of an unfinished run are written to another file, so
+            that they are not taken for all rows, and the results of an earlier run stay. A later run that is
+            finished removes that file.
 
     Returns:
         The name of the file.
@@ -38,5 +41,5 @@ def format_probability(row: dict[str, Any]) -> str:
 
 
 def format_class(row: dict[str, Any]) -> str:
-    """Return the class that a row is about, and its probability if there is one."""
+    """Return the class of a row, and its probability if there is one."""
     return printable(f"{row['label']} {format_probability(row)}".strip())

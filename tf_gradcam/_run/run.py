@@ -1,4 +1,4 @@
-"""One run over photographs: explain each, write its pictures, yield its findings. For the command line."""
+"""Explain photographs, write their pictures and yield their findings. The command line calls it."""
 
 import functools
 import os
@@ -13,8 +13,8 @@ from tf_gradcam._run.photographs import Photograph, picture_names
 from tf_gradcam._run.pictures import draw_pictures, picture_files, write_pictures
 from tf_gradcam._run.request import Classifier, Request
 
-MOST_PHOTOGRAPHS = 16  # in a batch
-MOST_PIXELS = 64_000_000  # of the heatmaps of a batch: where they have more, it has fewer photographs
+MAX_PHOTOGRAPHS = 16  # in a batch
+MAX_PIXELS = 64_000_000  # of all heatmaps of a batch; larger photographs make smaller batches
 
 
 def explain_photographs(
@@ -22,14 +22,15 @@ def explain_photographs(
 ) -> Generator[list[Finding], None, None]:
     """Explain photographs and write their pictures.
 
-    The folder `request.out` is made. Pictures of an earlier run in it are replaced; no other file is. To
-    write the results is left to the caller.
+    The folder `request.out` is made. Pictures of an earlier run in it are replaced; other files never are.
+    The caller writes the results.
 
     Returns:
         The findings in each photograph, in order, as they come: one for each method or class, or a single
-        one whose row has an `"error"`. Where only the pictures couldn't be written, the row has both. What
-        ends the run early (an interrupt, or the `OSError` of a full disk) is raised after the findings in all
-        photographs that were explained until then, even where it was thrown into the generator.
+        one whose row has an `"error"`. If only the pictures couldn't be written, the row has both. An
+        exception that ends the run early (an interrupt, or the `OSError` of a full disk) is raised after the
+        findings in all photographs that were explained until then, also if the caller threw it into the
+        generator.
 
     Raises:
         ValueError, TypeError: at once, if the request can't be fulfilled; nothing is written then.
@@ -48,16 +49,17 @@ def explain_photographs(
             raise disk_full[0]
 
     names = picture_names(photographs, _free_names(photographs, request))
-    named = zip(photographs, names, strict=True)
-    heatmaps = request.top * len(request.methods)  # of a photograph, each of its size
-    most = 1 if explainer.is_slow else MOST_PHOTOGRAPHS
-    return explain_in_batches(named, explainer.explain, write, most, MOST_PIXELS // heatmaps, check)
+    named_photographs = zip(photographs, names, strict=True)
+    heatmap_count = request.top * len(request.methods)  # of a photograph; each has its size
+    max_photographs = 1 if explainer.is_slow else MAX_PHOTOGRAPHS
+    max_pixels = MAX_PIXELS // heatmap_count
+    return explain_in_batches(named_photographs, explainer.explain, write, max_photographs, max_pixels, check)
 
 
 def _free_names(photographs, request) -> Callable[[str], bool]:
-    """Return a function that tells whether pictures of a name replace no file but an earlier run's."""
+    """Return a function that says whether pictures of a name replace nothing but an earlier run's."""
 
-    @functools.cache  # Most runs need none of it.
+    @functools.cache  # Most runs never need it.
     def inputs() -> set[str]:
         sources = (photograph.source for photograph in photographs)
         return {os.path.realpath(source) for source in sources if isinstance(source, str | os.PathLike)}
@@ -71,7 +73,7 @@ def _free_names(photographs, request) -> Callable[[str], bool]:
 def _write(photograph, findings, request, disk_full) -> list[Finding]:
     """Write the pictures of a photograph; return its findings with the names of photograph and pictures.
 
-    Once there is an error in `disk_full`, nothing is written any more.
+    Once `disk_full` holds an error, no more pictures are written.
     """
     if "error" not in findings[0].row:
         try:
@@ -81,7 +83,9 @@ def _write(photograph, findings, request, disk_full) -> list[Finding]:
         except Exception as error:  # Whatever is wrong with one photograph, the others still count.
             if is_disk_full(error):
                 disk_full.append(error)
-                error = disk_full[0]  # Others may be written at the same time: the first one is told.
+                error = disk_full[
+                    0
+                ]  # Other threads write at the same time: all of them report the first error.
             reason = one_line(error) or type(error).__name__
             findings = [finding._replace(row={**finding.row, "error": reason}) for finding in findings]
     file = photograph.photograph.file
