@@ -5,7 +5,6 @@ traced. This module detects when that changes: new variables (`enable_lora`, `qu
 activation or dtype policy, and arrays that a layer holds as constants (`Normalization.adapt`).
 """
 
-import itertools
 import operator
 import re
 import weakref
