@@ -105,6 +105,8 @@ class Explainer:
         """Return a copy of this explainer whose traces contain the model's current weights."""
         if self._structure is None:
             raise ValueError("`model` must be built to be frozen. Explain an image first, or call it on one.")
+        if self._structure != structure_version(self._model()):
+            self._prepare()
         frozen = copy.copy(self)
         frozen._traces = {}
         frozen._snapshot = WeightSnapshot(self._model())

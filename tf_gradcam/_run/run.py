@@ -83,9 +83,7 @@ def _write(photograph, findings, request, disk_full) -> list[Finding]:
         except Exception as error:  # Whatever is wrong with one photograph, the others still count.
             if is_disk_full(error):
                 disk_full.append(error)
-                error = disk_full[
-                    0
-                ]  # Other threads write at the same time: all of them report the first error.
+                error = disk_full[0]  # Other threads write at the same time: all report the first error.
             reason = one_line(error) or type(error).__name__
             findings = [finding._replace(row={**finding.row, "error": reason}) for finding in findings]
     file = photograph.photograph.file
