@@ -70,7 +70,7 @@ def test_it_shows_itself_with_the_names_of_the_classes(explanation, photographs)
     labels = [f"kind {index}" for index in range(CLASSES)]
     figure = explanation.show(list(photographs), labels=labels)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert [title.partition(",")[0] for title in titles] == ["kind 1", "kind 2", "kind 3"]
+    assert [title.partition(" (")[0] for title in titles] == ["kind 1", "kind 2", "kind 3"]
     beside = show(list(photographs), explanation, labels=labels)
     assert titles == [axis.get_title() for axis in beside.axes if axis.get_title()]
     pyplot.close(figure)

@@ -1,7 +1,7 @@
 """The exported model in C++, loaded as TensorFlow Serving loads it, and on TensorFlow's command line.
 
-TensorFlow 1's loader does the same in Python: it imports the graph and runs the restore operation. It stands
-for the C++ program where the full products are left out.
+TensorFlow 1's loader does the same in Python: it imports the graph and runs the restore operation. It runs
+every signature too, also where there is no compiler.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from tf_gradcam import GradCAM, export_gradcam
 
 SIGNATURES = ["serving_default", "gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"]
 
-in_cpp = pytest.mark.full  # It takes as long to compile as many of the other tests together.
+in_cpp = pytest.mark.slow  # The program is compiled first.
 
 
 @pytest.fixture(scope="session")

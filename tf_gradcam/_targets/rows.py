@@ -152,7 +152,10 @@ def _one_hot_hint(value) -> str:
     """Return advice for a one-hot vector, or a batch of them, in place of classes; else `""`."""
     if _is_symbolic(value) or not isinstance(value, np.ndarray | list | tf.Tensor):
         return ""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a ragged list
+        return ""
     is_binary = array.ndim in (1, 2) and array.shape[-1] > 1 and bool(np.isin(array, (0, 1)).all())
     if not is_binary or not bool((array.sum(axis=-1) == 1).all()):
         return ""
