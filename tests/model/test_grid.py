@@ -1,13 +1,10 @@
-"""From activations to heatmaps: grids, sizes, scales, and several heatmaps in one."""
+"""What a layer returns, on its grid and back."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gradcam._heatmap import FUSIONS, INTERPOLATIONS, fuse_heatmaps, parse_size, resize_map, to_heatmap
 from tf_gradcam._model.grid import Grid, find_grid, from_grid, spatial_lengths, to_grid
-
-# Grids
 
 
 @pytest.mark.parametrize(
@@ -121,85 +118,3 @@ def test_values_of_a_grid_go_back_to_where_they_came_from(shape, grid):
 def test_the_places_of_an_image_are_all_but_the_batch_and_the_channels(image, rank, channels_first, expected):
     places = spatial_lengths(tf.zeros(image), rank, channels_first)
     assert (places if expected is None else places.numpy().tolist()) == expected
-
-
-# Sizes
-
-
-@pytest.mark.parametrize(
-    "size", ["same", (), (0, 3), (2.5, 3), (1, 2, 3, 4), ((3, 4),), True, -1, (3, 2**14 + 1)]
-)
-def test_what_is_no_size_is_refused(size):
-    with pytest.raises(ValueError, match="`size` must be"):
-        parse_size(size)
-
-
-def test_sizes_become_numbers():
-    assert parse_size(None) is None
-    assert parse_size("input") == "input"
-    for size, expected in [(7, [7]), ((3, 4), [3, 4]), ([2, 3, 4], [2, 3, 4]), (np.array([5, 6]), [5, 6])]:
-        assert parse_size(size).tolist() == expected
-        assert parse_size(size).dtype == np.int32
-
-
-def test_heatmaps_are_relu_then_resized_then_divided_by_their_maximum():
-    signed_map = tf.constant([[[-1.0, 1.0], [2.0, -3.0]]])
-    expected = tf.image.resize([[[0.0], [1.0]], [[2.0], [0.0]]], (5, 7))[..., 0].numpy()
-    np.testing.assert_allclose(
-        to_heatmap(signed_map, tf.constant([5, 7]), "bilinear")[0], expected / expected.max()
-    )
-    np.testing.assert_array_equal(to_heatmap(signed_map, None, "bilinear")[0], [[0, 0.5], [1, 0]])
-
-
-def test_no_evidence_is_zeros():
-    np.testing.assert_array_equal(
-        to_heatmap(-tf.ones((1, 2, 3)), tf.constant([4, 5]), "bicubic"), np.zeros((1, 4, 5))
-    )
-
-
-def linear(values, size):
-    """Linear interpolation between the centres of cells, the last one going on to the edge."""
-    centres = (np.arange(size) + 0.5) * len(values) / size - 0.5
-    return np.interp(centres, np.arange(len(values)), values)
-
-
-def test_signals_and_volumes_are_interpolated_along_every_axis():
-    random = np.random.default_rng(0)
-    signal = random.uniform(size=(2, 5)).astype("float32")
-    resized = resize_map(tf.constant(signal), tf.constant([12]), "bilinear")
-    np.testing.assert_allclose(resized, [linear(each, 12) for each in signal], rtol=1e-5)
-    volume = random.uniform(size=(2, 3, 4, 5)).astype("float32")
-    expected = volume
-    for axis, size in enumerate((7, 9, 6), start=1):
-        expected = np.apply_along_axis(linear, axis, expected, size)
-    resized = resize_map(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
-    np.testing.assert_allclose(resized, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-@pytest.mark.parametrize("rank", [1, 2, 3, 4])
-def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
-    grid, size = (3, 4, 5, 2)[:rank], (6, 7, 4, 3)[:rank]
-    resized = resize_map(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
-    np.testing.assert_allclose(resized, np.full((2, *size), 0.5), atol=1e-5)
-
-
-# Several heatmaps in one
-
-
-def test_heatmaps_are_fused_by_mean_maximum_product_or_as_layercam():
-    shallow = tf.constant([[[0.5, 1.0], [0.0, 0.25]]])
-    deep = tf.constant([[[1.0, 0.0], [0.5, 0.5]]])
-    fused = {fusion: fuse_heatmaps([shallow, deep], [16, 4], fusion)[0] for fusion in FUSIONS}
-    np.testing.assert_allclose(fused["mean"], np.array([[0.75, 0.5], [0.25, 0.375]]) / 0.75)
-    np.testing.assert_allclose(fused["max"], [[1, 1], [0.5, 0.5]])
-    tanh = np.tanh(2 * shallow.numpy()[0])  # 0.76, 0.96, 0, 0.46
-    np.testing.assert_allclose(fused["layercam"], [[1, tanh[0, 1]], [0.5, 0.5]], rtol=1e-6)
-    # The products are 0.5, 0, 0 and 0.125.
-    np.testing.assert_allclose(fused["refinecam"], [[1, 0], [0, 0.25]])
-
-
-def test_layers_without_evidence_leave_the_others_as_they_are():
-    heatmap = tf.constant([[[0.5, 1.0]]])
-    for fusion in ("mean", "max"):
-        np.testing.assert_allclose(fuse_heatmaps([heatmap, 0 * heatmap], [2, 2], fusion), heatmap)
