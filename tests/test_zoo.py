@@ -17,9 +17,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def kind(name):
-    if name == "preprocessing inside, subclassed" and zoo.augments_in_inference():
-        pytest.skip("this version of Keras augments in inference, so that no two answers are alike")
-    return zoo.KINDS[name]()
+    return zoo.make(name)
 
 
 def target(kind):

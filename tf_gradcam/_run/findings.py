@@ -106,8 +106,9 @@ class PhotographExplainer:
     def _to_inputs(self, images) -> np.ndarray:
         """Return photographs as the model takes them, `(N, h, w, C)`."""
         model, preprocess, _ = self._classifier
+        spec = require_specs(model)
         # One by one, as a user's function may depend on the whole array, for example on its mean.
-        inputs = [preprocess(fit_to_spec(image, require_specs(model))) for image in images]
+        inputs = [preprocess(fit_to_spec(image, spec)) for image in images]
         return np.concatenate([np.asarray(each) for each in inputs])
 
     def _explain_class(self, run, method, inputs, size, index) -> list[ImageExplanation]:
