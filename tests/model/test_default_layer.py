@@ -256,3 +256,223 @@ def test_a_class_token_may_stand_before_or_behind_the_patches(at_end):
     patches = (values[:, :15] if at_end else values[:, 1:]).reshape(2, 3, 5, 8)
     expected = patches @ scores.kernel.numpy()[:, 2] / 16
     np.testing.assert_allclose(GradCAM(model, "norm")(images, 2).map, expected, atol=1e-6)
+
+
+# Layers in parallel branches
+
+
+def conv(name, strides=1):
+    return keras.layers.Conv2D(6, 3, strides, padding="same", activation="relu", name=name)
+
+
+def features(name, x):
+    return keras.layers.GlobalAveragePooling2D()(chain(x, [conv(f"{name}_first", 2), conv(f"{name}_last")]))
+
+
+def side_by_side(vectors):
+    return keras.ops.stack([keras.ops.squeeze(vector, -1) for vector in vectors], axis=-1)
+
+
+JOINS = {
+    "concatenated": keras.layers.Concatenate(),
+    "stacked": side_by_side,
+    "scaled": lambda vectors: 2.0 * keras.layers.Concatenate()(vectors) + 1.0,
+    "padded and added": lambda vectors: keras.layers.Add()(
+        [keras.ops.pad(vector, ((0, 0), (k, 2 - k))) for k, vector in enumerate(vectors)]
+    ),
+}
+
+
+def a_branch_for_each_label(join, joined=None):
+    """A backbone with three branches that end in one unit each; or `joined`, which takes their features."""
+    keras.utils.set_random_seed(2)
+    x = keras.Input((SIDE, SIDE, 3))
+    backbone = conv("backbone", 2)(x)
+    pooled = [keras.layers.GlobalAveragePooling2D()(conv(f"branch{k}")(backbone)) for k in range(3)]
+    logits = joined(pooled) if joined else join([keras.layers.Dense(1)(one) for one in pooled])
+    return keras.Model(x, keras.layers.Activation("sigmoid")(logits), name="inner")
+
+
+class Around(keras.Model):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def call(self, images):
+        return self.model(images)
+
+
+def costume(kind, model):
+    x = keras.Input((SIDE, SIDE, 3))
+    if kind == "subclassed":
+        around = Around(model)
+        around(np.zeros((1, SIDE, SIDE, 3), "float32"))
+        return around
+    return {
+        "functional": lambda: model,
+        "nested": lambda: keras.Model(x, model(x)),
+        "sequential": lambda: keras.Sequential([x, model]),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["functional", "nested", "sequential", "subclassed"])
+def test_the_default_of_a_branch_for_each_label_is_their_backbone(kind):
+    model = costume(kind, a_branch_for_each_label(JOINS["concatenated"]))
+    assert default(model) == "backbone"
+
+
+@pytest.mark.parametrize("join", list(JOINS)[1:])
+def test_it_does_not_matter_how_the_labels_are_joined(join):
+    assert default(a_branch_for_each_label(JOINS[join])) == "backbone"
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        lambda pooled: keras.layers.Flatten()(
+            keras.layers.TimeDistributed(keras.layers.Dense(1))(keras.ops.stack(pooled, axis=1))
+        ),
+        lambda pooled: keras.layers.Flatten()(keras.layers.Dense(1)(keras.ops.stack(pooled, axis=1))),
+        lambda pooled: keras.ops.sum(keras.ops.stack(pooled, axis=1), axis=-1),
+    ],
+    ids=["TimeDistributed", "Dense", "sum"],
+)
+def test_nor_that_all_labels_share_a_dense_layer(joined):
+    assert default(a_branch_for_each_label(None, joined)) == "backbone"
+
+
+def test_every_label_of_a_branch_each_has_its_own_map(images):
+    model = a_branch_for_each_label(JOINS["concatenated"])
+    activations = model.get_layer("backbone")(images)
+    a = tf.cast(activations, tf.float64)
+    denses = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    maps = GradCAM(model)(images, targets.Classes([0, 1, 2])).map
+    for label, dense in enumerate(denses):
+        kernel, bias = (each.astype("float64") for each in model.get_layer(f"branch{label}").get_weights())
+        with tf.GradientTape() as tape:
+            tape.watch(a)
+            x = tf.nn.relu(tf.nn.conv2d(a, kernel, 1, "SAME") + bias)
+            logit = tf.reduce_mean(x, (1, 2)) @ dense.kernel.numpy().astype("float64")
+        alpha = tf.reduce_mean(tape.gradient(logit, a), (1, 2), keepdims=True)
+        expected = tf.reduce_sum(alpha * a, -1).numpy()
+        np.testing.assert_allclose(maps[:, label], expected, atol=1e-6 * np.abs(expected).max())
+        assert np.abs(expected).max() > 1e-4
+
+
+def test_a_label_without_a_branch_counts_too():
+    x = keras.Input((SIDE, SIDE, 3))
+    stem = conv("stem", 2)(x)
+    pool = keras.layers.GlobalAveragePooling2D()
+    vectors = [keras.layers.Dense(1)(pool(each)) for each in (conv("branch")(stem), stem)]
+    assert default(keras.Model(x, keras.layers.Concatenate()(vectors))) == "stem"
+
+
+def test_networks_without_a_common_layer_need_a_layer(images):
+    x = keras.Input((SIDE, SIDE, 3))
+    vectors = [keras.layers.Dense(1)(features(name, x)) for name in ("one", "two")]
+    model = keras.Model(x, keras.layers.Concatenate()(vectors))
+    with pytest.raises(
+        ValueError, match="`layer` must be given for a model with no layer that all.*'one_last'"
+    ):
+        GradCAM(model)
+    assert np.any(GradCAM(model, "one_last")(images, 0).map)
+    several = keras.Model(x, dict(zip("ab", vectors, strict=True)))
+    with pytest.warns(UserWarning, match="There is no layer that all outputs of the model depend on"):
+        GradCAM(several)
+
+
+def ensemble(join):
+    x = keras.Input((SIDE, SIDE, 3))
+    inner = keras.Input((SIDE, SIDE, 3))
+    ends = [keras.layers.Dense(3, activation="softmax")(features(name, inner)) for name in ("one", "two")]
+    members = [keras.Model(inner, end) for end in ends]
+    return keras.Model(x, join([member(x) for member in members]))
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        keras.layers.Average(),
+        lambda ends: keras.ops.mean(keras.ops.stack(ends), axis=0),
+        lambda ends: 0.25 * ends[0] + 0.75 * ends[1],
+        lambda ends: keras.layers.Dense(3)(keras.layers.Concatenate()(ends)),
+    ],
+    ids=["Average", "mean", "weighted", "Dense"],
+)
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+def test_the_default_of_an_ensemble_names_the_other_members(join, kind):
+    model = costume(kind, ensemble(join))
+    with pytest.warns(UserWarning, match="is in one of several parallel branches.*_last.*layer=") as caught:
+        cam = GradCAM(model)
+    (warning,) = caught
+    other = {"one_last": "two_last", "two_last": "one_last"}[cam.layer.name]
+    assert other in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_layers_that_the_warning_names_are_explained_without_one(images):
+    model = ensemble(keras.layers.Average())
+    cam = GradCAM(model, ["one_last", "two_last"])
+    expected = np.mean(cam(images, 1, size=None).heatmaps, axis=0)
+    expected /= expected.max((1, 2), keepdims=True)
+    np.testing.assert_allclose(cam(images, 1, size=None).heatmap, expected, atol=1e-6)
+
+
+def test_the_default_of_two_streams_names_the_other():
+    rgb, flow = keras.Input((SIDE, SIDE, 3)), keras.Input((SIDE, SIDE, 2))
+    joined = keras.layers.Concatenate()([features("rgb", rgb), features("flow", flow)])
+    model = keras.Model([rgb, flow], keras.layers.Dense(3)(joined))
+    with pytest.warns(UserWarning, match="because they depend on different images") as caught:
+        cam = GradCAM(model)
+    other = {"rgb_last": "flow_last", "flow_last": "rgb_last"}[cam.layer.name]
+    assert f"through '{other}'" in str(caught[0].message)
+
+
+def beside(shape, layers):
+    """A network of images beside another input."""
+    image, other = keras.Input((SIDE, SIDE, 3)), keras.Input(shape)
+    joined = keras.layers.Concatenate()([features("image", image), chain(other, layers)])
+    return keras.Model([image, other], keras.layers.Dense(3)(joined))
+
+
+def two_levels():
+    x = keras.Input((SIDE, SIDE, 3))
+    levels = [conv("level1", 2)(x)]
+    levels.append(conv("level2", 2)(levels[0]))
+    pooled = [keras.layers.GlobalAveragePooling2D()(level) for level in levels]
+    return keras.Model(x, keras.layers.Dense(3)(keras.layers.Concatenate()(pooled)))
+
+
+def excited():
+    """A squeeze-and-excitation block, and a residual around it."""
+    x = keras.Input((SIDE, SIDE, 3))
+    start = conv("start", 2)(x)
+    inside = conv("inside")(start)
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(inside)
+    gate = keras.layers.Conv2D(6, 1, activation="sigmoid", name="gate")(gate)
+    end = keras.layers.Add(name="end")([start, keras.layers.Multiply()([inside, gate])])
+    return keras.Model(x, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(end)))
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: beside((4,), [keras.layers.Dense(5)]), "image_last"),
+        (
+            lambda: beside((30, 2), [keras.layers.Conv1D(4, 3), keras.layers.GlobalAveragePooling1D()]),
+            "image_last",
+        ),
+        (two_levels, "level2"),
+        (excited, "end"),
+        (lambda: segmenter(16), "bottleneck"),
+    ],
+    ids=["table", "signal", "two levels", "excited", "segmenter"],
+)
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+def test_no_warning_comes_where_nothing_is_left_out(make, expected, kind):
+    model = make()
+    if kind == "subclassed":
+        model, inner = Around(model), model
+        zeros = [np.zeros((1, *x.shape[1:]), "float32") for x in inner.inputs]
+        model(zeros if len(zeros) > 1 else zeros[0])
+    assert GradCAM(model).layer.name == expected  # A warning is an error here.

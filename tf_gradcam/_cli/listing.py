@@ -1,6 +1,7 @@
 """The commands `layers` and `methods`: tables of what can be explained, and by which methods."""
 
 import argparse
+import contextlib
 
 from tf_gradcam._cli.terminal import format_shape, import_tensorflow, print_table
 
@@ -11,7 +12,9 @@ def run_layers(arguments: argparse.Namespace) -> int:
     from tf_gradcam._model import default_layer, list_layers
 
     model = load_classifier(arguments.model).model
-    default = default_layer(model).layer
+    default = None
+    with contextlib.suppress(ValueError):  # There may be no layer that all scores depend on.
+        default = default_layer(model).layer
     rows = []
     for info in list_layers(model):
         notes = [f"runs {info.calls} times"] if info.calls > 1 else []

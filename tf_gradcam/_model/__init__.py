@@ -22,6 +22,7 @@ from tf_gradcam._model.fingerprint import structure_version
 from tf_gradcam._model.forward import ForwardPass, LayerCall, WeakLayerCall, build_model, forward
 from tf_gradcam._model.graph import (
     ancestors,
+    has_channel_axis,
     is_dense_head,
     mean_poolings,
     non_affine_operations,
@@ -31,6 +32,7 @@ from tf_gradcam._model.grid import Grid, from_grid, spatial_lengths, to_grid
 from tf_gradcam._model.inputs import as_batch, check_images, require_specs
 from tf_gradcam._model.keras_internals import functional_graph, has_noted_logits
 from tf_gradcam._model.layers import (
+    are_channels_first,
     check_layer,
     check_model,
     is_built,
@@ -57,6 +59,7 @@ __all__ = [
     "WeakLayerCall",
     "activation_grid",
     "ancestors",
+    "are_channels_first",
     "as_batch",
     "build_model",
     "check_gradient",
@@ -73,6 +76,7 @@ __all__ = [
     "from_grid",
     "functional_graph",
     "graph_gradient",
+    "has_channel_axis",
     "has_noted_logits",
     "is_built",
     "is_channels_first",

@@ -5,12 +5,21 @@ Called by explainers, `build_submodel` and errors that suggest a layer.
 
 import contextlib
 import re
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import keras
 
+from tf_gradcam._model.branches import (
+    are_joint,
+    around,
+    depended_on_by_all,
+    is_on_every_path,
+    parallel_layers,
+)
 from tf_gradcam._model.discovery import (
     LayerMap,
+    Trial,
     maps_from_keras_graph,
     maps_from_trial,
     only_depended_on,
@@ -48,6 +57,19 @@ _WEIGHTED_OPERATIONS = (  # Operations with weights, or calls of functions that 
     "StatefulPartitionedCall",
 )
 _MAX_GRADIENTS = 32  # Number of layers, from the last, whose gradients are computed.
+_MAX_NAMES = 5  # Number of layers that a warning names.
+
+
+class _Default(NamedTuple):
+    """The default layer, and the last layers of the branches beside it."""
+
+    chosen: LayerMap
+    beside: list[LayerMap]
+    images: int = 1  # number of images on which all of these layers depend
+    is_common: bool = True  # whether all outputs depend on it
+
+    def layer_call(self) -> LayerCall:
+        return LayerCall(self.chosen.info.layer, self.chosen.run if self.chosen.info.calls > 1 else None)
 
 
 def resolve_layers(
@@ -61,7 +83,10 @@ def resolve_layers(
     """
     check_layer(layer, call)
     if layer is None:
-        found = [default_layer(model, images)]
+        default = _find_default(model, images)
+        if default.beside and call is None:
+            _warn_of_branches(default)
+        found = [default.layer_call()]
         found = found if call is None else [found[0]._replace(call=call)]
     else:
         requested = layer if isinstance(layer, list | tuple) else [layer]
@@ -95,36 +120,102 @@ def _in_execution_order(model, images, layer_calls) -> list[LayerCall]:
     return found
 
 
+def _warn_of_branches(default) -> None:
+    chosen = default.chosen.info.path
+    beside = [one.info.path for one in default.beside]
+    names = ", ".join([*map(repr, beside[:_MAX_NAMES]), *(["..."] if len(beside) > _MAX_NAMES else [])])
+    advice = f"for the mean of their heatmaps, layer={[*beside[:_MAX_NAMES], chosen]!r}"
+    if default.images > 1:
+        advice = "one after the other, because they depend on different images"
+    text = (
+        f"The default layer {chosen!r} is in one of several parallel branches. The score also depends on the "
+        f"images through {names}, which its heatmap does not show. Give `layer`: {chosen!r}, or another of "
+        f"these, or {advice}."
+    )
+    if not default.is_common:
+        text = (
+            f"There is no layer that all outputs of the model depend on. The default layer {chosen!r} is on "
+            f"the path to some of them. Give `layer`: {chosen!r}, or for another output {names}."
+        )
+    warnings.warn(text, stacklevel=6)  # at the caller of GradCAM
+
+
 def default_layer(model: keras.Model, images: Any = None) -> LayerCall:
     """Return the last layer with a map: the end of the convolutions, before pooling and dropout.
 
-    For a model with several outputs, or one output concatenated from several levels, it is the last layer
-    that all of them depend on. If an output is itself a map, as in segmentation and detection, it is the last
-    layer on the coarsest grid, before the layers that compute the output: after it, the evidence for a pixel
-    is mostly that pixel (Vinogradova et al., "Towards Interpretable Semantic Segmentation via
-    Gradient-weighted Class Activation Mapping", 2020, explain the bottleneck). In a vision transformer it is
-    the last layer on whose patch tokens the outputs depend.
+    It is the last layer that every score depends on: all outputs, all units of an output, as of a model with
+    a branch for each label, and all levels that an output is concatenated from. If an output is itself a map,
+    as in segmentation and detection, it is the last layer on the coarsest grid, before the layers that
+    compute the output: after it, the evidence for a pixel is mostly that pixel (Vinogradova et al., "Towards
+    Interpretable Semantic Segmentation via Gradient-weighted Class Activation Mapping", 2020, explain the
+    bottleneck). In a vision transformer it is the last layer on whose patch tokens the outputs depend.
 
     Args:
         model: a `keras.Model`, built.
         images: example inputs, needed if the model's input shapes are not known.
 
     Raises:
-        ValueError: if no layer of `model` has a map.
+        ValueError: if no layer of `model` has a map, or there is none that all scores depend on.
     """
+    return _find_default(model, images).layer_call()
+
+
+def _find_default(model, images) -> _Default:
     specs = require_specs(model, images)
     candidates = _plausible_maps(maps_from_keras_graph(model) or [], specs) if _has_one_vector(model) else []
-    if not candidates or candidates[-1].info.calls > 1:
-        candidates = _maps_on_path(model, specs)
+    if candidates and candidates[-1].info.calls == 1:
+        last = candidates[-1]
+        if is_on_every_path(model, last.info.layer):
+            return _Default(last, [])
+    trial, candidates, is_dense = _maps_on_path(model, specs)
     if not candidates:
         raise ValueError(
             f"`model` must have a layer with a map (N, h, w, K). Received: model={model.name!r}, "
             "which has no such layer."
         )
+    used = candidates
     if candidates[-1].grid.extra:
-        candidates = only_depended_on(model, specs, candidates[-_MAX_GRADIENTS:]) or candidates
-    last = candidates[-1]
-    return LayerCall(last.info.layer, last.run if last.info.calls > 1 else None)
+        used = only_depended_on(model, specs, candidates[-_MAX_GRADIENTS:]) or candidates
+    is_common = all(used[-1].output.op in path for path in _paths(trial, candidates))
+    if not is_dense and is_common and _may_differ(trial, used[-1]):
+        common = depended_on_by_all(model, specs, used)
+        used, is_common = common or used, bool(common)
+    if not is_dense and not is_common and len(trial.outputs) == 1:
+        raise _no_common_layer_error(trial, candidates)
+    return _with_branches(model, specs, trial, candidates, used[-1])._replace(is_common=is_common)
+
+
+def _paths(trial, maps) -> list[dict]:
+    """Return the ancestors of each output or part of one that depends on one of `maps`."""
+    parts = [part for output in trial.outputs for part in concatenated_parts(output)]
+    paths = [ancestors([part]) for part in parts]
+    return [path for path in paths if any(one.output.op in path for one in maps)]
+
+
+def _may_differ(trial, layer_map) -> bool:
+    """Return whether some score may not depend on a layer: the outputs depend on an image around it."""
+    outside = around(trial, layer_map)
+    parts = [part for output in trial.outputs for part in concatenated_parts(output)]
+    return any(output.op in outside for output in trial.outputs) and not are_joint(trial, parts)
+
+
+def _no_common_layer_error(trial, maps) -> ValueError:
+    names = [one.info.path for one in [*parallel_layers(trial, maps, maps[-1]), maps[-1]]]
+    return ValueError(
+        "`layer` must be given for a model with no layer that all scores depend on. Received: layer=None, "
+        f"and a model with branches that end in {', '.join(map(repr, names))}. Give the one of the score "
+        "that you explain."
+    )
+
+
+def _with_branches(model, specs, trial, candidates, chosen) -> _Default:
+    """Return the default layer with the last layers of the branches beside it."""
+    beside = parallel_layers(trial, candidates, chosen)
+    if beside and chosen.grid.extra:
+        beside = only_depended_on(model, specs, beside[-_MAX_GRADIENTS:])
+    paths = [ancestors([one.output]) for one in [*beside, chosen]]
+    images = {image.ref() for image in trial.images if any(image.op in path for path in paths)}
+    return _Default(chosen, beside, len(images))
 
 
 def _has_one_vector(model) -> bool:
@@ -160,8 +251,11 @@ def _has_aspect_ratio(grid, ratio) -> bool:
     return (height - 1) / (width + 1) / 1.5 <= ratio <= 1.5 * (height + 1) / max(width - 1, 0.5)
 
 
-def _maps_on_path(model, specs) -> list[LayerMap]:
-    """Return the maps on the path to every output, in order of execution, the default one last."""
+def _maps_on_path(model, specs) -> tuple[Trial, list[LayerMap], bool]:
+    """Return a trial run, the maps on the path to every output, and whether an output is a map.
+
+    The maps are in order of execution, the default one last.
+    """
     trial = trace_trial(model, specs)
     is_dense = any(len(output.shape) > 2 for output in trial.outputs)
     if is_dense and any(None in spec.shape[1:] for spec in keras.tree.flatten(specs)):
@@ -170,19 +264,20 @@ def _maps_on_path(model, specs) -> list[LayerMap]:
             specs = keras.tree.map_structure(with_trial_sides, specs)
             trial = trace_trial(model, specs)
     maps = _plausible_maps(maps_from_trial(model, trial), specs)
-    parts = [part for output in trial.outputs for part in concatenated_parts(output)]
-    paths = [ancestors([part]) for part in parts]
+    paths = _paths(trial, maps)
     maps = [one for one in maps if all(one.output.op in path for path in paths)] or maps
     maps = [one if _depends_on_earlier_runs(one, trial.runs) else one._replace(run=None) for one in maps]
     if not is_dense:
-        return maps
+        return trial, maps, False
+    parts = [part for output in trial.outputs for part in concatenated_parts(output)]
     after_weights = ancestors(parts, lambda operation: operation.type in _WEIGHTED_OPERATIONS)
     maps = [one for one in maps if one.output.op not in after_weights] or maps
     most_axes = max((len(one.grid.shape) for one in maps), default=0)  # Maps of the image, not of a text.
     maps = [one for one in maps if len(one.grid.shape) == most_axes]
     known = [one for one in maps if None not in one.grid.shape]
     coarsest = min((position_count(one.grid.shape) for one in known), default=0)
-    return [one for one in maps if one not in known or position_count(one.grid.shape) == coarsest]
+    maps = [one for one in maps if one not in known or position_count(one.grid.shape) == coarsest]
+    return trial, maps, True
 
 
 def _depends_on_earlier_runs(layer_map, runs) -> bool:

@@ -30,6 +30,28 @@ def ancestors(
     return found
 
 
+def has_channel_axis(image: tf.Tensor, end: tf.Tensor) -> bool:
+    """Return whether the last axis of an input `image` holds channels, to judge by its way to `end`.
+
+    It does not if the model appends a channel axis, or flattens `(N, h, w)` to a vector.
+    """
+    if image.shape.rank < 3 or image.shape[-1] == 1:
+        return image.shape.rank > 2
+    lengths = list(image.shape[1:])
+    copies = {image.ref()}
+    for operation in operations_between(image, end):
+        if not any(tensor.ref() in copies for tensor in operation.inputs) or not operation.outputs:
+            continue
+        output = operation.outputs[0]
+        after = list(output.shape[1:]) if output.shape.rank else []
+        if after == lengths:  # as a cast or a rescaling
+            copies.add(output.ref())
+        is_flattened = operation.type == "Reshape" and len(lengths) == 2 and len(after) == 1
+        if after == [*lengths, 1] or is_flattened:
+            return False
+    return True
+
+
 _SHAPE_OPERATIONS = ("Rank", "Shape", "ShapeN", "Size")  # Operations that read a shape, not values.
 
 
@@ -147,10 +169,12 @@ def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]
 
 
 def concatenated_parts(output: tf.Tensor) -> list[tf.Tensor]:
-    """Return the tensors that `output` was concatenated from, as those of a detector are, or `[output]`."""
+    """Return the tensors that `output` was concatenated or stacked from, as a detector's, or `[output]`."""
     operation = output.op
-    while operation.type in ("Cast", "Identity", "Reshape", "Sigmoid", "Softmax", "Transpose"):
+    while operation.type in _PASSING:
         operation = operation.inputs[0].op
-    if operation.type != "ConcatV2":
-        return [output]
-    return [part for tensor in operation.inputs[:-1] for part in concatenated_parts(tensor)]
+    parts = {"ConcatV2": operation.inputs[:-1], "Pack": operation.inputs}.get(operation.type)
+    return [output] if parts is None else [part for one in parts for part in concatenated_parts(one)]
+
+
+_PASSING = ("Cast", "ExpandDims", "Identity", "Reshape", "Sigmoid", "Softmax", "Squeeze", "Transpose")
