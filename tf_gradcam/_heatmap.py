@@ -26,13 +26,17 @@ def parse_size(size: Any) -> Any:
     return lengths.astype(np.int32)
 
 
-def to_heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str) -> tf.Tensor:
+def to_heatmap(
+    signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str, scores: tf.Tensor | None = None
+) -> tf.Tensor:
     """Apply ReLU, resize, and divide by the maximum, in this order. A map without positive values becomes 0.
 
     Args:
         signed_map: `(B, *grid)`.
         size: lengths to resize the grid to, or `None` to keep it.
         interpolation: a method of `tf.image.resize`.
+        scores: number of scores, M, if all N images share them, `B = N M`: the maps of one score are then
+            divided by their common maximum.
 
     Returns:
         `(B, *size)` float32 in `[0, 1]`.
@@ -42,12 +46,17 @@ def to_heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str
         positive = resize_map(positive, size, interpolation)
         if interpolation not in _WITHOUT_OVERSHOOT:
             positive = tf.nn.relu(positive)  # Remove the overshoot below 0.
-    return _divide_by_maximum(positive)
+    return _divide_by_maximum(positive, scores)
 
 
-def _divide_by_maximum(heatmaps):
-    axes = range(1, heatmaps.shape.rank)
-    return tf.math.divide_no_nan(heatmaps, tf.reduce_max(heatmaps, axis=list(axes), keepdims=True))
+def _divide_by_maximum(heatmaps, scores=None):
+    axes = list(range(1, heatmaps.shape.rank))
+    if scores is None:
+        return tf.math.divide_no_nan(heatmaps, tf.reduce_max(heatmaps, axis=axes, keepdims=True))
+    shape = tf.shape(heatmaps)
+    of_each_score = tf.reshape(heatmaps, tf.concat([[-1, scores], shape[1:]], 0))
+    largest = tf.reduce_max(of_each_score, axis=[0, *(axis + 1 for axis in axes)], keepdims=True)
+    return tf.reshape(tf.math.divide_no_nan(of_each_score, largest), shape)
 
 
 def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: str) -> tf.Tensor:
@@ -67,7 +76,9 @@ def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: str) -> tf.Ten
     return values
 
 
-def fuse_heatmaps(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: str) -> tf.Tensor:
+def fuse_heatmaps(
+    heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: str, scores: tf.Tensor | None = None
+) -> tf.Tensor:
     """Fuse several heatmaps, each in `[0, 1]` and all of one size, into one.
 
     Args:
@@ -76,6 +87,7 @@ def fuse_heatmaps(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: s
         fusion: `"mean"`, `"max"`, `"refinecam"` (their product) or `"layercam"`: the maximum, after
             `tanh(2 M)` of all heatmaps except those from the coarsest grid (Jiang et al., "LayerCAM", 2021,
             equation 8, for shallow layers).
+        scores: as in `to_heatmap`.
     """
     if fusion == "layercam":
         coarsest = tf.reduce_min(tf.stack(grids))
@@ -85,4 +97,4 @@ def fuse_heatmaps(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: s
         ]
     stacked = tf.stack(heatmaps)
     reduce = {"mean": tf.reduce_mean, "refinecam": tf.reduce_prod}.get(fusion, tf.reduce_max)
-    return _divide_by_maximum(reduce(stacked, axis=0))
+    return _divide_by_maximum(reduce(stacked, axis=0), scores)

@@ -426,11 +426,21 @@ def test_rise_is_one_map_for_each_image_on_the_image_itself(unchanged, images):
     assert explanation.map.shape == explanation.heatmap.shape == (3, SIDE, SIDE)
 
 
-def test_rise_explains_images_only():
-    x, layers = signal()
-    model = keras.Model(x, chain(x, [*layers, keras.layers.Dense(3)]))
-    with pytest.raises(ValueError, match=r"`method` rise needs a model of images \(N, H, W, C\). Received"):
-        GradCAM(model, method="rise")(np.ones((1, 20, 2)), 0)
+@pytest.mark.parametrize("shape", [(12, 1), (2, 3, 4, 1)])
+def test_rise_explains_signals_and_volumes(shape):
+    """Of the score `x[place]` the map is the covariance of the masks at `place` and elsewhere, over p."""
+    x = keras.Input(shape)
+    places = int(np.prod(shape))
+    model = keras.Model(x, keras.layers.Flatten()(x))
+    cam = GradCAM(model, method=methods.rise(masks=200, cells=2))
+    images = np.random.default_rng(0).uniform(1, 2, (2, *shape)).astype("float32")
+    maps = cam(images, targets.Classes(range(places))).map.numpy()
+    assert maps.shape == (2, places, *shape[:-1])
+    covariance = maps.reshape(2, places, places) / images.reshape(2, places, 1)
+    np.testing.assert_allclose(covariance[0], covariance[1], atol=1e-5)
+    np.testing.assert_allclose(covariance[0], covariance[0].T, atol=1e-5)
+    assert np.linalg.eigvalsh(covariance[0].astype("float64")).min() > -1e-5
+    assert np.diag(covariance[0]).min() > 0
 
 
 def test_the_masks_of_rise_come_from_the_seed_alone(unchanged, images):

@@ -33,8 +33,9 @@ class GradCAM:
             next call traces it again.
         layer: the layer to explain: a name, a path (`"inner/conv"`), a `keras.Layer`, or an operation of a
             functional model such as the `"add"` of `x + y`; or a list of them; or `None` for the last layer
-            with a map (the end of the convolutions, before any pooling; for a segmentation or detector, on
-            its coarsest grid; for a vision transformer, the last on whose patches the outputs depend).
+            with a map that all scores depend on (the end of the convolutions, before any pooling; for a
+            segmentation or detector, on its coarsest grid; for a vision transformer, the last on whose
+            patches the outputs depend). A warning names the layers of parallel branches beside it.
             Several layers must depend on one image, with grids of the same number of axes.
         call: number of the run of a layer that runs several times, from 0: in the order of the inputs on
             which the runs depend, and for runs on the same input in the order of execution. With `None` the
@@ -42,8 +43,9 @@ class GradCAM:
         method: a name in `tf_gradcam.methods.METHODS`, such as `"gradcam"`, `"hirescam"` or `"layercam"`; a
             method with parameters, `methods.scorecam(channels=64)`; or a callable
             `(activations, gradients) -> map`, `(N, h, w, K)` twice to `(N, h, w)`. Methods whose map lies on
-            the image, such as `"gradient"`, take no `layer`; methods whose map is the same for every class,
-            such as `"eigencam"`, take no target.
+            the image, such as `"gradient"`, read no layer: for them `layer` may name an input of the model,
+            or be `None` for its image, the first with the most axes. Methods whose map is the same for every
+            class, such as `"eigencam"`, take no target.
         fuse: how to fuse the heatmaps of several layers, each scaled to `[0, 1]` first: `"mean"` (the
             default), `"max"`, `"layercam"`, the maximum after a tanh of the heatmaps that are not from the
             coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8), or `"refinecam"`, their product
@@ -249,7 +251,8 @@ def make_gradcam_heatmap(
             "`model` must return finite scores and gradients. Received: NaN or infinity in the map of `img`. "
             "Check the weights for NaN, and the target for a score that is too large."
         )
-    _warn_if_blank(signed_maps, explanation.score.shape, explanation.target, explainer.layer_names)
+    names = None if explainer.layer is None else explainer.layer_names
+    _warn_if_blank(signed_maps, explanation.score.shape, explanation.target, names)
     heatmap = explanation.heatmap.numpy()
     return heatmap[0] if len(heatmap) == 1 else heatmap
 

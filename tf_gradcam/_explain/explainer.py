@@ -13,8 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import did_you_mean
+from tf_gradcam._explain.answers import ANSWER_COUNT, is_one_answer
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
+from tf_gradcam._explain.image_source import find_input
 from tf_gradcam._explain.preprocess import apply_preprocess, cast_to_specs
 from tf_gradcam._explain.question import Question, check_question
 from tf_gradcam._explain.signed_maps import SignedMaps, signed_maps_function
@@ -65,10 +67,10 @@ class Explainer:
             raise TypeError(f"`preprocess` must be a callable. Received: preprocess={preprocess!r}")
         self.method = get(method)
         self._at_image = is_at_image(self.method)
-        if self._at_image and layer is not None:
+        if self._at_image and call is not None:
             raise ValueError(
-                "`layer` must be None for a method whose map lies on the image. "
-                f"Received: layer={layer!r} and method={method_name(self.method)}"
+                "`call` must be None for a method whose map lies on the image. "
+                f"Received: call={call!r} and method={method_name(self.method)}"
             )
         self._model = weakref.ref(model)
         self._several = isinstance(layer, list | tuple)
@@ -92,8 +94,10 @@ class Explainer:
 
     @property
     def layer_names(self) -> Any:
-        """The name of the layer, a list of names for several layers, or `None`."""
-        layer = self.layer
+        """The name of the layer or requested input, a list of names for several layers, or `None`."""
+        layer = _strong_layers(self._requested) if self._at_image else self.layer
+        if isinstance(layer, str):
+            return layer
         return [one.name for one in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
 
     @property
@@ -115,13 +119,20 @@ class Explainer:
     def _prepare(self, images=None) -> None:
         """Find the layers, and create what all traces share; `images` are for models without specs."""
         model = self._model()
-        layer_calls = resolve_layers(model, _strong_layers(self._requested), self._call, images)
-        if self._at_image:  # The layer is only used to find the image: any of its runs will do.
-            layer_calls = [layer_call._replace(call=layer_call.call or 0) for layer_call in layer_calls]
-        self.layer_calls = [layer_call.weak() for layer_call in layer_calls]
-        self._signed_maps = signed_maps_function(model, self.layer_calls, self.method, self._preprocess)
-        self._compiled_signed_maps = tf.function(self._signed_maps, autograph=False)
         self._specs = declared_specs(model)  # Stored, because it is slow.
+        layers, requested_input = _strong_layers(self._requested), None
+        if self._at_image:  # No search for a layer: none is read.
+            self.layer_calls = []
+            structure = self._specs if images is None else images
+            find_input(model, structure, layers, self.method)
+            requested_input = getattr(layers, "name", layers)
+        else:
+            layer_calls = resolve_layers(model, layers, self._call, images)
+            self.layer_calls = [layer_call.weak() for layer_call in layer_calls]
+        self._signed_maps = signed_maps_function(
+            model, self.layer_calls, self.method, self._preprocess, requested_input
+        )
+        self._compiled_signed_maps = tf.function(self._signed_maps, autograph=False)
         self._has_graph = functional_graph(model) is not None
         self._output_names = getattr(functional_graph(model), "output_names", None)
         self._traces: dict = {}
@@ -277,14 +288,17 @@ class Explainer:
         position_counts = [tf.reduce_prod(grid) for grid in grids]
         if lengths is None and self._several:
             lengths = tf.gather(tf.stack(grids), tf.argmax(tf.stack(position_counts)))
+        scores = tf.size(score) if is_one_answer(score, signed_maps[0]) else None
         heatmaps = []
         for signed_map, grid in zip(signed_maps, grids, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
-            heatmaps.append(to_heatmap(flat, lengths, interpolation))
-        fused = fuse_heatmaps(heatmaps, position_counts, self._fuse) if self._several else heatmaps[0]
+            heatmaps.append(to_heatmap(flat, lengths, interpolation, scores))
+        fused = fuse_heatmaps(heatmaps, position_counts, self._fuse, scores) if self._several else heatmaps[0]
+
+        batch = tf.shape(signed_maps[0])[:batch_axes]
 
         def with_batch_axes(heatmap):
-            return tf.reshape(heatmap, tf.concat([tf.shape(score), tf.shape(heatmap)[1:]], 0))
+            return tf.reshape(heatmap, tf.concat([batch, tf.shape(heatmap)[1:]], 0))
 
         return with_batch_axes(fused), tuple(map(with_batch_axes, heatmaps))
 
@@ -295,6 +309,12 @@ class Explainer:
         if "EnsureShape" in error and self._preprocess is not None:
             return f"`preprocess` must return what the model takes. Received: {error}"
         names = ", ".join(repr(layer_call.strong().layer.name) for layer_call in self.layer_calls)
+        if ANSWER_COUNT in error:
+            return (
+                f"`target` must have a score with {ANSWER_COUNT}, or one for all of them. Received: a model "
+                "or target that returns another number of rows for a batch, such as one for each patch or "
+                "clip. Give a callable outputs -> (N,), one score for each image, or (1,) for all."
+            )
         if ONE_MAP_PER_IMAGE in error:
             return (
                 f"`layer` must return {ONE_MAP_PER_IMAGE}. Received: layer={names}, which returns more rows "

@@ -21,7 +21,8 @@ class Explanation(NamedTuple):
 
     `(h, w)` stands for the layer's grid, `(H, W)` for the heatmap's size: one length for a signal, three for
     a volume or video. If several scores are explained for each image, as with `targets.Classes`, the first
-    four attributes have an axis for them after the batch axis.
+    four attributes have an axis for them after the batch axis. If the model gives one answer for all images
+    of a batch, as for a bag of patches, score, target and outputs have one row, and the heatmaps one scale.
 
     Attributes:
         heatmap: `(N, H, W)` float32 in `[0, 1]`: ReLU of the map, resized, divided by its maximum; for

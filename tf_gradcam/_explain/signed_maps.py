@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_gradcam._explain.answers import is_one_answer, score_answers
+from tf_gradcam._explain.image_source import find_input, image_source
 from tf_gradcam._explain.preprocess import apply_preprocess, check_preprocessed
 from tf_gradcam._explain.tapped import TappedLayer, find_source, source_lengths, tapped_layer
 from tf_gradcam._methods import (
@@ -19,6 +21,7 @@ from tf_gradcam._methods import (
     SourceImage,
     gradcam,
     hirescam,
+    is_at_image,
     is_formula,
     make_scene,
     takes_gradients,
@@ -36,7 +39,7 @@ from tf_gradcam._model import (
     tape_gradients,
     to_grid,
 )
-from tf_gradcam._targets import class_logits, pin_choices, score_target
+from tf_gradcam._targets import class_logits, pin_choices
 from tf_gradcam._tensors import at_least_float32
 
 
@@ -45,7 +48,7 @@ class SignedMaps(NamedTuple):
 
     Attributes:
         maps: signed map of each layer, `(N, *grid)`, or `(N, M, *grid)` for M scores of each image.
-        score: `(N,)` or `(N, M)`.
+        score: `(N,)` or `(N, M)`; one row for a model with one answer for all images.
         class_index: class that the score belongs to, int32 of the shape of `score`, or `None`.
         outputs: outputs of the model, or `None` if they are not only tensors.
         image_lengths: lengths of the image on which the layers depend, or `None` if there is none.
@@ -72,28 +75,39 @@ class _Pass(NamedTuple):
     class_index: tf.Tensor | None
     tape: tf.GradientTape
 
+    @property
+    def batch(self) -> tf.Tensor:
+        """An input with a row for each image."""
+        return keras.tree.flatten(self.images)[0]
+
 
 def signed_maps_function(
     model: keras.Model,
     layer_calls: Sequence[WeakLayerCall],
     method: Method,
     preprocess: Callable | None,
+    requested_input: Any = None,
 ) -> Callable[[Any, Any], SignedMaps]:
     """Return the function from images and a target to signed maps.
 
-    It holds only weak references to the model and the layers.
+    It holds only weak references to the model and the layers. For a method at the image there are no layers,
+    and `requested_input` may name the input that is explained.
     """
     weak_model = weakref.ref(model)
 
     def signed_maps(images, target):
         passed = _forward_pass(weak_model(), layer_calls, apply_preprocess(preprocess, images), target)
+        if is_at_image(method):
+            model = passed.model
+            position = find_input(model, passed.images, requested_input, method)
+            passed = passed._replace(source=image_source(model, passed.images, passed.score, position))
         maps = _maps_in_closed_form(passed, method)
         if maps is None:
             maps = _maps_by_formula(passed, method) if is_formula(method) else _maps_by_scene(passed, method)
         are_tensors = all(one is None or tf.is_tensor(one) for one in keras.tree.flatten(passed.outputs))
         # A map on a video may have more axes than the grid.
         axes = maps[0].shape.rank - passed.score.shape.rank
-        channels_first = layer_calls[0].channels_first
+        channels_first = bool(layer_calls) and layer_calls[0].channels_first
         lengths = source_lengths(images, passed.source, axes, channels_first)
         return SignedMaps(
             maps, passed.score, passed.class_index, passed.outputs if are_tensors else None, lengths
@@ -108,15 +122,15 @@ def _forward_pass(model, layer_calls, images, target) -> _Pass:
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         activations, outputs = forward(model, images, calls, tape.watch)
         logits = find_logits(outputs)
-        score, index = score_target(target, outputs, logits)
+        target, score, index = score_answers(target, outputs, logits, keras.tree.flatten(images)[0])
     tapped = [tapped_layer(model, images, *pair) for pair in zip(calls, activations, strict=True)]
-    source = find_source(images, tapped)
+    source = find_source(images, tapped) if tapped else None
     return _Pass(model, images, tapped, source, outputs, logits, target, score, index, tape)
 
 
 def _maps_in_closed_form(passed, method) -> list[tf.Tensor] | None:
     """Return the map of each class if pooling and a dense layer follow the layer; else `None`."""
-    if passed.score.shape.rank != 2 or method not in (gradcam, hirescam) or len(passed.tapped) > 1:
+    if passed.score.shape.rank != 2 or method not in (gradcam, hirescam) or len(passed.tapped) != 1:
         return None
     logits = class_logits(passed.target, passed.outputs, passed.logits)
     pooled = None if logits is None else _mean_before_dense_head(passed.tapped[0], logits)
@@ -145,7 +159,7 @@ def _class_activation_maps(passed, pooled, logits) -> tf.Tensor:
     Source: Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
     """
     (tapped,) = passed.tapped
-    on_grid = to_grid(check_gradient(tapped.activations, passed.score, tapped.grid), tapped.grid)
+    on_grid = to_grid(check_gradient(tapped.activations, passed.batch, tapped.grid), tapped.grid)
     count, *lengths, channels = tf.unstack(tf.shape(on_grid))
     positions = tf.transpose(tf.reshape(on_grid, [count, -1, channels]), [1, 0, 2])
     # The backward pass is linear in its seed: the gradient by the seed is the head without the bias.
@@ -194,13 +208,15 @@ def _gradients(passed, seed) -> list[tf.Tensor]:
     for tapped, gradient in zip(passed.tapped, gradients, strict=True):
         if gradient is None:
             raise not_on_path_error(tapped.name)
-        on_grid.append(to_grid(check_gradient(gradient, passed.score, tapped.grid), tapped.grid))
+        on_grid.append(to_grid(check_gradient(gradient, passed.batch, tapped.grid), tapped.grid))
     return on_grid
 
 
 def _maps_by_scene(passed, method) -> list[tf.Tensor]:
     """Return the map of each layer, `(N, ...)`, or `(N, M, ...)` for a score `(N, M)`."""
     target = pin_choices(passed.target, passed.outputs, passed.logits)
+    if is_at_image(method):
+        return [_map_by_scene(passed, method, target, None)]
     maps = []
     for tapped in passed.tapped:
         if passed.source is None:
@@ -208,15 +224,20 @@ def _maps_by_scene(passed, method) -> list[tf.Tensor]:
                 "`method` must be a formula (activations, gradients) -> map if no input of the model has "
                 f"the {len(tapped.grid.shape)} axes of the layer's grid. Received: method={method!r}"
             )
-        images, source = passed.images, passed.source
-        context = SceneContext(passed.model, tapped.layer_call, tapped.grid, images, source, target)
-        own_pass = ForwardPass([tapped.activations], passed.outputs)
-        if passed.score.shape.rank == 1:
-            maps.append(_map_of_scene(method, context, own_pass))
-        else:
-            dtype = at_least_float32(tapped.activations).dtype
-            maps.append(_map_of_each_score(method, context, tf.shape(passed.score)[1], dtype))
+        maps.append(_map_by_scene(passed, method, target, tapped))
     return maps
+
+
+def _map_by_scene(passed, method, target, tapped):
+    """Return the map of one layer, or for `None` that of a method at the image."""
+    layer_call, activations, grid = (None, None, None) if tapped is None else tapped
+    context = SceneContext(passed.model, layer_call, grid, passed.images, passed.source, target)
+    context = context._replace(one_answer=is_one_answer(passed.score, passed.batch))
+    if passed.score.shape.rank == 1:
+        own_pass = ForwardPass([] if tapped is None else [activations], passed.outputs)
+        return _map_of_scene(method, context, own_pass)
+    dtype = at_least_float32(passed.source.image if tapped is None else activations).dtype
+    return _map_of_each_score(method, context, tf.shape(passed.score)[1], dtype)
 
 
 def _map_of_scene(method, context, own_pass):
@@ -230,7 +251,7 @@ def _map_of_each_score(method, context, count, dtype):
     def map_of(column):
         # A loop cannot differentiate tensors from outside of it: each score needs a forward pass.
         images = keras.tree.map_structure(tf.identity, context.images)
-        own_pass = forward(context.model, images, [context.layer_call])
+        own_pass = forward(context.model, images, context.layer_calls)
         signed_map = _map_of_scene(method, context._replace(images=images, column=column), own_pass)
         return tf.cast(signed_map, dtype)
 

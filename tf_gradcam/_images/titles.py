@@ -39,8 +39,10 @@ def explanation_titles(
     if not hasattr(explanation, "score"):
         return None
     scores = np.asarray(explanation.score, dtype=float)
+    # A model with one answer for all images has one score for all heatmaps.
+    images = len(explanation.heatmap) if len(scores) == 1 and hasattr(explanation, "heatmap") else 1
     if target is None:
-        return [f"score {score:.2f}" for score in scores.ravel()]
+        return images * [f"score {score:.2f}" for score in scores.ravel()]
     classes = np.broadcast_to(np.asarray(target), scores.shape)
     names = [_class_name(int(index), labels) for index in classes.ravel()]
     probabilities = class_probabilities(getattr(explanation, "outputs", None), classes, scores)
@@ -49,7 +51,7 @@ def explanation_titles(
             f"{name} ({_probability_text(probability)})"
             for name, probability in zip(names, probabilities.ravel(), strict=True)
         ]
-    return [f"{name}, score {score:.2f}" for name, score in zip(names, scores.ravel(), strict=True)]
+    return images * [f"{name}, score {score:.2f}" for name, score in zip(names, scores.ravel(), strict=True)]
 
 
 def _class_name(index, labels) -> str:

@@ -214,16 +214,17 @@ class rise:
     """RISE: `L = sum_i (S(X o M_i) - mean_j S(X o M_j)) M_i / (n p)`, n random masks, on the image itself.
 
     A mask is a grid of cells, each kept with probability p, resized to more than the image and cropped at a
-    random offset. The paper's map is `sum_i S(X o M_i) M_i / (n p)`, the mean score of the masks that keep a
-    pixel. Here the mean score of all masks is subtracted first, so that the map is what keeping a pixel adds:
-    it is signed, does not depend on a constant that is added to the score, and is far less noisy.
+    random offset; for a signal or volume it has one or three axes. The paper's map is
+    `sum_i S(X o M_i) M_i / (n p)`, the mean score of the masks that keep a pixel. Here the mean score of all
+    masks is subtracted first, so that the map is what keeping a pixel adds: it is signed, does not depend on
+    a constant that is added to the score, and is far less noisy.
 
     Source: Petsiuk et al., "RISE", BMVC 2018, equation 6 and section 3.2.
 
     Attributes:
         masks: number of masks. The paper takes 4000 for VGG16 and 8000 for ResNet50; with fewer, noise
             remains.
-        cells: number of cells along each side of the image.
+        cells: number of cells along each axis of the image.
         probability: probability that a cell is kept, between 0 and 1.
         centred: whether to subtract the mean score; `False` for the paper's map. Then explain a probability,
             as the paper does.
@@ -249,40 +250,35 @@ class rise:
         _check_progress(self.progress)
 
     def explain(self, scene: Scene) -> tf.Tensor:
-        """Return the map `(N, H, W)`."""
+        """Return the map `(N, *axes)`."""
         image = scene.image
-        if image.shape.rank != 4:
-            raise ValueError(
-                "`method` rise needs a model of images (N, H, W, C). "
-                f"Received: an input with {image.shape.rank - 2} axes besides batch and channels."
-            )
         make_masks = self._mask_function(image)
 
         def step(indices):
             masks = make_masks(indices)
             scores = _split_copies(scene.at(_masked(image, masks[:, None])).score, scene)
             _report_progress(self.progress, indices, self.masks, scores)
-            explained = tf.einsum("bn,bhw->nhw", scores, masks)
+            explained = tf.tensordot(scores, masks, [[0], [0]])
             return explained, tf.reduce_sum(scores, axis=0), tf.reduce_sum(masks, axis=0)
 
         zeros = [tf.zeros_like(values) for values in (image[..., 0], scene.score, image[0, ..., 0])]
         explained, score, kept = sum_chunks(self.masks, copies_per_pass(self.batch, image), step, zeros)
         if self.centred:
-            explained -= score[:, None, None] / self.masks * kept
+            explained -= tf.tensordot(score / self.masks, kept, 0)
         return explained / (self.masks * self.probability)
 
     def _mask_function(self, image):
-        """Return the function from indices `(B,)` to masks `(B, H, W)` in [0, 1]."""
-        size = tf.shape(image)[1:3]
+        """Return the function from indices `(B,)` to masks `(B, *axes)` in [0, 1]."""
+        size, axes = tf.shape(image)[1:-1], image.shape.rank - 2
         cell = -(-size // self.cells)
-        draws = tf.random.stateless_uniform([self.masks, self.cells, self.cells], [self.seed, 0])
-        shifts = tf.random.stateless_uniform([self.masks, 2], [self.seed, 1]) * tf.cast(cell, tf.float32)
+        draws = tf.random.stateless_uniform([self.masks, *[self.cells] * axes], [self.seed, 0])
+        shifts = tf.random.stateless_uniform([self.masks, axes], [self.seed, 1]) * tf.cast(cell, tf.float32)
         shifts = tf.cast(shifts, tf.int32)
 
         def make_masks(indices):
             kept = tf.cast(tf.gather(draws, indices) < self.probability, image.dtype)
             masks = tf.cast(resize_map(kept, (self.cells + 1) * cell, "bilinear"), image.dtype)
-            for axis in range(2):
+            for axis in range(axes):
                 positions = tf.gather(shifts[:, axis, None], indices) + tf.range(size[axis])
                 masks = tf.gather(masks, positions, axis=axis + 1, batch_dims=1)
             return masks

@@ -67,21 +67,28 @@ class SceneContext(NamedTuple):
 
     Attributes:
         model: the model.
-        layer_call: the layer, and which of its runs.
-        grid: the grid of its activations.
+        layer_call: the layer, and which of its runs; `None` for a method at the image.
+        grid: the grid of its activations; `None` for a method at the image.
         images: the original inputs, N of each, in the structure that the model takes.
-        source: the input on which the layer depends.
+        source: the input on which the layer depends, or that a method at the image explains.
         target: the target as `pin_choices` returns it, with N rows.
         column: which of the target's M scores is explained, or `None` for a target with one score.
+        one_answer: whether the model gives one answer for all N images, as for a bag of patches.
     """
 
     model: keras.Model
-    layer_call: LayerCall
-    grid: Grid
+    layer_call: LayerCall | None
+    grid: Grid | None
     images: Any
     source: SourceImage
     target: Any
     column: tf.Tensor | None = None
+    one_answer: bool = False
+
+    @property
+    def layer_calls(self) -> list[LayerCall]:
+        """The layer call in a list, which is empty for a method at the image."""
+        return [] if self.layer_call is None else [self.layer_call]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +96,9 @@ class Scene:
     """A batch of images with one layer's activations and one score, and their gradients.
 
     It is the argument of a method's `explain(scene)`. Its tensors belong to the graph that is being traced:
-    in the body of a loop, use the scenes that `at` returns there.
+    in the body of a loop, use the scenes that `at` returns there. For a method with `at_image` there is no
+    layer: the image takes its place. Of a model with one answer for all images, as for a bag of patches,
+    score, index and logits have one row.
 
     Attributes:
         image: the input on which the layer depends, `(N, *axes, C)` float, in the value range of the model's
@@ -125,13 +134,15 @@ class Scene:
         Raises:
             ValueError: if the score does not depend on the layer.
         """
-        grid = self._context.grid
+        grid, layer_call = self._context.grid, self._context.layer_call
+        if grid is None or layer_call is None:
+            return self.image_gradients(of)
         gradient = graph_gradient(of, self.layer_output)
         if gradient is None and self.layer_output.op not in ancestors([self.score]):
-            raise not_on_path_error(self._context.layer_call.layer.name)
+            raise not_on_path_error(layer_call.layer.name)
         if gradient is None:
             return tf.zeros_like(self.activations)
-        return to_grid(check_gradient(gradient, self.score, grid), grid)
+        return to_grid(check_gradient(gradient, self.model_input, grid), grid)
 
     def image_gradients(self, of: tf.Tensor) -> tf.Tensor:
         """Return the gradient of a tensor of this scene with respect to the image.
@@ -176,11 +187,13 @@ class Scene:
                 "change the input, such as 'gradcam'."
             )
         context = self._context
+        if context.one_answer and image is not self.image:
+            raise _one_answer_error()
         images, target = self._copies(tf.shape(image)[0] // tf.shape(self.model_input)[0])
         flat = keras.tree.flatten(images)
         flat[context.source.position] = context.source.as_the_model_takes_it(image)
         images = keras.tree.pack_sequence_as(images, flat)
-        return make_scene(context, images, forward(context.model, images, [context.layer_call]), target)
+        return make_scene(context, images, forward(context.model, images, context.layer_calls), target)
 
     def tail(self, activations: tf.Tensor) -> tf.Tensor:
         """Run the part of the network after the layer on other activations.
@@ -194,11 +207,15 @@ class Scene:
             Their score, `(R * N,)` float.
         """
         context = self._context
+        if context.grid is None:
+            return self.at(activations).score
+        if context.one_answer:
+            raise _one_answer_error()
         copies = tf.shape(activations)[0] // tf.shape(self.layer_output)[0]
         images, target = self._copies(copies)
         original = repeat_batch(self.layer_output, copies)
         values = from_grid(tf.cast(activations, self.layer_output.dtype), context.grid, original)
-        outputs = forward(context.model, images, [context.layer_call], replace=[values]).outputs
+        outputs = forward(context.model, images, context.layer_calls, replace=[values]).outputs
         score, _ = _score_column(context, target, outputs, find_logits(outputs))
         return tf.cast(score, self.activations.dtype)
 
@@ -215,16 +232,19 @@ def make_scene(context: SceneContext, images: Any, passed: ForwardPass, target: 
     Args:
         context: the data that all scenes of the explanation share.
         images: inputs in the structure that the model takes, R copies of the batch.
-        passed: the forward pass of `images`, with the activations of the context's layer.
+        passed: the forward pass of `images`, with the activations of the context's layer, if it has one.
         target: the context's target, with R copies of its rows.
     """
-    layer_output = passed.activations[0]
     model_input = keras.tree.flatten(images)[context.source.position]
-    activations = to_grid(at_least_float32(layer_output), context.grid)
+    image = activations = context.source.with_channels_last(model_input)
+    layer_output = model_input
+    if context.grid is not None:
+        layer_output = passed.activations[0]
+        activations = to_grid(at_least_float32(layer_output), context.grid)
     logits = find_logits(passed.outputs)
     score, index = _score_column(context, target, passed.outputs, logits)
     return Scene(
-        image=context.source.with_channels_last(model_input),
+        image=image,
         activations=activations,
         score=tf.cast(score, activations.dtype),  # Methods compute in one precision.
         index=index,
@@ -234,6 +254,14 @@ def make_scene(context: SceneContext, images: Any, passed: ForwardPass, target: 
         _context=context,
         _images=images,
         _target=target,
+    )
+
+
+def _one_answer_error() -> ValueError:
+    return ValueError(
+        "`method` must not run the model on altered images or activations if the model gives one answer for "
+        "all images of a batch. Received: a model that returns one row for a batch. Choose a method that "
+        "only differentiates, such as 'gradcam'."
     )
 
 

@@ -76,14 +76,14 @@ def _unscaled_or_plain(scaled, plain):
     return tf.where(tf.math.is_finite(unscaled), unscaled, plain)
 
 
-def check_gradient(gradient: tf.Tensor, score: tf.Tensor, grid: Grid) -> tf.Tensor:
-    """Return `gradient`, with checks of its values in the graph.
+def check_gradient(gradient: tf.Tensor, images: tf.Tensor, grid: Grid) -> tf.Tensor:
+    """Return `gradient`, with checks of its values in the graph; `images` are those of its batch.
 
     Raises:
         tf.errors.InvalidArgumentError: when the graph runs, with the text `ONE_MAP_PER_IMAGE` if there are
             more rows than images; with `PATCHES_COUNT` if the score depends on a class token, but no patch.
     """
-    row_count, image_count = tf.shape(gradient)[0], tf.shape(score)[0]
+    row_count, image_count = tf.shape(gradient)[0], tf.shape(images)[0]
     checks = [tf.debugging.assert_equal(row_count, image_count, ONE_MAP_PER_IMAGE)]
     if grid.extra:
         patches_count = tf.reduce_any(to_grid(gradient, grid) != 0)

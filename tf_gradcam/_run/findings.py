@@ -162,6 +162,11 @@ def _split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[I
     `outputs` are those of the explained output, `seconds` what the whole batch took.
     """
     heatmaps, scores = explanation.heatmap.numpy(), explanation.score.numpy()
+    if len(scores) != len(heatmaps):
+        raise ValueError(
+            "`model` must give one answer for each photograph. Received: a model with one answer for a batch "
+            f"of {len(heatmaps)}, as for a bag of patches. Explain bags with GradCAM."
+        )
     has_class = explanation.target is not None
     classes = explanation.target.numpy() if has_class else [None] * len(heatmaps)
     explanations = []
