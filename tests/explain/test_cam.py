@@ -992,8 +992,18 @@ def test_fractions_are_refused_where_the_model_takes_whole_numbers():
     expected = make_gradcam_heatmap(model, pixels)
     found = make_gradcam_heatmap(model, pixels.astype("float32"))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    with pytest.raises(ValueError, match="`img` must hold whole numbers, as the model takes uint8"):
-        make_gradcam_heatmap(model, pixels / 255)
+    for wrong, told in [
+        (pixels / 255, "fractions"),
+        (pixels + 1.0, "values from 1 to 256"),
+        (pixels.astype("int64") - 1, "values from -1 to 254"),
+        (tf.fill(pixels.shape, np.nan), "NaN or infinity"),
+    ]:
+        with pytest.raises(ValueError, match=f"as the model takes uint8: from 0 to 255. Received: {told}"):
+            GradCAM(model)(wrong)
+    cam = GradCAM(model, preprocess=lambda images: 2 * images)
+    np.testing.assert_allclose(cam(pixels // 2).heatmap[0], GradCAM(model)(pixels // 2 * 2).heatmap[0])
+    with pytest.raises(ValueError, match="`preprocess` must return numbers from 0 to 255, as .*uint8. Rec"):
+        cam(pixels)
 
 
 def test_an_image_with_the_wrong_channels_is_told_so(functional):

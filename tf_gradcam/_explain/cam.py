@@ -158,7 +158,7 @@ class GradCAM:
                 as the model takes it. For a model that was never called, three axes are one image, a list is
                 a batch, and a tuple or dict is several inputs. Values are not rescaled: for raw pixels give a
                 `preprocess`, unless the model rescales them. Arrays are checked for NaN; tensors are not
-                copied from their device.
+                copied from their device: an image of a tensor with NaN or infinity is answered by NaN.
             target: what to explain: `None` (each image's own predicted class; for a single sigmoid unit the
                 predicted side), an int, N ints, a target from `tf_gradcam.targets`, or any callable
                 `outputs -> (N,)`, or `(N, M)` for M maps of each image, which is called with the model's

@@ -15,7 +15,8 @@ import tensorflow as tf
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
-from tf_gradcam._explain.preprocess import apply_preprocess, cast_to_specs
+from tf_gradcam._explain.not_finite import with_nan
+from tf_gradcam._explain.preprocess import OUT_OF_RANGE, apply_preprocess, cast_to_specs
 from tf_gradcam._explain.question import Question, check_question
 from tf_gradcam._explain.signed_maps import SignedMaps, signed_maps_function
 from tf_gradcam._heatmap import FUSIONS, fuse_heatmaps, parse_size, to_heatmap
@@ -41,6 +42,7 @@ from tf_gradcam._model import (
     resolve_layers,
     specs_to_trace,
     structure_version,
+    variables_read_first,
 )
 from tf_gradcam._targets import check_range, refers_to_dead_callable, to_rows, with_arrays
 
@@ -109,8 +111,19 @@ class Explainer:
             self._prepare()
         frozen = copy.copy(self)
         frozen._traces = {}
+        frozen._signed_maps = self._with_variables_read_first(self._signed_maps)
+        frozen._compiled_signed_maps = tf.function(frozen._signed_maps, autograph=False)
         frozen._snapshot = WeightSnapshot(self._model())
         return frozen
+
+    def _with_variables_read_first(self, signed_maps):
+        weak_model = self._model  # Not `self`, which has the traces.
+
+        def signed_maps_of_values(images, target):
+            with variables_read_first(weak_model()):
+                return signed_maps(images, target)
+
+        return signed_maps_of_values
 
     def _prepare(self, images=None) -> None:
         """Find the layers, and create what all traces share; `images` are for models without specs."""
@@ -263,7 +276,10 @@ class Explainer:
             signed: SignedMaps = maps_function(cast_to_specs(images, specs), rows)
             lengths = tensors[-1] if question.size_arrays() else signed.image_lengths if size else None
             _check_lengths(lengths, signed, size)
-            heatmap, heatmaps = self._heatmaps(signed.maps, signed.score, lengths, interpolation)
+            heatmap, heatmaps = (
+                keras.tree.map_structure(lambda one: with_nan(one, signed.nan), each)
+                for each in self._heatmaps(signed.maps, signed.score, lengths, interpolation)
+            )
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)
@@ -292,6 +308,8 @@ class Explainer:
         """Return the text for an error of the running graph; `None` if the error is not a known one."""
         if "`target` must" in error:
             return error[error.index("`target` must") :].partition("\n")[0]
+        if OUT_OF_RANGE in error:
+            return error[error.index(OUT_OF_RANGE) :].partition("]")[0] + " Received: NaN, or others."
         if "EnsureShape" in error and self._preprocess is not None:
             return f"`preprocess` must return what the model takes. Received: {error}"
         names = ", ".join(repr(layer_call.strong().layer.name) for layer_call in self.layer_calls)

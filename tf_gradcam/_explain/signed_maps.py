@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_gradcam._explain.not_finite import not_finite, with_nan
 from tf_gradcam._explain.preprocess import apply_preprocess, check_preprocessed
 from tf_gradcam._explain.tapped import TappedLayer, find_source, source_lengths, tapped_layer
 from tf_gradcam._methods import (
@@ -49,6 +50,7 @@ class SignedMaps(NamedTuple):
         class_index: class that the score belongs to, int32 of the shape of `score`, or `None`.
         outputs: outputs of the model, or `None` if they are not only tensors.
         image_lengths: lengths of the image on which the layers depend, or `None` if there is none.
+        nan: NaN for each image that is not finite, else 0, `(N,)`; `None` if the images are whole numbers.
     """
 
     maps: list[tf.Tensor]
@@ -56,6 +58,7 @@ class SignedMaps(NamedTuple):
     class_index: tf.Tensor | None
     outputs: Any
     image_lengths: tf.Tensor | None
+    nan: tf.Tensor | None
 
 
 class _Pass(NamedTuple):
@@ -95,9 +98,14 @@ def signed_maps_function(
         axes = maps[0].shape.rank - passed.score.shape.rank
         channels_first = layer_calls[0].channels_first
         lengths = source_lengths(images, passed.source, axes, channels_first)
-        return SignedMaps(
-            maps, passed.score, passed.class_index, passed.outputs if are_tensors else None, lengths
+        nan = not_finite(passed.images)
+        outputs = (
+            keras.tree.map_structure(lambda output: with_nan(output, nan), passed.outputs)
+            if are_tensors
+            else None
         )
+        maps, score = [with_nan(one, nan) for one in maps], with_nan(passed.score, nan)
+        return SignedMaps(maps, score, passed.class_index, outputs, lengths, nan)
 
     return signed_maps
 

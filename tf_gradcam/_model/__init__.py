@@ -19,7 +19,14 @@ from tf_gradcam._model.discovery import (
     trace_trial,
 )
 from tf_gradcam._model.fingerprint import structure_version
-from tf_gradcam._model.forward import ForwardPass, LayerCall, WeakLayerCall, build_model, forward
+from tf_gradcam._model.forward import (
+    ForwardPass,
+    LayerCall,
+    WeakLayerCall,
+    build_model,
+    forward,
+    variables_read_first,
+)
 from tf_gradcam._model.graph import (
     ancestors,
     is_dense_head,
@@ -94,6 +101,7 @@ __all__ = [
     "tape_gradients",
     "to_grid",
     "trace_trial",
+    "variables_read_first",
     "walk_layers",
     "with_open_sides",
 ]

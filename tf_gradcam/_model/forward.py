@@ -16,6 +16,7 @@ import tensorflow as tf
 from tf_gradcam._model.specs import count_call_arguments
 
 _TAP_LOCK = threading.RLock()
+_READ = threading.local()  # Its `values` are pairs of a variable and a tensor.
 
 
 @contextlib.contextmanager
@@ -46,9 +47,23 @@ def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, A
         yield
 
 
+@contextlib.contextmanager
+def variables_read_first(model: keras.Model) -> Iterator[None]:
+    """Read the variables of `model` now, for the calls of it by this thread while the context is open.
+
+    Loops, as in an LSTM, then take tensors from outside: a variable that is read in a loop can't be folded.
+    """
+    outer = getattr(_READ, "values", None)
+    _READ.values = [(variable, tf.convert_to_tensor(variable.value)) for variable in model.variables]
+    try:
+        yield
+    finally:
+        _READ.values = outer
+
+
 def call_model(model: keras.Model, images: Any) -> Any:
     """Call `model` on `images` in inference mode, without changing its state."""
-    with keras.StatelessScope():
+    with keras.StatelessScope(getattr(_READ, "values", None)):
         return _call(model, images)
 
 

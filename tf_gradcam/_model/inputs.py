@@ -172,12 +172,26 @@ def _check_image(name, image, spec) -> None:
             f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {image.shape}. "
             f"{hint}"
         )
-    may_have_fractions = spec.dtype.is_integer and image.dtype.is_floating and hasattr(image, "numpy")
-    if may_have_fractions and np.any(image.numpy() % 1):
-        raise ValueError(
-            f"`{name}` must hold whole numbers, as the model takes {spec.dtype.name}. Received: fractions. "
-            "Give pixels from 0 to 255."
-        )
+    if spec.dtype.is_integer and image.dtype != spec.dtype and hasattr(image, "numpy"):
+        _check_whole_numbers(name, image.numpy(), spec.dtype)
+
+
+def _check_whole_numbers(name, values, dtype) -> None:
+    """Raise a `ValueError` unless a cast of `values` to the model's integer dtype changes none of them."""
+    if values.dtype.kind not in "iub":
+        values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        received = "NaN or infinity"
+    elif values.dtype.kind == "f" and np.any(values % 1):
+        received = "fractions"
+    elif values.min() < dtype.min or values.max() > dtype.max:
+        received = f"values from {values.min():g} to {values.max():g}"
+    else:
+        return
+    raise ValueError(
+        f"`{name}` must hold whole numbers, as the model takes {dtype.name}: from {dtype.min} to "
+        f"{dtype.max}. Received: {received}."
+    )
 
 
 def require_specs(model: keras.Model, images: Any = None) -> Any:
