@@ -56,10 +56,12 @@ def export_gradcam(
       are turned upright and resized to the model's input, and their pixels, 0 to 255, are passed to
       `preprocess`, or to the model if there is none.
 
-    A class out of range, or bytes that are not an image, raise INVALID_ARGUMENT with a message.
+    A class out of range, or bytes that are not an image, raise INVALID_ARGUMENT with a message. For an image
+    with NaN or infinity, `scores` and `heatmap` are NaN, in every format.
 
     The other formats are a single file that returns what `gradcam` does, except `label`. Its weights are
-    constants, and it uses only operations that are built into the runtime. It takes images of the model's
+    constants, and it uses only operations that are built into the runtime. Take its outputs by their names:
+    their order depends on the format. It takes images of the model's
     height and width, uint8 if there is a `preprocess`. Its results are compared with TensorFlow's before it
     is moved to `path`.
 
@@ -93,7 +95,7 @@ def export_gradcam(
 
     Raises:
         ImportError: if the packages for another format are missing.
-        OSError: if the files can't be written.
+        OSError: if the files can't be written, as on a full disk.
         TypeError, ValueError: as `GradCAM` does; if `model` isn't built or has several outputs; if `method`,
             `preprocess` or `target` calls Python; if `labels` or `top_k` don't fit the model's classes or the
             format; or if the format lacks an operation, which the error names with what to do.

@@ -48,8 +48,7 @@ class Region(NamedTuple):
             return _sum_pixels(_flatten_pixels(logits)[..., 0], weights), None
         class_values = _flatten_pixels(both_sides(logits))
         predicted = tf.argmax(class_values, axis=-1, output_type=tf.int32)
-        classes = tf.shape(class_values)[-1]
-        counts = tf.math.bincount(predicted, weights, minlength=classes, maxlength=classes, axis=-1)
+        counts = _count_classes(predicted, weights, tf.shape(class_values)[-1])
         if logits.shape[-1] == 1:  # Side 0 is the background, which is never the default.
             counts *= tf.constant([0, 1], counts.dtype)
         index = given_or_best(self.index, counts)
@@ -64,6 +63,15 @@ class Region(NamedTuple):
         predicted = tf.argmax(both_sides(only_logits(logits)), axis=-1, output_type=tf.int32)
         mask = predicted == tf.reshape(index, [-1] + [1] * (predicted.shape.rank - 1))
         return Region(index, tf.cast(mask, tf.float32))
+
+
+def _count_classes(predicted, weights, count):
+    """Return how many pixels of each image have each class, or the sum of their weights: `(N, count)`."""
+    # `tf.math.bincount` calls it with a size that depends on the values, which no other runtime accepts.
+    no_weights = tf.zeros([0], tf.int32)
+    return tf.raw_ops.DenseBincount(
+        input=predicted, size=count, weights=no_weights if weights is None else weights
+    )
 
 
 def _flatten_pixels(values):
