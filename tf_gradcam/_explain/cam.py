@@ -162,7 +162,9 @@ class GradCAM:
             target: what to explain: `None` (each image's own predicted class; for a single sigmoid unit the
                 predicted side), an int, N ints, a target from `tf_gradcam.targets`, or any callable
                 `outputs -> (N,)`, or `(N, M)` for M maps of each image, which is called with the model's
-                outputs. A callable is traced once: keep it, and use it again.
+                outputs. A callable is traced once: keep it, and use it again. The predicted class is not
+                what you mean for CTC, ordinal heads, detectors and regressions: see `tf_gradcam.targets`.
+                With dropout at inference, each image gets its own: a batch of copies shows the spread.
             size: `"input"` for the height and width of the image on which the layer depends (of several
                 images, the first with as many axes as the grid), `None` for the layer's grid (of several
                 layers, the finest), or `(height, width)` in pixels: one length for each axis of the grid.

@@ -4,6 +4,7 @@ The explainer traces it. A map is computed in one of three ways: in closed form 
 formula of activations and gradients, or by a method with `explain(scene)`.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -30,13 +31,14 @@ from tf_gradcam._model import (
     find_logits,
     forward,
     is_dense_head,
+    is_probability,
     mean_poolings,
     not_on_path_error,
     specs_to_trace,
     tape_gradients,
     to_grid,
 )
-from tf_gradcam._targets import class_logits, pin_choices, score_target
+from tf_gradcam._targets import class_logits, pin_choices, score_target, taken_for_logits
 from tf_gradcam._tensors import at_least_float32
 
 
@@ -109,9 +111,22 @@ def _forward_pass(model, layer_calls, images, target) -> _Pass:
         activations, outputs = forward(model, images, calls, tape.watch)
         logits = find_logits(outputs)
         score, index = score_target(target, outputs, logits)
+    if any(map(is_probability, taken_for_logits(target, outputs, logits))):
+        _warn_of_probability(model.name)
     tapped = [tapped_layer(model, images, *pair) for pair in zip(calls, activations, strict=True)]
     source = find_source(images, tapped)
     return _Pass(model, images, tapped, source, outputs, logits, target, score, index, tape)
+
+
+def _warn_of_probability(name) -> None:
+    warnings.warn(
+        f"A probability is explained, not a logit: the output of model {name!r} lies between 0 and 1, but "
+        "does not end in one softmax or sigmoid; it may be the mean of several. The map of a probability "
+        "fades where the model is sure, and a single unit has no side 0. To explain a logit, end the model "
+        "in a softmax or sigmoid, or without one. To explain the output as it is, give as `target` a Value or a "
+        "callable outputs -> (N,).",
+        stacklevel=2,
+    )
 
 
 def _maps_in_closed_form(passed, method) -> list[tf.Tensor] | None:

@@ -38,6 +38,7 @@ from tf_gradcam._model.layers import (
     walk_layers,
 )
 from tf_gradcam._model.logits import find_logits, logits_need_graph
+from tf_gradcam._model.probabilities import is_probability
 from tf_gradcam._model.specs import (
     count_call_arguments,
     declared_specs,
@@ -77,6 +78,7 @@ __all__ = [
     "is_built",
     "is_channels_first",
     "is_dense_head",
+    "is_probability",
     "layer_path",
     "list_layers",
     "logits_need_graph",

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_gradcam._model.keras_internals import without_rematerialization
+from tf_gradcam._model.layers import walk_layers
 from tf_gradcam._model.specs import count_call_arguments
 
 _TAP_LOCK = threading.RLock()
@@ -48,7 +50,8 @@ def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, A
 
 def call_model(model: keras.Model, images: Any) -> Any:
     """Call `model` on `images` in inference mode, without changing its state."""
-    with keras.StatelessScope():
+    layers = [layer for _, layer in walk_layers(model)]
+    with keras.StatelessScope(), _TAP_LOCK, without_rematerialization([model, *layers]):
         return _call(model, images)
 
 

@@ -19,6 +19,19 @@ def given_or_best(index: Any, values: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.equal(index, PREDICTED), tf.argmax(values, axis=-1, output_type=tf.int32), index)
 
 
+_RANKING = "_tf_gradcam_ranking"  # Keras notes logits on a tensor in the same way.
+
+
+def note_ranking(logits: tf.Tensor, values: tf.Tensor) -> None:
+    """Note on `logits` that cannot be compared with each other the values by which classes are ranked."""
+    setattr(logits, _RANKING, values)
+
+
+def ranking(logits: tf.Tensor) -> tf.Tensor:
+    """Return the values by which the classes of `logits` are ranked: by default the logits."""
+    return getattr(logits, _RANKING, logits)
+
+
 def with_class_index(target: Any, outputs: Any, logits: Any) -> Any:
     """Return `target` with the class index that its score belongs to, if there is one."""
     _, index = target.score(outputs, logits)

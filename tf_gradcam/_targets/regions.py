@@ -9,6 +9,7 @@ from tf_gradcam._targets.outputs import (
     given_or_best,
     only_logits,
     only_output,
+    ranking,
     with_class_index,
     wrong_outputs_error,
 )
@@ -20,7 +21,8 @@ class Region(NamedTuple):
 
     The region is the mask or, without one, the pixels where the class is predicted; if there are none, the
     score is 0 and the heatmap blank. One channel `(N, *grid, 1)` with a final sigmoid has two classes, as in
-    `Binary`. Without a sigmoid it has no classes and needs a mask, over which its values are summed.
+    `Binary`. Without a sigmoid it has no classes and needs a mask, over which its values are summed. For CTC,
+    `(N, steps, symbols)`, the class predicted most often is nearly always the blank: give the symbol.
 
     Source: Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class
     Activation Mapping", AAAI 2020 (Seg-Grad-CAM).
@@ -47,7 +49,8 @@ class Region(NamedTuple):
                 )
             return _sum_pixels(_flatten_pixels(logits)[..., 0], weights), None
         class_values = _flatten_pixels(both_sides(logits))
-        predicted = tf.argmax(class_values, axis=-1, output_type=tf.int32)
+        ranked = _flatten_pixels(both_sides(ranking(logits)))
+        predicted = tf.argmax(ranked, axis=-1, output_type=tf.int32)
         classes = tf.shape(class_values)[-1]
         counts = tf.math.bincount(predicted, weights, minlength=classes, maxlength=classes, axis=-1)
         if logits.shape[-1] == 1:  # Side 0 is the background, which is never the default.
@@ -61,7 +64,8 @@ class Region(NamedTuple):
         if self.mask is not None:
             grid = tf.shape(only_logits(logits))[:-1]
             return Region(index, tf.broadcast_to(self.mask, grid))
-        predicted = tf.argmax(both_sides(only_logits(logits)), axis=-1, output_type=tf.int32)
+        ranked = both_sides(ranking(only_logits(logits)))
+        predicted = tf.argmax(ranked, axis=-1, output_type=tf.int32)
         mask = predicted == tf.reshape(index, [-1] + [1] * (predicted.shape.rank - 1))
         return Region(index, tf.cast(mask, tf.float32))
 
