@@ -123,8 +123,8 @@ def _warn_of_probability(name) -> None:
         f"A probability is explained, not a logit: the output of model {name!r} lies between 0 and 1, but "
         "does not end in one softmax or sigmoid; it may be the mean of several. The map of a probability "
         "fades where the model is sure, and a single unit has no side 0. To explain a logit, end the model "
-        "in a softmax or sigmoid, or without one. To explain the output as it is, give as `target` a Value or a "
-        "callable outputs -> (N,).",
+        "in a softmax or sigmoid, or without one. To explain the output as it is, give as `target` a Value "
+        "or a callable outputs -> (N,).",
         stacklevel=2,
     )
 
