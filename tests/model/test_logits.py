@@ -127,6 +127,7 @@ SAME = {
     "bfloat16": lambda z: ops.cast(ops.softmax(ops.cast(z, "bfloat16")), "float32"),
     "cast": lambda z: ops.cast(ops.softmax(z), "float64"),
     "identities": lambda z: tf.identity_n([z, ops.softmax(z)])[1],
+    "identities of a part": lambda z: tf.identity_n([ops.softmax((half := z / 2) + z / 2), half])[0],
     "ensured shape": lambda z: tf.ensure_shape(ops.softmax(z), [None, UNITS]),
     "checked for NaN": lambda z: tf.debugging.check_numerics(ops.softmax(z), "NaN"),
     "expanded and squeezed": lambda z: ops.squeeze(ops.expand_dims(ops.softmax(z), 1), 1),
@@ -271,6 +272,17 @@ def test_tasks_of_two_classes_each_of_which_one_is_joined_are_units_each(picture
     assert_maps(network(tasks), pictures, [0, 1], [[-1, 1, 0, 0], [0, 0, 1, -1]])
 
 
+def test_tasks_in_functions_of_their_own_are_told_apart(pictures):
+    def tasks(z):
+        first, second = in_a_function(z[:, :2])[:, 1:], in_a_function(z[:, 2:])
+        return ops.concatenate([first, second], axis=1)
+
+    model = network(tasks, bias=[-5, 5, 90, 80])
+    layer_of(model, "z").kernel.assign(layer_of(model, "z").kernel * 0.01)
+    assert_maps(model, pictures, [0, 2], [[-1, 1, 0, 0], [0, 0, 0, 1]])
+    np.testing.assert_array_equal(GradCAM(model, "conv")(pictures).target, np.argmax(model(pictures), 1))
+
+
 # Parts that are joined
 
 
@@ -324,6 +336,7 @@ PROBABILITIES = {
     "mean over steps": lambda z: ops.mean(ops.softmax(ops.stack([z, 2 * z], axis=1)), axis=1),
     "best": lambda z: ops.max(ops.softmax(ops.stack([z, 2 * z], axis=1)), axis=1),
     "resized": lambda z: tf.image.resize(ops.softmax(z)[:, None, None], (2, 2))[:, 0, 0],
+    "one of two in steps": lambda z: in_steps(z[:, :2])[:, 1:],
     "one of four": lambda z: ops.softmax(z)[:, 1:2],
     "product": lambda z: ops.sigmoid(z) * ops.softmax(z),
     "1 - softmax": lambda z: 1 - ops.softmax(z),

@@ -231,7 +231,10 @@ class _Search:
         """Return the logits behind a logarithm, a clip, `1 - sigmoid` or a softmax or sigmoid in steps."""
         logits = _input_of_softmax_in_steps(operation)
         if logits is not None:
-            return _Found(logits, (_Activation(operation.name),), operation.type == "Sub")
+            if operation.name in self._alone:
+                return None
+            activation = _Activation(operation.name, logits.shape[-1])
+            return _Found(logits, (activation,), operation.type == "Sub")
         if operation.type == "Neg" and operation.inputs[0].op.type == "Softplus":
             return _Found(-operation.inputs[0].op.inputs[0], (_SIGMOID,), is_log=True)
         if operation.type in ("Exp", "Log"):
@@ -259,7 +262,9 @@ class _Search:
     def _behind_custom_gradient(self, tensor) -> _Found | None:
         """Return the logits behind a function with a gradient of its own, such as `tf.recompute_grad`."""
         found = self.find(tensor.op.inputs[tensor.value_index])
-        if found is None or any(found.logits is one for one in tensor.op.inputs):
+        if found is None or not _has_own_gradient(tensor.op):
+            return found
+        if any(found.logits is one for one in tensor.op.inputs):
             return found
         return found._replace(logits=_on_tape(found.logits, tensor.op.inputs))
 
@@ -273,17 +278,27 @@ class _Search:
         if body is None:
             raise _HiddenInFunction
         results: list[_Found | None] = []
+        prefix = f"{tensor.op.name}:"  # Other functions may have operations of the same names.
+        alone = {name.removeprefix(prefix) for name in self._alone if name.startswith(prefix)}
 
         def copied(*inputs):
             output = _import(body, body.outputs[tensor.value_index], inputs)
-            results.append(_Search(self._alone, body, self._only_marks).find(output))
+            results.append(_Search(alone, body, self._only_marks).find(output))
             return None if results[-1] is None else results[-1].logits
 
         logits = tf.function(copied, autograph=False)(*tensor.op.inputs)
         if logits is None or results[-1] is None:
             return None
         logits.set_shape(tensor.shape)
-        return results[-1]._replace(logits=logits)
+        activations = tuple(
+            one._replace(name=f"{prefix}{one.name}") if one.classes else one for one in results[-1].activations
+        )
+        return results[-1]._replace(logits=logits, activations=activations)
+
+
+def _has_own_gradient(operation) -> bool:
+    """Return whether `operation` has another gradient than TensorFlow's, as `tf.custom_gradient` gives it."""
+    return "_gradient_op_type" in operation.node_def.attr
 
 
 def _is_single_class(activation, source, part) -> bool:
@@ -366,6 +381,8 @@ def _on_tape(logits: tf.Tensor, inputs: list[tf.Tensor]) -> tf.Tensor:
     """
     path = ancestors([logits])
     sources = [one for one in inputs if one.op in path and one.dtype.is_floating]
+    if not sources:
+        return logits
 
     @tf.custom_gradient
     def recorded(*_):
