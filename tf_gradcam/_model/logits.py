@@ -291,7 +291,8 @@ class _Search:
             return None
         logits.set_shape(tensor.shape)
         activations = tuple(
-            one._replace(name=f"{prefix}{one.name}") if one.classes else one for one in results[-1].activations
+            one if one in (_SIGMOID, _NO_ACTIVATION) else one._replace(name=f"{prefix}{one.name}")
+            for one in results[-1].activations
         )
         return results[-1]._replace(logits=logits, activations=activations)
 
