@@ -24,6 +24,7 @@ from tf_gradcam._model import (
     find_logits,
     forward,
     from_grid,
+    functional_graph,
     is_built,
     resolve_layers,
     specs_to_trace,
@@ -132,7 +133,9 @@ def deep_feature_factorization(
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Factorize each by itself.")
     size = parse_size(size)
-    photographs = as_batch("images", images, declared_specs(model), count_call_arguments(model) > 1)
+    exact = preprocess is None and functional_graph(model) is not None
+    several = count_call_arguments(model) > 1
+    photographs = as_batch("images", images, declared_specs(model), several, exact)
     images = _model_inputs(model, apply_preprocess(preprocess, photographs))
     (layer_call,) = resolve_layers(model, layer, call, images)
     activations = _compute_activations(model, layer_call, images)

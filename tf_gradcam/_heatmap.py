@@ -6,23 +6,28 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._arrays import array_or_empty
+
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
 _WITHOUT_OVERSHOOT = ("area", "bilinear", "nearest")  # Their results are within the range of the input.
 FUSIONS = ("mean", "max", "layercam", "refinecam")
-LARGEST_SIDE = 2**14  # Of a heatmap, in pixels. A larger one takes gigabytes.
+LARGEST_SIDE = 2**14  # Of a heatmap, in pixels; its square bounds a volume. A larger one takes gigabytes.
 
 
 def parse_size(size: Any) -> Any:
     """Return `"input"`, `None`, or the lengths as an array. Other lengths then need no new trace."""
     if size is None or (isinstance(size, str) and size == "input"):
         return size
-    lengths = np.atleast_1d(np.asarray(size)) if np.ndim(size) < 2 else np.zeros(0)
-    are_integers = lengths.dtype.kind in "iu" and 1 <= lengths.size <= 3
+    rule = (
+        '"input", None or (height, width) in pixels: one length for each axis of the grid, up to '
+        f"{LARGEST_SIDE}, of product up to {LARGEST_SIDE**2}"
+    )
+    lengths = np.atleast_1d(array_or_empty(size))
+    are_integers = lengths.dtype.kind in "iu" and lengths.shape in [(1,), (2,), (3,)]
     if not are_integers or lengths.min() < 1 or lengths.max() > LARGEST_SIDE:
-        raise ValueError(
-            '`size` must be "input", None or (height, width) in pixels, one length for each axis of the grid '
-            f"up to {LARGEST_SIDE}. Received: size={size!r}"
-        )
+        raise ValueError(f"`size` must be {rule}. Received: size={size!r:.80}")
+    if np.prod(lengths, dtype=np.int64) > LARGEST_SIDE**2:
+        raise ValueError(f"`size` must be {rule}. Received: size={size!r:.80}")
     return lengths.astype(np.int32)
 
 

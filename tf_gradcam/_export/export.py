@@ -146,12 +146,14 @@ def _check_no_progress(method) -> None:
 
 
 def _check_path(path: str | os.PathLike, format: str) -> pathlib.Path:
-    if format not in ("tensorflow", *SUFFIXES):
+    if not isinstance(format, str) or format not in ("tensorflow", *SUFFIXES):
         known = ["tensorflow", *SUFFIXES]
         hint = did_you_mean(str(format), known)
-        raise ValueError(f"`format` must be one of {known}. Received: format={format!r}. {hint}".rstrip())
+        raise ValueError(f"`format` must be one of {known}. Received: format={format!r:.80}. {hint}".rstrip())
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`path` must be a path. Received: path={path!r:.80} (of type {type(path).__name__})")
     text = os.fspath(path)
-    if not text or "://" in text:
+    if not text or "://" in text or "\0" in text:
         raise ValueError(f"`path` must be a folder on a local disk. Received: path={text!r}")
     path = pathlib.Path(text)
     if format == "tensorflow" and (path.is_file() or path.suffix in SUFFIXES.values()):

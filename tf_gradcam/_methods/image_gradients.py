@@ -7,14 +7,13 @@ map from an image and a gradient, which may be the mean over noisy copies of the
 
 import contextlib
 import dataclasses
-import math
-import numbers
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._arrays import array_or_empty
 from tf_gradcam._checks import check_counts
 from tf_gradcam._heatmap import resize_map
 from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
@@ -119,14 +118,14 @@ class integrated_gradients:
 
 
 def _checked_baseline(baseline):
-    is_per_channel = isinstance(baseline, Iterable)
-    values = tuple(baseline) if is_per_channel else (baseline,)
-    if not values or not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values):
+    values = array_or_empty(baseline)
+    is_number = values.ndim < 2 and values.size > 0 and values.dtype.kind in "iuf"
+    if not is_number or not np.isfinite(values).all():
         raise ValueError(
             "`baseline` must be one number in the units of the model's input, or one for each channel. "
-            f"Received: baseline={baseline!r}"
+            f"Received: baseline={baseline!r:.80}"
         )
-    return tuple(map(float, values)) if is_per_channel else float(baseline)
+    return tuple(map(float, values)) if values.ndim else float(values)
 
 
 @dataclasses.dataclass(frozen=True)
