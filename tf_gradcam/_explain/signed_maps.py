@@ -36,7 +36,7 @@ from tf_gradcam._model import (
     tape_gradients,
     to_grid,
 )
-from tf_gradcam._targets import class_logits, pin_choices, score_target
+from tf_gradcam._targets import class_logits, pick, pin_choices, score_target
 from tf_gradcam._tensors import at_least_float32
 
 
@@ -123,7 +123,7 @@ def _maps_in_closed_form(passed, method) -> list[tf.Tensor] | None:
     if pooled is None:
         return None
     every_class = _class_activation_maps(passed, pooled, logits)
-    return [tf.gather(every_class, passed.class_index, axis=1, batch_dims=1)]
+    return [pick(every_class, passed.class_index)]
 
 
 def _mean_before_dense_head(tapped, logits) -> tf.Tensor | None:
@@ -244,8 +244,10 @@ def _scores_second(maps):
 
 
 def _check_map(signed_map, sources):
-    if signed_map.shape.rank not in [source.shape.rank - 1 for source in sources]:
+    ranks = [source.shape.rank - 1 for source in sources]
+    if not tf.is_tensor(signed_map) or signed_map.shape.rank not in ranks:
+        received = getattr(signed_map, "shape", type(signed_map).__name__)
         raise ValueError(
-            "`method` must return a map (N, h, w) from activations and gradients (N, h, w, K). "
-            f"Received: {signed_map.shape} from {sources[0].shape}"
+            "`method` must return a map, a tensor (N, h, w), from activations and gradients (N, h, w, K). "
+            f"Received: {received} from {sources[0].shape}"
         )

@@ -1,7 +1,7 @@
 """Targets: what is explained, and their scores. Used by `targets`, `_methods` and `_explain`."""
 
 from tf_gradcam._targets.classes import class_logits
-from tf_gradcam._targets.outputs import find_output
+from tf_gradcam._targets.outputs import find_output, pick
 from tf_gradcam._targets.rows import (
     check_range,
     holds_callable,
@@ -18,6 +18,7 @@ __all__ = [
     "class_logits",
     "find_output",
     "holds_callable",
+    "pick",
     "pin_choices",
     "refers_to_dead_callable",
     "score_target",

@@ -11,10 +11,12 @@ from tf_gradcam._targets.outputs import (
     both_sides,
     find_output,
     given_or_best,
+    in_range,
     only_logits,
     only_output,
     pick,
     with_class_index,
+    without_class,
     wrong_outputs_error,
 )
 from tf_gradcam._targets.regions import Region
@@ -42,7 +44,7 @@ class Class(NamedTuple):
         if logits.shape.rank > 2:
             return Region(self.index).score(outputs, logits)
         if logits.shape[-1] == 1 and logits is outputs:
-            return logits[:, 0], None
+            return without_class(self.index, logits[:, 0]), None
         logits = both_sides(logits)
         index = given_or_best(self.index, logits)
         return pick(logits, index), index
@@ -66,7 +68,8 @@ class Classes(NamedTuple):
     def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if logits.shape.rank == 2 and logits.shape[-1] != 1:
-            return pick(logits, self.indices), tf.convert_to_tensor(self.indices)
+            indices = in_range(self.indices, tf.shape(logits)[1])
+            return pick(logits, indices), indices
         return self._as_targets().score(outputs, logits)
 
     def pinned(self, outputs: Any, logits: Any) -> Any:
@@ -183,7 +186,7 @@ class Value(NamedTuple):
         outputs = only_output(outputs)
         if outputs.shape.rank != 2:
             raise wrong_outputs_error("Value", "(N, units)", outputs, OR_A_CALLABLE)
-        return pick(outputs, self.index), None
+        return pick(outputs, in_range(self.index, tf.shape(outputs)[1], "unit")), None
 
 
 class Output(NamedTuple):
@@ -309,7 +312,9 @@ class Pixel(NamedTuple):
         if logits.shape.rank != axes + 2:
             advice = "Give a position with one number for each axis of the grid."
             raise wrong_outputs_error(f"Pixel at {axes} numbers", f"a grid of {axes} axes", logits, advice)
-        pixels = tf.concat([tf.range(tf.shape(logits)[0])[:, None], self.position], axis=1)
+        grid = tf.shape(logits)[1:-1]
+        position = in_range(self.position, grid, "pixel")
+        pixels = tf.concat([tf.range(tf.shape(logits)[0])[:, None], position], axis=1)
         values = tf.gather_nd(outputs, pixels)
         return Class(self.index).score(values, values if logits is outputs else tf.gather_nd(logits, pixels))
 

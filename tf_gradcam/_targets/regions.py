@@ -9,7 +9,9 @@ from tf_gradcam._targets.outputs import (
     given_or_best,
     only_logits,
     only_output,
+    pick,
     with_class_index,
+    without_class,
     wrong_outputs_error,
 )
 from tf_gradcam._tensors import at_least_float32
@@ -45,7 +47,8 @@ class Region(NamedTuple):
                 raise wrong_outputs_error(
                     "None or a class", "several channels, or one after a sigmoid", logits, advice
                 )
-            return _sum_pixels(_flatten_pixels(logits)[..., 0], weights), None
+            sums = _sum_pixels(_flatten_pixels(logits)[..., 0], weights)
+            return without_class(self.index, sums), None
         class_values = _flatten_pixels(both_sides(logits))
         predicted = tf.argmax(class_values, axis=-1, output_type=tf.int32)
         classes = tf.shape(class_values)[-1]
@@ -53,7 +56,7 @@ class Region(NamedTuple):
         if logits.shape[-1] == 1:  # Side 0 is the background, which is never the default.
             counts *= tf.constant([0, 1], counts.dtype)
         index = given_or_best(self.index, counts)
-        values = tf.gather(class_values, index[:, None], axis=2, batch_dims=1)[..., 0]
+        values = pick(class_values, index[:, None], axis=2)[..., 0]
         return _sum_pixels(values, predicted == index[:, None] if weights is None else weights), index
 
     def pinned(self, outputs: Any, logits: Any) -> Any:
