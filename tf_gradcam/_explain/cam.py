@@ -1,6 +1,5 @@
 """The public API: `GradCAM`, a reusable explainer, and `make_gradcam_heatmap`, one call for a heatmap."""
 
-import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -92,6 +91,20 @@ class GradCAM:
         parts += ["frozen"] if self.is_frozen else []
         return f"GradCAM({', '.join(parts)})"
 
+    def __copy__(self) -> "GradCAM":
+        """Return another explainer that shares the compiled functions."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled: a compiled function can't be."""
+        raise TypeError(
+            "A GradCAM can't be pickled or copied deeply, because its compiled functions can't be. Give the "
+            "other process the model's file, and make a GradCAM there: "
+            "GradCAM(keras.models.load_model(path), layer)."
+        )
+
     @property
     def layer(self) -> keras.Operation | tuple[keras.Operation, ...] | None:
         """The layer that is explained, or a tuple of several.
@@ -137,7 +150,7 @@ class GradCAM:
             heatmaps = fast(images).heatmap
         ```
         """
-        frozen = copy.copy(self)
+        frozen = self.__copy__()
         frozen._explainer = self._explainer.frozen()
         return frozen
 
@@ -240,8 +253,8 @@ def make_gradcam_heatmap(
         )
     # The heatmap is copied to the host anyway; there the image can be checked for NaN.
     img = _on_host(img)
-    explainer = shared_explainer(model, layer, call, method, fuse)
-    explanation = explainer.explain("img", img, target, size, interpolation, first_eagerly=True)
+    explainer, version = shared_explainer(model, layer, call, method, fuse)
+    explanation = explainer.explain("img", img, target, size, interpolation, True, version)
     maps = explanation.map if isinstance(explanation.map, tuple) else (explanation.map,)
     signed_maps = [one.numpy() for one in maps]
     if not all(np.isfinite(signed_map).all() for signed_map in signed_maps):

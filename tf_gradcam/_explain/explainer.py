@@ -135,6 +135,7 @@ class Explainer:
         size: Any,
         interpolation: str,
         first_eagerly: bool = False,
+        version: int | None = None,
     ) -> Explanation:
         """Explain a batch of images.
 
@@ -145,12 +146,13 @@ class Explainer:
             size: size of the heatmap.
             interpolation: how it is resized.
             first_eagerly: whether to run the first question without compiling, if possible.
+            version: the `structure_version` of the model, where the caller has just compared it.
         """
         check_question(self.method, target, interpolation)
         size = parse_size(size)
         if self._snapshot is not None:
             self._snapshot.check()
-        images = self._as_batch(name, images)
+        images = self._as_batch(name, images, version)
         flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
         if target is not None:
             target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._output_names)
@@ -164,12 +166,15 @@ class Explainer:
                 return explanation
         return self._explain_compiled(question, tensors, images)
 
-    def _as_batch(self, name, images):
+    def _as_batch(self, name, images, version):
         """Return `images` as tensors. Build the model if necessary; prepare again if its layers changed."""
         model = self._model()
+        version = structure_version(model) if version is None else version
+        is_current = self._structure is not None and self._structure == version
         known = self._specs if self._structure is not None else declared_specs(model)
-        images = as_batch(name, images, known, self._takes_several)
-        if self._structure is None or self._structure != structure_version(model):
+        exact = is_current and self._has_graph and self._preprocess is None
+        images = as_batch(name, images, known, self._takes_several, exact)
+        if not is_current:
             if self._snapshot is not None:
                 raise self._snapshot.changed_error()
             prepared = apply_preprocess(self._preprocess, images)
