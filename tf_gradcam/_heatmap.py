@@ -9,6 +9,7 @@ import tensorflow as tf
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
 _WITHOUT_OVERSHOOT = ("area", "bilinear", "nearest")  # Their results are within the range of the input.
 FUSIONS = ("mean", "max", "layercam", "refinecam")
+_FARTHEST = 2**15  # Pixels that a map may extend beyond the image.
 LARGEST_SIDE = 2**14  # Of a heatmap, in pixels. A larger one takes gigabytes.
 
 
@@ -26,20 +27,23 @@ def parse_size(size: Any) -> Any:
     return lengths.astype(np.int32)
 
 
-def to_heatmap(signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str) -> tf.Tensor:
+def to_heatmap(
+    signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str, placement: Any = None
+) -> tf.Tensor:
     """Apply ReLU, resize, and divide by the maximum, in this order. A map without positive values becomes 0.
 
     Args:
         signed_map: `(B, *grid)`.
         size: lengths to resize the grid to, or `None` to keep it.
         interpolation: a method of `tf.image.resize`.
+        placement: where the map lies on an image of that size; see `place_map`.
 
     Returns:
         `(B, *size)` float32 in `[0, 1]`.
     """
     positive = tf.nn.relu(tf.cast(signed_map, tf.float32))
     if size is not None:
-        positive = resize_map(positive, size, interpolation)
+        positive = place_map(positive, size, interpolation, placement)
         if interpolation not in _WITHOUT_OVERSHOOT:
             positive = tf.nn.relu(positive)  # Remove the overshoot below 0.
     return _divide_by_maximum(positive)
@@ -65,6 +69,39 @@ def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: str) -> tf.Ten
         lines = tf.image.resize(lines, tf.stack([size[axis - 1], 1]), interpolation)
         values = tf.reshape(lines, tf.concat([lengths[:axis], size[axis - 1 : axis], lengths[axis + 1 :]], 0))
     return values
+
+
+def place_map(values: tf.Tensor, size: tf.Tensor, interpolation: str, placement: Any = None) -> tf.Tensor:
+    """Resize `(B, *grid)` to `size`, to where it lies on the image. What was cropped away from the image is 0.
+
+    Args:
+        values: maps `(B, *grid)`.
+        size: lengths of the image.
+        interpolation: a method of `tf.image.resize`.
+        placement: `None` if the map lies on the whole image; else its `frame`, `flipped` and `order`, as
+            `tf_gradcam._model.Placement` has them. The edges are rounded to whole pixels of `size`.
+    """
+    if placement is None:
+        return resize_map(values, size, interpolation)
+    axes = values.shape.rank - 1
+    if placement.order is not None:
+        values = tf.transpose(values, tf.concat([[0], 1 + placement.order], axis=0))
+    lengths = tf.cast(size, tf.int32)
+    edges = tf.round(placement.frame * tf.cast(lengths, tf.float32)[:, None])
+    edges = tf.cast(tf.clip_by_value(edges, -_FARTHEST, _FARTHEST), tf.int32)
+    first = tf.reduce_min(edges, axis=1)
+    resized = resize_map(values, tf.maximum(tf.reduce_max(edges, axis=1) - first, 1), interpolation)
+    for axis in range(axes if placement.flipped is not None else 0):
+        count = tf.shape(resized)[axis + 1]
+        positions = tf.range(count)
+        positions = tf.where(placement.flipped[axis], count - 1 - positions, positions)
+        resized = tf.gather(resized, positions, axis=axis + 1)
+    counts = tf.shape(resized)[1:]
+    start = tf.clip_by_value(-first, 0, counts)
+    kept = tf.maximum(tf.minimum(counts, lengths - first) - start, 0)
+    before = tf.clip_by_value(first, 0, lengths - kept)
+    visible = tf.slice(resized, tf.concat([[0], start], 0), tf.concat([[-1], kept], 0))
+    return tf.pad(visible, tf.concat([[[0, 0]], tf.stack([before, lengths - kept - before], axis=1)], axis=0))
 
 
 def fuse_heatmaps(heatmaps: Sequence[tf.Tensor], grids: Sequence[int], fusion: str) -> tf.Tensor:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
+from tf_gradcam._explain.placed import relative_placements
 from tf_gradcam._explain.preprocess import apply_preprocess, cast_to_specs
 from tf_gradcam._explain.question import Question, check_question
 from tf_gradcam._explain.signed_maps import SignedMaps, signed_maps_function
@@ -31,6 +32,7 @@ from tf_gradcam._model import (
     count_call_arguments,
     declared_specs,
     default_layer,
+    draws_whole_image,
     ends_without_convolution,
     final_activation,
     functional_graph,
@@ -209,6 +211,8 @@ class Explainer:
         activation = final_activation(self._model()) if is_formula(self.method) else None
         if activation is None or question.holds_callable():
             return None
+        if not draws_whole_image(self._model()):  # In eager mode there is no graph to follow the image through.
+            return None
         # In eager mode TensorFlow also computes filter gradients, in which the CPU build of TensorFlow 2.21
         # can end the process. They are not needed here.
         layers = [layer_call.layer_reference() for layer_call in self.layer_calls]
@@ -263,24 +267,27 @@ class Explainer:
             signed: SignedMaps = maps_function(cast_to_specs(images, specs), rows)
             lengths = tensors[-1] if question.size_arrays() else signed.image_lengths if size else None
             _check_lengths(lengths, signed, size)
-            heatmap, heatmaps = self._heatmaps(signed.maps, signed.score, lengths, interpolation)
+            heatmap, heatmaps = self._heatmaps(signed, lengths, interpolation)
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)
 
         return explain
 
-    def _heatmaps(self, signed_maps, score, lengths, interpolation):
+    def _heatmaps(self, signed: SignedMaps, lengths, interpolation):
         """Return the fused heatmap of all layers, and a tuple with the heatmap of each."""
+        signed_maps, score, placements = signed.maps, signed.score, signed.placements
         batch_axes = score.shape.rank  # The batch axis, and the axis of several scores.
         grids = [tf.shape(signed_map)[batch_axes:] for signed_map in signed_maps]
         position_counts = [tf.reduce_prod(grid) for grid in grids]
         if lengths is None and self._several:
-            lengths = tf.gather(tf.stack(grids), tf.argmax(tf.stack(position_counts)))
+            finest = tf.argmax(tf.stack(position_counts))
+            lengths = tf.gather(tf.stack(grids), finest)
+            placements = relative_placements(placements, finest)
         heatmaps = []
-        for signed_map, grid in zip(signed_maps, grids, strict=True):
+        for signed_map, grid, placement in zip(signed_maps, grids, placements, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
-            heatmaps.append(to_heatmap(flat, lengths, interpolation))
+            heatmaps.append(to_heatmap(flat, lengths, interpolation, placement))
         fused = fuse_heatmaps(heatmaps, position_counts, self._fuse) if self._several else heatmaps[0]
 
         def with_batch_axes(heatmap):

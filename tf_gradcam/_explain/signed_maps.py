@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_gradcam._explain.placed import find_placements
 from tf_gradcam._explain.preprocess import apply_preprocess, check_preprocessed
 from tf_gradcam._explain.tapped import TappedLayer, find_source, source_lengths, tapped_layer
 from tf_gradcam._methods import (
@@ -25,6 +26,7 @@ from tf_gradcam._methods import (
 )
 from tf_gradcam._model import (
     ForwardPass,
+    Placement,
     WeakLayerCall,
     check_gradient,
     find_logits,
@@ -49,6 +51,7 @@ class SignedMaps(NamedTuple):
         class_index: class that the score belongs to, int32 of the shape of `score`, or `None`.
         outputs: outputs of the model, or `None` if they are not only tensors.
         image_lengths: lengths of the image on which the layers depend, or `None` if there is none.
+        placements: where each map lies on that image, `None` for one that lies on all of it.
     """
 
     maps: list[tf.Tensor]
@@ -56,6 +59,7 @@ class SignedMaps(NamedTuple):
     class_index: tf.Tensor | None
     outputs: Any
     image_lengths: tf.Tensor | None
+    placements: list[Placement | None]
 
 
 class _Pass(NamedTuple):
@@ -95,9 +99,10 @@ def signed_maps_function(
         axes = maps[0].shape.rank - passed.score.shape.rank
         channels_first = layer_calls[0].channels_first
         lengths = source_lengths(images, passed.source, axes, channels_first)
-        return SignedMaps(
-            maps, passed.score, passed.class_index, passed.outputs if are_tensors else None, lengths
-        )
+        of_one_score = [one if passed.score.shape.rank == 1 else one[:, 0] for one in maps]
+        placements = find_placements(images, passed.source, passed.tapped, method, of_one_score)
+        outputs = passed.outputs if are_tensors else None
+        return SignedMaps(maps, passed.score, passed.class_index, outputs, lengths, placements)
 
     return signed_maps
 

@@ -112,3 +112,4 @@ def source_lengths(
     if source is None:
         return None
     return spatial_lengths(keras.tree.flatten(images)[source.position], axes, channels_first)
+

@@ -12,6 +12,7 @@ from tf_gradcam._model.differentiate import (
 from tf_gradcam._model.discovery import (
     LayerInfo,
     activation_grid,
+    draws_whole_image,
     ends_without_convolution,
     final_activation,
     list_layers,
@@ -27,7 +28,7 @@ from tf_gradcam._model.graph import (
     non_affine_operations,
     operations_between,
 )
-from tf_gradcam._model.grid import Grid, from_grid, spatial_lengths, to_grid
+from tf_gradcam._model.grid import Grid, from_grid, spatial_axes, spatial_lengths, to_grid
 from tf_gradcam._model.inputs import as_batch, check_images, require_specs
 from tf_gradcam._model.keras_internals import functional_graph, has_noted_logits
 from tf_gradcam._model.layers import (
@@ -38,6 +39,7 @@ from tf_gradcam._model.layers import (
     walk_layers,
 )
 from tf_gradcam._model.logits import find_logits, logits_need_graph
+from tf_gradcam._model.placement import Placement, Places
 from tf_gradcam._model.specs import (
     count_call_arguments,
     declared_specs,
@@ -54,6 +56,8 @@ __all__ = [
     "Grid",
     "LayerCall",
     "LayerInfo",
+    "Placement",
+    "Places",
     "WeakLayerCall",
     "activation_grid",
     "ancestors",
@@ -66,6 +70,7 @@ __all__ = [
     "count_call_arguments",
     "declared_specs",
     "default_layer",
+    "draws_whole_image",
     "ends_without_convolution",
     "final_activation",
     "find_logits",
@@ -88,6 +93,7 @@ __all__ = [
     "raw_image_specs",
     "require_specs",
     "resolve_layers",
+    "spatial_axes",
     "spatial_lengths",
     "specs_to_trace",
     "structure_version",
