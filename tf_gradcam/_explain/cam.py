@@ -249,8 +249,8 @@ def make_gradcam_heatmap(
             "`model` must return finite scores and gradients. Received: NaN or infinity in the map of `img`. "
             "Check the weights for NaN, and the target for a score that is too large."
         )
-    _warn_if_blank(signed_maps, explanation.score.shape, explanation.target, explainer.layer_names)
     heatmap = explanation.heatmap.numpy()
+    _warn_if_blank(signed_maps, heatmap, explanation.score.shape, explanation.target, explainer.layer_names)
     return heatmap[0] if len(heatmap) == 1 else heatmap
 
 
@@ -269,17 +269,25 @@ def _on_host(img):
     return img.numpy()
 
 
-def _warn_if_blank(signed_maps, shape, target, layer_names) -> None:
+def _warn_if_blank(signed_maps, heatmap, shape, target, layer_names) -> None:
     """Warn if a heatmap has no positive value; `shape` is that of the score, `(N,)` or `(N, M)`."""
     count = int(np.prod(shape))
     flat = [signed_map.reshape(count, -1) for signed_map in signed_maps]
-    blank = np.flatnonzero(np.max([signed_map.max(axis=1) for signed_map in flat], axis=0) <= 0)
+    has_evidence = np.max([signed_map.max(axis=1) for signed_map in flat], axis=0) > 0
+    is_blank = ~has_evidence
+    if len(flat) == 1:
+        is_blank |= heatmap.reshape(count, -1).max(axis=1) <= 0
+    blank = np.flatnonzero(is_blank)
     if len(blank) == 0:
         return
     first = blank[0]
     target = "the target" if target is None else f"class {target.numpy().ravel()[first]}"
     has_negative = any(signed_map[first].any() for signed_map in flat)
     reason = "all evidence is against it" if has_negative else "the gradients or activations are 0"
+    if has_evidence[first]:
+        reason = (
+            "no position with evidence lies on a pixel of the heatmap, such as where the image was padded"
+        )
     where = "in it" if layer_names is None else f"at layer {layer_names!r}"
     warnings.warn(
         f"Blank heatmap for {len(blank)} of {count} images: in image {first * shape[0] // count}, nothing "

@@ -211,7 +211,9 @@ class Explainer:
         activation = final_activation(self._model()) if is_formula(self.method) else None
         if activation is None or question.holds_callable():
             return None
-        if not draws_whole_image(self._model()):  # In eager mode there is no graph to follow the image through.
+        if not draws_whole_image(
+            self._model()
+        ):  # In eager mode there is no graph to follow the image through.
             return None
         # In eager mode TensorFlow also computes filter gradients, in which the CPU build of TensorFlow 2.21
         # can end the process. They are not needed here.

@@ -13,7 +13,11 @@ from tf_gradcam._model import Placement, Places, spatial_axes
 
 
 def find_placements(
-    images: Any, source: SourceImage | None, tapped: Sequence[TappedLayer], method: Method, maps: Sequence[tf.Tensor]
+    images: Any,
+    source: SourceImage | None,
+    tapped: Sequence[TappedLayer],
+    method: Method,
+    maps: Sequence[tf.Tensor],
 ) -> list[Placement | None]:
     """Return where each map lies on the image that it depends on, or `None` if on all of it.
 
@@ -62,9 +66,7 @@ def _warn_of(unknown: Sequence[str]) -> None:
     )
 
 
-def relative_placements(
-    placements: Sequence[Placement | None], index: tf.Tensor
-) -> list[Placement | None]:
+def relative_placements(placements: Sequence[Placement | None], index: tf.Tensor) -> list[Placement | None]:
     """Return where maps lie on the map number `index`, given where they lie on the image."""
     known = [each for each in placements if each is not None]
     if not known or any(each.order is not None for each in known):

@@ -16,11 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts
-from tf_gradcam._heatmap import resize_map
+from tf_gradcam._heatmap import place_map
 from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
 from tf_gradcam._methods.formulas import gradcam
 from tf_gradcam._methods.scene import Scene
-from tf_gradcam._model import operations_between
+from tf_gradcam._model import Placement, operations_between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +164,7 @@ class guided_gradcam:
     def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map on the image, `(N, *axes)`."""
         coarse = tf.nn.relu(gradcam(scene.activations, scene.gradients(scene.score)))
-        coarse = enlarge_to_image(coarse, scene)
+        coarse = enlarge_to_image(coarse, scene, scene.layer_placement())
         fine = _strength(_guided_gradients(scene))
         # A map without the time axis of a video is used for all frames.
         while coarse.shape.rank < fine.shape.rank:
@@ -177,10 +177,10 @@ def _strength(gradients):
     return tf.reduce_max(tf.abs(gradients), axis=-1)
 
 
-def enlarge_to_image(coarse: tf.Tensor, scene: Scene) -> tf.Tensor:
-    """Return the map `coarse`, `(N, *grid)`, resized to the image of `scene`."""
-    size = tf.shape(scene.image)[1:-1]
-    return tf.cast(resize_map(coarse, size, "bilinear"), scene.image.dtype)
+def enlarge_to_image(coarse: tf.Tensor, scene: Scene, placement: Placement | None) -> tf.Tensor:
+    """Return the map `coarse`, `(N, *grid)`, resized to where it lies on the image of `scene`."""
+    size = tf.shape(scene.image)[-coarse.shape.rank : -1]
+    return tf.cast(place_map(coarse, size, "bilinear", placement), scene.image.dtype)
 
 
 def _guided_relu(operation, upstream):

@@ -24,6 +24,7 @@ from tf_gradcam._model.graph_steps import (
     paddings_of,
     reversed_axes,
     slices_of,
+    spread_padding,
 )
 
 Number = Any  # A Python number, or a scalar tensor.
@@ -160,11 +161,18 @@ def _moved(operation, index, place: _Place, unknown):
         if reversed_ is None:
             return _note(operation, place, unknown)
         return _with_frame(place, {axis: (1.0, 0.0) for axis in reversed_}, values)
+    if kind in MOVING and (kind not in ("Gather", "GatherV2") or _gathers_positions(operation, place)):
+        _note(operation, place, unknown)
     axes = kept_axes(operation, index, place.axes)
     if axes is None:
         return place._replace(axes=(), lost=(tuple(values.shape), place.axes))
-    if kind in MOVING and (kind not in ("Gather", "GatherV2") or _gathers_positions(operation, place)):
-        return _note(operation, place._replace(axes=axes), unknown)
+    if kind == "Pack" and len(set(axes) - {None}) == len(place.frame) - 1:
+        # A video whose frames went through a layer one by one.
+        (missing,) = set(range(len(place.frame))) - set(axes)
+        new = operation.get_attr("axis") % len(axes)
+        axes = (*axes[:new], missing, *axes[new + 1 :])
+    if kind == "SpaceToBatchND" and place.unpadded is not None:  # Before a dilated convolution.
+        return place._replace(axes=axes, padding=spread_padding(operation, axes, place.padding))
     return place._replace(axes=axes)
 
 
@@ -199,7 +207,9 @@ def _padded(place, values, paddings) -> _Place:
     """Return the place of `values` after `paddings`, (before, after) for each axis."""
     shares, added = {}, [0] * len(place.frame)
     for axis, (before, after) in enumerate(paddings):
-        if place.axes[axis] is not None and not (is_number(before) and is_number(after) and before == after == 0):
+        if place.axes[axis] is not None and not (
+            is_number(before) and is_number(after) and before == after == 0
+        ):
             positions = length(values, axis)
             shares[axis] = (-before / positions, 1.0 + after / positions)
             added[place.axes[axis]] = before + after
@@ -216,10 +226,7 @@ def _sliced(operation, place, values, unknown):
 
     def of(output):
         cut = _with_frame(place, shares_of(output), values)
-        axes = tuple(None if axis is None else place.axes[axis] for axis in kept)
-        if set(axes) >= set(range(len(place.frame))):
-            return cut._replace(axes=axes)
-        return cut._replace(axes=(), lost=(tuple(values.shape), place.axes))
+        return cut._replace(axes=tuple(None if axis is None else place.axes[axis] for axis in kept))
 
     return of
 
@@ -247,7 +254,9 @@ def _regained(operation, place) -> _Place:
 
 def _concatenated(operation, given) -> _Place:
     """Return the place of a concatenation: that of its main part, padded by the others."""
-    *parts, axis = operation.inputs if operation.type == "ConcatV2" else (*operation.inputs[1:], operation.inputs[0])
+    *parts, axis = (
+        operation.inputs if operation.type == "ConcatV2" else (*operation.inputs[1:], operation.inputs[0])
+    )
     given = given[:-1] if operation.type == "ConcatV2" else given[1:]
     index = _main_input(operation, given)
     place, axis = given[index], tf.get_static_value(axis)
