@@ -72,7 +72,7 @@ def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: str) -> tf.Ten
 
 
 def place_map(values: tf.Tensor, size: tf.Tensor, interpolation: str, placement: Any = None) -> tf.Tensor:
-    """Resize `(B, *grid)` to `size`, to where it lies on the image. What was cropped away from the image is 0.
+    """Resize `(B, *grid)` to where it lies on an image of `size`. Where nothing was seen it is 0.
 
     Args:
         values: maps `(B, *grid)`.

@@ -166,6 +166,8 @@ class GradCAM:
             size: `"input"` for the height and width of the image on which the layer depends (of several
                 images, the first with as many axes as the grid), `None` for the layer's grid (of several
                 layers, the finest), or `(height, width)` in pixels: one length for each axis of the grid.
+                Where `preprocess` or the model crops, pads or flips the image, the heatmap lies where the
+                pixels came from, and is 0 where they were cropped away.
             interpolation: a method of `tf.image.resize`. The papers use `"bilinear"`. The kernel matters for
                 small objects: in a trial the peak of a 7x7 map was on the object in 52 % of scenes with
                 `"bilinear"`, 59 % `"bicubic"`, 64 % `"mitchellcubic"`, 69 % `"gaussian"`. Overshoot below 0
@@ -285,9 +287,7 @@ def _warn_if_blank(signed_maps, heatmap, shape, target, layer_names) -> None:
     has_negative = any(signed_map[first].any() for signed_map in flat)
     reason = "all evidence is against it" if has_negative else "the gradients or activations are 0"
     if has_evidence[first]:
-        reason = (
-            "no position with evidence lies on a pixel of the heatmap, such as where the image was padded"
-        )
+        reason = "all evidence lies where the image was padded, or between the pixels of the heatmap"
     where = "in it" if layer_names is None else f"at layer {layer_names!r}"
     warnings.warn(
         f"Blank heatmap for {len(blank)} of {count} images: in image {first * shape[0] // count}, nothing "

@@ -211,9 +211,8 @@ class Explainer:
         activation = final_activation(self._model()) if is_formula(self.method) else None
         if activation is None or question.holds_callable():
             return None
-        if not draws_whole_image(
-            self._model()
-        ):  # In eager mode there is no graph to follow the image through.
+        # Without a graph it is not known where the map lies on the image.
+        if not draws_whole_image(self._model()):
             return None
         # In eager mode TensorFlow also computes filter gradients, in which the CPU build of TensorFlow 2.21
         # can end the process. They are not needed here.

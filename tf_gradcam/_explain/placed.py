@@ -59,9 +59,9 @@ def _find_placement(image, source, tapped, signed_map, method) -> Placement | No
 def _warn_of(unknown: Sequence[str]) -> None:
     names = ", ".join(repr(name) for name in sorted(set(unknown)))
     warnings.warn(
-        f"The heatmap may be misplaced: before they reach the layer, images pass through {names}, and it is not "
-        "known whether this crops, pads or turns them. The heatmap is drawn as if it did not. Crop, pad and "
-        "resize batches with TensorFlow or Keras, outside of loops and of Python functions.",
+        f"The heatmap may be misplaced: before they reach the layer, images pass through {names}, and it is "
+        "not known whether this crops, pads or turns them. The heatmap is drawn as if it did not. Crop, "
+        "pad and resize batches with TensorFlow or Keras, outside of loops and of Python functions.",
         stacklevel=2,
     )
 

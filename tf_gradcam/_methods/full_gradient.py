@@ -49,11 +49,8 @@ class fullgrad:
         for output, term in _bias_terms(scene.score, steps):
             # Resizing is linear: summing over the channels first means one map to resize instead of hundreds.
             bias_map = tf.reduce_sum(_rescaled(term), axis=channel_axes[output.ref()])
-            axes = (
-                range(1, output.shape.rank - 1)
-                if channel_axes[output.ref()] == -1
-                else range(2, output.shape.rank)
-            )
+            first = 1 if channel_axes[output.ref()] == -1 else 2
+            axes = range(first, first + output.shape.rank - 2)
             placement = places.of(output, axes)
             if placement is not None:
                 enlarged.append(enlarge_to_image(bias_map, scene, placement))

@@ -217,9 +217,11 @@ def _keeps_frame(run, runs) -> bool:
         return False
     if isinstance(layer, keras.layers.Resizing):
         return not (layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio)
-    if not _MAY_MOVE.search(type(layer).__name__):
+    name = type(layer).__name__
+    is_identity = name.startswith("Random") and name != "RandomCrop"  # When the model is not trained.
+    if is_identity or not _MAY_MOVE.search(name):
         return True
-    if "ZeroPadding" not in type(layer).__name__:
+    if "ZeroPadding" not in name:
         return False
     readers = [one.layer for one in runs if one.layer.input is run.output]
     return bool(readers) and all(_absorbs(reader, layer.padding) for reader in readers)

@@ -279,12 +279,12 @@ def absorbs_padding(operation: tf.Operation, axes: Sequence[int | None], padding
 
 
 def spread_padding(operation: tf.Operation, axes: Sequence[int | None], padding: Sequence[Any]) -> tuple:
-    """Return what `padding`, positions added to each axis of the image, adds to each part of a space-to-batch."""
+    """Return how many positions of `padding` are in each part that a space-to-batch makes."""
     blocks = tf.get_static_value(operation.inputs[1])
     found = list(padding)
-    for axis, block in enumerate([] if blocks is None else blocks, 1):
-        if axes[axis] is not None and is_number(found[axes[axis]]):
-            found[axes[axis]] = -(-found[axes[axis]] // int(block))
+    for image_axis, block in zip(axes[1:], [] if blocks is None else blocks, strict=False):
+        if image_axis is not None and is_number(found[image_axis]):
+            found[image_axis] = -(-found[image_axis] // int(block))
     return tuple(found)
 
 
@@ -307,9 +307,11 @@ def moving_operations_inside(operation: tf.Operation) -> list[str]:
 
 
 def _takes_image(operation) -> bool:
-    """Return whether an operation may take an image, and not a shape."""
-    ranks = [tensor.shape.rank for tensor in operation.inputs]
-    return any(rank is None or rank >= 3 for rank in ranks)
+    """Return whether an operation in the body of a function may take an image, and not a shape."""
+    rank = operation.inputs[0].shape.rank
+    if rank is None:  # The state of a recurrent layer is sliced and concatenated.
+        return operation.type not in ("ConcatV2", "StridedSlice")
+    return rank >= 3
 
 
 def _library(graph) -> dict:

@@ -1,7 +1,7 @@
 """Where a map lies on the image: crops, pads and flips on the way from the image to a layer: `Places`.
 
-Explainers and scenes call it while a model is being traced. It reads the operations of the graph, and computes
-with their own numbers, so a crop that depends on the size of the image, or that is random, is followed too.
+Explainers and scenes call it while a model is being traced. It reads the operations of the graph, and
+computes with their own numbers: a crop that depends on the size of the image, or is random, is followed too.
 """
 
 from collections.abc import Sequence
@@ -121,29 +121,43 @@ def _follow(operations: Sequence[tf.Operation], places: dict, unknown: list[str]
         kind = operation.type
         if kind in HIDING:
             found = _inside_functions(operation, places, unknown)
-        elif kind in ("Concat", "ConcatV2"):
+        elif kind == "ConcatV2":
             found = _concatenated(operation, given)
         else:
-            index = _main_input(operation, given)
-            found = _moved(operation, index, given[index], unknown)
+            found = _moved(operation, *_main_input(operation, given), unknown)
         for output in operation.outputs:
             places[output.ref()] = found(output) if callable(found) else found
 
 
-def _main_input(operation, given: Sequence[_Place | None]) -> int:
-    """Return the index of the input whose place the output has: the one with the fewest changes."""
+def _main_input(operation, given) -> tuple[int, Any]:
+    """Return the index and place of the input whose place the output has: the one with the fewest changes.
+
+    The axes of a branch that were lost, as in an upsampling, are those of another branch.
+    """
+    inputs = operation.inputs
     rank = operation.outputs[0].shape.rank if operation.outputs else None
     known = [index for index, place in enumerate(given) if place is not None]
+    fitting = [index for index in known if len(given[index].axes) == rank]
+    complete = [given[index] for index in fitting if _is_complete(given[index])]
+    axes = complete[0].axes if complete else ()
+    if complete:
+        same_rank = [index for index in known if inputs[index].shape.rank == rank]
+        known = [index for index in same_rank if index in fitting or _covers(inputs[index], axes)]
+    index = min(known, key=lambda one: (given[one].changes, one not in fitting))
+    place = given[index]
+    return index, place if place.axes else place._replace(axes=axes)
 
-    def preference(index):
-        place = given[index]
-        fits = bool(place.axes) and len(place.axes) == rank
-        return not fits, place.changes
 
-    return min(known, key=preference)
+def _is_complete(place) -> bool:
+    return len({*place.axes} - {None}) == len(place.frame)
 
 
-def _moved(operation, index, place: _Place, unknown):
+def _covers(values, axes) -> bool:
+    """Return whether a tensor has more than one position, unlike the factors of a squeeze-and-excitation."""
+    return all(axis is None or values.shape[index] != 1 for index, axis in enumerate(axes))
+
+
+def _moved(operation, index, place, unknown):
     """Return the place of the output of an operation, given that of its main input."""
     kind, values = operation.type, operation.inputs[index]
     if kind in WEIGHTED:
@@ -160,7 +174,7 @@ def _moved(operation, index, place: _Place, unknown):
         reversed_ = reversed_axes(operation)
         if reversed_ is None:
             return _note(operation, place, unknown)
-        return _with_frame(place, {axis: (1.0, 0.0) for axis in reversed_}, values)
+        return _with_frame(place, dict.fromkeys(reversed_, (1.0, 0.0)), values)
     if kind in MOVING and (kind not in ("Gather", "GatherV2") or _gathers_positions(operation, place)):
         _note(operation, place, unknown)
     axes = kept_axes(operation, index, place.axes)
@@ -254,12 +268,9 @@ def _regained(operation, place) -> _Place:
 
 def _concatenated(operation, given) -> _Place:
     """Return the place of a concatenation: that of its main part, padded by the others."""
-    *parts, axis = (
-        operation.inputs if operation.type == "ConcatV2" else (*operation.inputs[1:], operation.inputs[0])
-    )
-    given = given[:-1] if operation.type == "ConcatV2" else given[1:]
-    index = _main_input(operation, given)
-    place, axis = given[index], tf.get_static_value(axis)
+    *parts, axis = operation.inputs
+    index, place = _main_input(operation, given)
+    axis = tf.get_static_value(axis)
     if not place.axes or axis is None or place.axes[int(axis)] is None:
         return place
     before = sum(length(part, int(axis)) for part in parts[:index])
@@ -271,8 +282,7 @@ def _concatenated(operation, given) -> _Place:
 
 def _inside_functions(operation, places, unknown):
     """Return the place after a call, a branch or a loop."""
-    index = _main_input(operation, [places.get(tensor.ref()) for tensor in operation.inputs])
-    place = places[operation.inputs[index].ref()]
+    _, place = _main_input(operation, [places.get(tensor.ref()) for tensor in operation.inputs])
     moving = moving_operations_inside(operation) if place.is_raw else []
     if not moving:
         return lambda output: place if len(place.axes) == output.shape.rank else place._replace(axes=())
