@@ -8,7 +8,7 @@ LINT   := $(VENV)-lint/bin
 # file's tests to itself, and with them what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-all test-fast test-minimum test-hub lint format notebooks bench bench-check \
+.PHONY: help demo test test-all test-fast test-minimum test-hub fuzz lint format notebooks bench bench-check \
 	bench-methods bench-serving peers gallery parity applications formats clean
 .NOTPARALLEL:  # two pips must not install into one environment at the same time
 
@@ -33,6 +33,11 @@ test-minimum:  ## run the fast tests with the oldest versions that are supported
 
 test-hub: $(VENV)/hub.stamp  ## explain models of KerasHub, which takes a few more packages
 	$(BIN)/python -m pytest tests/test_keras_hub.py $(PYTEST_ARGS)
+
+fuzz: $(VENV)/test.stamp  ## call everything with odd arguments and damaged files, 40,000 times; takes an hour
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_responses.py
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_files.py
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_calls.py
 
 lint: $(VENV)-lint/lint.stamp  ## check style, format and types, in seconds
 	$(LINT)/ruff check

@@ -49,6 +49,13 @@ file to a photograph (the cat of scikit-image) is compared with that of `GradCAM
 EfficientNet-Lite0 has its ImageNet weights. The others have random weights, because no files of theirs were
 available: their numbers are valid, but their heatmaps mean nothing.
 
+* Take the outputs by name, `scores`, `heatmap` and `class`: ONNX Runtime and OpenVINO list them by the
+  alphabet, LiteRT's `get_output_details` in another order. LiteRT's `get_signature_runner` answers by name.
+* An image with NaN or infinity gets `scores` and a `heatmap` of NaN, in every format; the others of its
+  batch are as without it.
+* Layers over time, such as an LSTM, go into a file if they are built with `unroll=True`. Layers that Keras
+  quantized to int8 go in; float16 goes into ONNX and OpenVINO only.
+
 * *Heatmap*, *scores*: the largest difference from `GradCAM`, in batches of 1 and of 3; every file takes
   one image or more. The class was always the same. At an early layer, rounding may decide which of two
   positions a pooling layer took: at VGG16's, `GradCAM` differs from itself by 1e-03 when pixels of 255

@@ -1,10 +1,20 @@
 """From a signed map to a heatmap: size, ReLU, resize, divide; several in one."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gradcam._heatmap import FUSIONS, INTERPOLATIONS, fuse_heatmaps, parse_size, resize_map, to_heatmap
+from tf_gradcam._heatmap import (
+    FUSIONS,
+    INTERPOLATIONS,
+    fuse_heatmaps,
+    parse_size,
+    place_map,
+    resize_map,
+    to_heatmap,
+)
 
 # Sizes
 
@@ -86,3 +96,40 @@ def test_layers_without_evidence_leave_the_others_as_they_are():
     heatmap = tf.constant([[[0.5, 1.0]]])
     for fusion in ("mean", "max"):
         np.testing.assert_allclose(fuse_heatmaps([heatmap, 0 * heatmap], [2, 2], fusion), heatmap)
+
+
+class _Placement(NamedTuple):
+    frame: tf.Tensor
+    flipped: tf.Tensor | None = None
+    order: tf.Tensor | None = None
+
+
+@pytest.mark.parametrize("size", [(4, 6), (8, 12)])
+def test_a_map_is_placed_where_it_lies(size):
+    values = np.arange(1.0, 5).reshape(1, 2, 2)
+
+    def placed(*placement):
+        signed_map = tf.constant(values, tf.float32)
+        found = place_map(signed_map, tf.constant(size), "nearest", _Placement(*placement))
+        return found.numpy()[0, :: size[0] // 4, :: size[1] // 6]
+
+    crop = tf.constant([[0.5, 1.0], [0.0, 2 / 3]])
+    expected = np.zeros((4, 6))
+    expected[2:, :4] = [[1, 1, 2, 2], [3, 3, 4, 4]]
+    np.testing.assert_array_equal(placed(crop), expected)
+    flipped = placed(crop[:, ::-1], tf.constant([True, True]))
+    np.testing.assert_array_equal(flipped[2:, :4], expected[2:, :4][::-1, ::-1])
+    np.testing.assert_array_equal(
+        placed(crop, None, tf.constant([1, 0]))[2:, :4], [[1, 1, 3, 3], [2, 2, 4, 4]]
+    )
+    padded = tf.constant([[-0.5, 1.5], [0.0, 1.0]])  # a padding of half the height on either side
+    np.testing.assert_array_equal(placed(padded), [[1] * 3 + [2] * 3] * 2 + [[3] * 3 + [4] * 3] * 2)
+    outside = tf.constant([[1.5, 2.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(placed(outside), np.zeros((4, 6)))
+
+
+def test_the_maximum_is_that_of_the_visible_part():
+    signed_map = tf.constant([[[8.0, 8.0], [2.0, 1.0], [1.0, 2.0], [8.0, 8.0]]])
+    padded = _Placement(tf.constant([[-0.5, 1.5], [0.0, 1.0]]))
+    heatmap = to_heatmap(signed_map, tf.constant([2, 2]), "nearest", padded)
+    np.testing.assert_array_equal(heatmap, [[[1, 0.5], [0.5, 1]]])

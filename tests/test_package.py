@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "tf_gradcam"
 # The floors, from the ground up. An import goes to a lower floor, or stays in its package.
 FLOORS = [
-    {"_checks", "_tensors"},
+    {"_arrays", "_checks", "_tensors"},
     {"_images", "pretrained"},
     {"_targets", "serving"},
     {"_heatmap", "_model", "targets"},
@@ -41,7 +41,7 @@ FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package 
 PACKAGES = sorted(FLOOR_OF)
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-WITHOUT_TENSORFLOW = {"_checks", "_images", "serving"}
+WITHOUT_TENSORFLOW = {"_arrays", "_checks", "_images", "serving"}
 
 
 def imports(tree):

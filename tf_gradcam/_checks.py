@@ -1,13 +1,16 @@
-"""Checks of numbers, "did you mean", and text that is safe to print. Every package calls them.
+"""Checks of numbers and errors, "did you mean", and text that is safe to print. Every package calls them.
 
 It imports nothing but the standard library.
 """
 
 import difflib
+import errno
 import math
 import numbers
 from collections.abc import Iterable
 from typing import Any
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def check_counts(method: Any, *names: str, optional: tuple[str, ...] = ()) -> None:
@@ -77,6 +80,11 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
 
 def _normalized(name) -> str:
     return name.casefold().replace("-", "_")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that there is no space left on a disk, or in a user's share of it."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def printable(text: Any) -> str:

@@ -10,20 +10,31 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam._explain import apply_preprocess, cast_to_specs, find_source, source_lengths, tapped_layer
-from tf_gradcam._heatmap import parse_size, resize_map
+from tf_gradcam._explain import (
+    apply_preprocess,
+    cast_to_specs,
+    find_placements,
+    find_source,
+    source_lengths,
+    tapped_layer,
+)
+from tf_gradcam._heatmap import parse_size, place_map
+from tf_gradcam._methods import gradcam
 from tf_gradcam._model import (
     Grid,
     LayerCall,
+    Placement,
     as_batch,
     build_model,
     check_images,
     check_model,
     count_call_arguments,
     declared_specs,
+    draws_whole_image,
     find_logits,
     forward,
     from_grid,
+    functional_graph,
     is_built,
     resolve_layers,
     specs_to_trace,
@@ -132,7 +143,9 @@ def deep_feature_factorization(
     if isinstance(layer, list | tuple):
         raise TypeError(f"`layer` must be one layer. Received: {len(layer)}. Factorize each by itself.")
     size = parse_size(size)
-    photographs = as_batch("images", images, declared_specs(model), count_call_arguments(model) > 1)
+    exact = preprocess is None and functional_graph(model) is not None
+    several = count_call_arguments(model) > 1
+    photographs = as_batch("images", images, declared_specs(model), several, exact)
     images = _model_inputs(model, apply_preprocess(preprocess, photographs))
     (layer_call,) = resolve_layers(model, layer, call, images)
     activations = _compute_activations(model, layer_call, images)
@@ -142,7 +155,10 @@ def deep_feature_factorization(
     if isinstance(size, str):
         rank = len(activations.grid.shape)
         lengths = source_lengths(photographs, activations.source, rank, layer_call.channels_first)
-    heatmaps = _resize_maps(maps, lengths)
+    placement = None
+    if size is not None:
+        placement = _find_placement(model, layer_call, photographs, preprocess)
+    heatmaps = _resize_maps(maps, lengths, placement)
     scores = _score_concepts(model, layer_call, images, activations, factors.concepts)
     return Factorization(heatmaps, maps, factors.concepts, scores, factors.error)
 
@@ -179,6 +195,23 @@ def _compute_activations(model, layer_call: LayerCall, images) -> _Activations:
     return _Activations(values, *found)
 
 
+def _find_placement(model, layer_call: LayerCall, photographs, preprocess) -> Placement | None:
+    """Return where the layer's map lies on the photographs, or `None` if on all of them."""
+    if preprocess is None and draws_whole_image(model):
+        return None
+
+    def find(photographs):
+        prepared = apply_preprocess(preprocess, photographs)
+        images = cast_to_specs(prepared, specs_to_trace(model, prepared))
+        (activations,), _ = forward(model, images, [layer_call])
+        tapped = tapped_layer(model, images, layer_call, activations)
+        a_map = tapped.on_grid()[..., 0]
+        return find_placements(photographs, find_source(images, [tapped]), [tapped], gradcam, [a_map])
+
+    (placement,) = _run_in_graph(find, photographs)
+    return placement
+
+
 def _factorize(decomposition, activations: np.ndarray, concepts: int) -> _Factors:
     """Return the factors of activations `(N, h, w, K)`, the most present concept first."""
     positions = np.maximum(activations.reshape(-1, activations.shape[-1]), 0)
@@ -207,12 +240,12 @@ def _factorize(decomposition, activations: np.ndarray, concepts: int) -> _Factor
     return _Factors(amounts, features, float(error))
 
 
-def _resize_maps(maps: np.ndarray, lengths) -> np.ndarray:
-    """Return maps `(N, P, h, w)` as heatmaps in `[0, 1]`, resized to `lengths` unless that is `None`."""
+def _resize_maps(maps: np.ndarray, lengths, placement: Placement | None) -> np.ndarray:
+    """Return maps `(N, P, h, w)` as heatmaps in `[0, 1]`, placed on `lengths` unless that is `None`."""
     heatmaps = maps
     if lengths is not None:
         flat = tf.constant(maps.reshape(-1, *maps.shape[2:]))
-        resized = resize_map(flat, lengths, "bilinear").numpy()
+        resized = place_map(flat, lengths, "bilinear", placement).numpy()
         heatmaps = resized.reshape(*maps.shape[:2], *resized.shape[1:])
     return np.clip(heatmaps, 0, 1).astype("float32")
 

@@ -6,28 +6,38 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._arrays import array_or_empty
+
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
 _WITHOUT_OVERSHOOT = ("area", "bilinear", "nearest")  # Their results are within the range of the input.
 FUSIONS = ("mean", "max", "layercam", "refinecam")
-LARGEST_SIDE = 2**14  # Of a heatmap, in pixels. A larger one takes gigabytes.
+_FARTHEST = 2**15  # Pixels that a map may extend beyond the image.
+LARGEST_SIDE = 2**14  # Of a heatmap, in pixels; its square bounds a volume. A larger one takes gigabytes.
 
 
 def parse_size(size: Any) -> Any:
     """Return `"input"`, `None`, or the lengths as an array. Other lengths then need no new trace."""
     if size is None or (isinstance(size, str) and size == "input"):
         return size
-    lengths = np.atleast_1d(np.asarray(size)) if np.ndim(size) < 2 else np.zeros(0)
-    are_integers = lengths.dtype.kind in "iu" and 1 <= lengths.size <= 3
+    rule = (
+        '"input", None or (height, width) in pixels: one length for each axis of the grid, up to '
+        f"{LARGEST_SIDE}, of product up to {LARGEST_SIDE**2}"
+    )
+    lengths = np.atleast_1d(array_or_empty(size))
+    are_integers = lengths.dtype.kind in "iu" and lengths.shape in [(1,), (2,), (3,)]
     if not are_integers or lengths.min() < 1 or lengths.max() > LARGEST_SIDE:
-        raise ValueError(
-            '`size` must be "input", None or (height, width) in pixels, one length for each axis of the grid '
-            f"up to {LARGEST_SIDE}. Received: size={size!r}"
-        )
+        raise ValueError(f"`size` must be {rule}. Received: size={size!r:.80}")
+    if np.prod(lengths, dtype=np.int64) > LARGEST_SIDE**2:
+        raise ValueError(f"`size` must be {rule}. Received: size={size!r:.80}")
     return lengths.astype(np.int32)
 
 
 def to_heatmap(
-    signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: str, scores: tf.Tensor | None = None
+    signed_map: tf.Tensor,
+    size: tf.Tensor | None,
+    interpolation: str,
+    placement: Any = None,
+    scores: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Apply ReLU, resize, and divide by the maximum, in this order. A map without positive values becomes 0.
 
@@ -35,6 +45,7 @@ def to_heatmap(
         signed_map: `(B, *grid)`.
         size: lengths to resize the grid to, or `None` to keep it.
         interpolation: a method of `tf.image.resize`.
+        placement: where the map lies on an image of that size; see `place_map`.
         scores: number of scores, M, if all N images share them, `B = N M`: the maps of one score are then
             divided by their common maximum.
 
@@ -43,7 +54,7 @@ def to_heatmap(
     """
     positive = tf.nn.relu(tf.cast(signed_map, tf.float32))
     if size is not None:
-        positive = resize_map(positive, size, interpolation)
+        positive = place_map(positive, size, interpolation, placement)
         if interpolation not in _WITHOUT_OVERSHOOT:
             positive = tf.nn.relu(positive)  # Remove the overshoot below 0.
     return _divide_by_maximum(positive, scores)
@@ -74,6 +85,39 @@ def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: str) -> tf.Ten
         lines = tf.image.resize(lines, tf.stack([size[axis - 1], 1]), interpolation)
         values = tf.reshape(lines, tf.concat([lengths[:axis], size[axis - 1 : axis], lengths[axis + 1 :]], 0))
     return values
+
+
+def place_map(values: tf.Tensor, size: tf.Tensor, interpolation: str, placement: Any = None) -> tf.Tensor:
+    """Resize `(B, *grid)` to where it lies on an image of `size`. Where nothing was seen it is 0.
+
+    Args:
+        values: maps `(B, *grid)`.
+        size: lengths of the image.
+        interpolation: a method of `tf.image.resize`.
+        placement: `None` if the map lies on the whole image; else its `frame`, `flipped` and `order`, as
+            `tf_gradcam._model.Placement` has them. The edges are rounded to whole pixels of `size`.
+    """
+    if placement is None:
+        return resize_map(values, size, interpolation)
+    axes = values.shape.rank - 1
+    if placement.order is not None:
+        values = tf.transpose(values, tf.concat([[0], 1 + placement.order], axis=0))
+    lengths = tf.cast(size, tf.int32)
+    edges = tf.round(placement.frame * tf.cast(lengths, tf.float32)[:, None])
+    edges = tf.cast(tf.clip_by_value(edges, -_FARTHEST, _FARTHEST), tf.int32)
+    first = tf.reduce_min(edges, axis=1)
+    resized = resize_map(values, tf.maximum(tf.reduce_max(edges, axis=1) - first, 1), interpolation)
+    for axis in range(axes if placement.flipped is not None else 0):
+        count = tf.shape(resized)[axis + 1]
+        positions = tf.range(count)
+        positions = tf.where(placement.flipped[axis], count - 1 - positions, positions)
+        resized = tf.gather(resized, positions, axis=axis + 1)
+    counts = tf.shape(resized)[1:]
+    start = tf.clip_by_value(-first, 0, counts)
+    kept = tf.maximum(tf.minimum(counts, lengths - first) - start, 0)
+    before = tf.clip_by_value(first, 0, lengths - kept)
+    visible = tf.slice(resized, tf.concat([[0], start], 0), tf.concat([[-1], kept], 0))
+    return tf.pad(visible, tf.concat([[[0, 0]], tf.stack([before, lengths - kept - before], axis=1)], axis=0))
 
 
 def fuse_heatmaps(

@@ -105,6 +105,135 @@ def test_the_real_model_gives_the_same_heatmap_frozen(lite0):
         assert_same(plain.freeze()(batch), plain(batch), 1e-4)
 
 
+# Loops, as in an LSTM
+
+CLIP = (4, 9, 9, 3)
+L = keras.layers
+
+
+def clip(*layers):
+    """A convolution over each frame of a clip, and layers over time."""
+    keras.utils.set_random_seed(1)
+    images = keras.Input(CLIP)
+    x = L.TimeDistributed(L.Conv2D(3, 3, strides=2, activation="relu"), name="frames")(images)
+    return keras.Model(images, chain(x, [*layers, L.Dense(3)]))
+
+
+def over_time(layer):
+    return lambda: clip(L.TimeDistributed(L.GlobalAveragePooling2D()), layer())
+
+
+class Loop(keras.layers.Layer):
+    """A dense layer inside one of Keras's loops."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.dense = kind, L.Dense(3)
+
+    def build(self, shape):
+        self.dense.build((None, shape[-1]))
+
+    def call(self, x):
+        ops, dense = keras.ops, self.dense
+        if self.kind == "while":
+            return ops.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, ops.tanh(dense(y))), (0, x))[1]
+        if self.kind == "scan":
+            return ops.scan(lambda sum, y: (ops.tanh(dense(sum + y)), sum), x, ops.stack([x, 2 * x]))[0]
+        if self.kind == "map":
+            return ops.map(lambda row: dense(row[None])[0], x)
+        if self.kind == "vectorized_map":
+            return ops.vectorized_map(lambda row: dense(row[None])[0], x)
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: dense(x), lambda: 2 * dense(x))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def inside(kind):
+    return lambda: clip(L.GlobalAveragePooling3D(), Loop(kind))
+
+
+def full(value):
+    return pytest.param(value, marks=pytest.mark.full)
+
+
+LOOPS = {
+    "LSTM": over_time(lambda: L.LSTM(4)),
+    "Bidirectional GRU": over_time(lambda: L.Bidirectional(L.GRU(4))),
+    "SimpleRNN": over_time(lambda: L.SimpleRNN(4)),
+    "cells": over_time(lambda: L.RNN([L.GRUCell(4), L.LSTMCell(3)])),
+    "unrolled": over_time(lambda: L.LSTM(4, unroll=True)),
+    "ConvLSTM2D": lambda: clip(L.ConvLSTM2D(2, 3), L.GlobalAveragePooling2D()),
+    **{kind: inside(kind) for kind in ("while", "scan", "map", "vectorized_map", "cond")},
+}
+
+
+@pytest.mark.parametrize(
+    "kind", ["LSTM", "while", *(full(kind) for kind in LOOPS if kind not in ("LSTM", "while"))]
+)
+def test_a_model_with_a_loop_is_frozen(kind):
+    model = LOOPS[kind]()
+    clips = np.random.default_rng(0).normal(size=(2, *CLIP)).astype("float32")
+    plain = GradCAM(model, "frames")
+    fast = plain.freeze()
+    assert_same(fast(clips, 1), plain(clips, 1))
+    function = tf.function(lambda: fast(clips, 1).map, autograph=False)
+    assert function.get_concrete_function().captured_inputs == []
+    model.layers[-1].kernel.assign_add(tf.ones_like(model.layers[-1].kernel))
+    with pytest.raises(ValueError, match="has changed since"):
+        fast(clips, 1)
+
+
+class LoopOfUnknown(keras.layers.Layer):
+    """A loop that reads a variable which Keras doesn't know."""
+
+    def __init__(self):
+        super().__init__()
+        self._holder = (tf.Variable(0.5),)
+
+    def call(self, x):
+        return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y * self._holder[0]), (0, x))[1]
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_a_variable_in_a_loop_that_keras_does_not_know_is_refused_with_the_reason():
+    clips = np.ones((1, *CLIP), "float32")
+    fast = GradCAM(clip(L.GlobalAveragePooling3D(), LoopOfUnknown()), "frames").freeze()
+    with pytest.raises(ValueError, match="a loop that reads a tf.Variable which Keras does not list"):
+        fast(clips)
+
+
+# What changes nothing
+
+
+@pytest.mark.parametrize("kind", ["functional", full("subclassed")])
+def test_what_only_runs_the_model_is_no_change(kind, images):
+    model = build(kind)
+    labels = np.arange(len(images)) % CLASSES
+    fast = GradCAM(model).freeze()
+    expected = fast(images).map
+    loss = "sparse_categorical_crossentropy"
+    for _ in range(2):
+        model.compile("sgd", loss, metrics=["accuracy"])
+        model.predict(images, verbose=0)
+        model.evaluate(images, labels, verbose=0)
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy())
+        np.testing.assert_array_equal(fast(images).map, expected)
+
+
+def test_a_model_of_a_strategy_is_frozen_in_its_scope_and_outside(images):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = build("functional")
+        plain = GradCAM(model)
+        inside = plain.freeze()
+        assert_same(inside(images), plain(images))
+    assert_same(inside(images), plain(images))
+    assert_same(plain.freeze()(images), plain(images))
+
+
 # Nothing but constants
 
 

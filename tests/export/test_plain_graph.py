@@ -154,11 +154,56 @@ def test_the_gradient_of_a_slice(cut):
     assert_plain(gradient(lambda x: x[cut]), ["StridedSliceGrad"])
 
 
+def test_the_gradient_of_a_frame_whose_axis_comes_before_the_images():
+    """`TimeDistributed` takes the frames one by one."""
+    assert_plain(gradient(lambda x: tf.transpose(x, [1, 0, 2, 3])[2]), ["StridedSliceGrad"])
+
+
 def test_what_was_picked_from_each_image_goes_back_to_where_it_was():
     def best(x):
         return tf.gather(x, tf.argmax(x, axis=1, output_type=tf.int32), batch_dims=1)[:, None]
 
     assert_plain(gradient(best), ["UnsortedSegmentSum"], shape=(7,))
+
+
+def test_what_was_picked_at_every_pixel_goes_back_to_where_it_was():
+    def channel(x):
+        sums = tf.reduce_sum(x, axis=1)
+        return tf.gather(x, tf.argmax(sums, axis=1, output_type=tf.int32)[:, None], axis=2, batch_dims=1)
+
+    assert_plain(gradient(channel), ["UnsortedSegmentSum"], shape=(6, 5))
+
+
+def test_a_product_of_whole_numbers():
+    weights = np.random.default_rng(0).integers(-127, 128, (6, 5)).astype("int8")
+
+    def product(x):
+        return tf.cast(
+            tf.matmul(tf.cast(x, tf.int8), weights.T, transpose_b=True, output_type=tf.int32), x.dtype
+        )
+
+    assert_plain(product, ["BatchMatMulV3"], shape=(3, 6))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_classes_are_counted(weighted):
+    def count(x):
+        weights = tf.abs(x) if weighted else tf.zeros([0], tf.int32)
+        classes = tf.cast(tf.abs(x), tf.int32) % 5
+        return tf.cast(tf.raw_ops.DenseBincount(input=classes, size=5, weights=weights), tf.float32)
+
+    assert_plain(count, ["DenseBincount"], shape=(20,))
+
+
+def test_a_part_of_all_images_keeps_its_lengths():
+    def second(x):
+        return tf.slice(tf.concat([x, 2 * x], axis=1), [0, 12, 0, 0], tf.stack([tf.shape(x)[0], 12, 13, 4]))
+
+    concrete, graph = graph_of(second)
+    with tf.Graph().as_default() as whole:
+        tf.graph_util.import_graph_def(graph, name="")
+    assert whole.get_tensor_by_name("y:0").shape[1:] == SHAPE
+    np.testing.assert_allclose(run(graph, numbers(3)), concrete(tf.constant(numbers(3)))[0])
 
 
 def test_numbers_are_kept_within_limits():

@@ -1,10 +1,12 @@
 """One file for LiteRT, ONNX Runtime and OpenVINO: the explainer's answers, where TensorFlow is not."""
 
+import errno
 import functools
 import json
 import pathlib
 import subprocess
 import sys
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -15,6 +17,7 @@ from conftest import CLASSES, KINDS, SIDE, build, chain, head
 
 from tf_gradcam import GradCAM, targets
 from tf_gradcam._export import SUFFIXES, convert, runner
+from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.runtimes import _RUNNERS, _WRITERS
 
 FORMATS = ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow)]
@@ -268,6 +271,76 @@ def test_no_images_get_no_answers(images, format, written):
     assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, CLASSES)}
 
 
+def segmenter(channels=3, activation="softmax"):
+    keras.utils.set_random_seed(0)
+    images = keras.Input((12, 12, 3))
+    x = L.Conv2D(4, 3, strides=2, padding="same", activation="relu")(images)
+    return keras.Model(images, L.Conv2D(channels, 1, activation=activation)(L.UpSampling2D()(x)))
+
+
+def detector():
+    """36 boxes, as corners, and the probabilities of 5 classes, in one tensor."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((12, 12, 3))
+    x = L.Conv2D(4, 3, strides=2, padding="same", activation="relu")(images)
+    low, side = (L.Reshape((36, 2))(L.Conv2D(2, 1)(x)) for _ in range(2))
+    classes = L.Reshape((36, 5))(L.Conv2D(5, 1, activation="sigmoid")(x))
+    return keras.Model(images, L.Concatenate()([low, low + keras.ops.exp(side), classes]))
+
+
+MASK = np.zeros((12, 12), "float32")
+MASK[2:6, 3:8] = 1, 1, 0.5, 2, 1
+
+
+@pytest.mark.parametrize(
+    ("build", "target", "format"),
+    [
+        pytest.param(build, target, format, marks=only(format, default), id=f"{format}-{name}")
+        for name, build, target, default in [
+            ("predicted", segmenter, None, "litert"),
+            ("region", segmenter, targets.Region(0), "onnx"),
+            ("mask", segmenter, targets.Region(None, MASK), "litert"),
+            ("one channel", lambda: segmenter(1, "sigmoid"), None, None),
+            ("detection", detector, targets.Detection(7), "onnx"),
+            ("box", detector, targets.Box([-1.0, -1.0, 2.0, 1.5]), "litert"),
+            ("box of a class", detector, targets.Box([-1.0, -1.0, 2.0, 1.5], 3), None),
+        ]
+        for format in SUFFIXES
+    ],
+)
+def test_regions_and_boxes_go_into_a_file(build, target, format, write):
+    cam = GradCAM(build())
+    assert cam(noise(cam.model), target).heatmap.numpy().max() == 1  # There is something to agree on.
+    assert_agrees(cam, write(cam, format, target=target), noise(cam.model), target=target)
+
+
+def video(over_time):
+    """A convolution over each frame, and a layer over the frames."""
+    keras.utils.set_random_seed(0)
+    frames = keras.Input((2, 9, 9, 3))
+    x = L.TimeDistributed(L.Conv2D(3, 3, strides=2, activation="relu"), name="frames")(frames)
+    x = L.TimeDistributed(L.GlobalAveragePooling2D())(x)
+    return keras.Model(frames, L.Dense(3)(over_time(x)))
+
+
+@pytest.mark.parametrize("format", one_of("onnx"))
+def test_an_unrolled_lstm_goes_into_a_file(format, write):
+    cam = GradCAM(video(L.LSTM(4, unroll=True)), "frames")
+    assert_agrees(cam, write(cam, format), noise(cam.model))
+
+
+def test_nan_is_answered_by_nan_and_touches_no_other_image(images, format, written):
+    cam, path, *_ = written(small, "conv1", format)
+    expected = cam(images)
+    for wrong in (np.nan, np.inf):
+        bad = images.copy()
+        bad[1, 2, 3, 0] = wrong
+        answer = runner(path)({"images": bad})
+        for name, values in {"heatmap": expected.heatmap, "scores": expected.outputs}.items():
+            assert np.isnan(answer[name][1]).all()
+            np.testing.assert_allclose(answer[name][::2], values[::2], atol=1e-5)
+
+
 def test_a_unit_without_sigmoid_has_no_class(images, write):
     cam = GradCAM(head(L.Dense(1)))
     assert_agrees(cam, write(cam, "onnx"), images)
@@ -368,6 +441,43 @@ def test_a_loop_is_refused_with_its_name(functional, tmp_path, format):
     refused(cam, tmp_path, format, "no 'While' .*Choose a method without loops")
 
 
+@pytest.mark.parametrize("format", one_of("litert"))  # before any of them sees it
+def test_an_lstm_is_refused_with_the_way_out(tmp_path, format):
+    model = video(L.Bidirectional(L.LSTM(4, name="lstm"), name="both"))
+    match = "no 'While' .*`unroll=True`.*: .'both/forward_lstm', 'both/backward_lstm'."
+    refused(GradCAM(model, "frames"), tmp_path, format, match)
+
+
+def test_a_loop_of_the_model_is_not_said_to_be_one_of_the_method(tmp_path):
+    images = keras.Input((SIDE, SIDE, 3))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(3, 3, activation="relu")(images))
+    x = L.Lambda(lambda x: tf.cond(tf.reduce_sum(x) > 0, lambda: x, lambda: 2 * x), output_shape=(3,))(x)
+    refused(GradCAM(keras.Model(images, L.Dense(2)(x))), tmp_path, "onnx", "If' .*The model, or a target")
+
+
+def quantized():
+    model = network(L.Conv2D(4, 3), L.GlobalAveragePooling2D(), L.Dense(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It says that a convolution is not quantized.
+        model.quantize("int8")
+    return model
+
+
+def half():
+    return network(L.Conv2D(4, 3, dtype="mixed_float16"), L.GlobalAveragePooling2D(), L.Dense(3))
+
+
+@pytest.mark.parametrize("format", one_of("litert"))
+def test_layers_of_8_bits_go_into_a_file(format, write):
+    cam = GradCAM(quantized())
+    assert_agrees(cam, write(cam, format), noise(cam.model))
+
+
+def test_numbers_that_a_format_does_not_have_are_the_reason(tmp_path):
+    match = "a model with float16. Build the model with the dtype policy 'float32'"
+    refused(GradCAM(half()), tmp_path, "litert", match)
+
+
 def volume():
     return network(
         L.Conv3D(2, 3, name="early"),
@@ -411,15 +521,45 @@ def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monk
     refused(GradCAM(functional), tmp_path, "onnx", "`format` must give the same results as TensorFlow")
 
 
+def test_a_full_disk_is_named_with_the_path(unchanged, tmp_path, monkeypatch):
+    def fail(graph, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(_WRITERS, "onnx", fail)
+    path = tmp_path / "model.onnx"
+    with pytest.raises(OSError, match="`path` must be on a disk that can be written") as caught:
+        convert(GradCAM(unchanged), path, "onnx")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), errno.ENOSPC),
+        (PermissionError(errno.EACCES, "Permission denied"), errno.EACCES),
+        (RuntimeError("Can not write to model.bin: No space left on device"), errno.ENOSPC),
+        (tf.errors.ResourceExhaustedError(None, None, "/a/b; No space left on device"), errno.ENOSPC),
+        (tf.errors.PermissionDeniedError(None, None, "/a/b; Permission denied"), errno.EACCES),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"), None),
+        (RuntimeError("a bug"), None),
+    ],
+    ids=repr,
+)
+def test_an_error_of_the_disk_is_told_from_others(raised, expected):
+    assert getattr(disk_error(raised, "model.onnx"), "errno", None) == expected
+
+
 def test_a_file_that_can_not_be_written_leaves_the_old_one_as_it_was(functional, tmp_path, monkeypatch):
     def fail(graph, path):
         path.write_bytes(b"half")
-        raise RuntimeError("no space left")
+        raise RuntimeError("a bug")
 
     old = tmp_path / "model.onnx"
     old.write_bytes(b"old")
     monkeypatch.setitem(_WRITERS, "onnx", fail)
-    with pytest.raises(ValueError, match="whose library fails with: no space left"):
+    with pytest.raises(ValueError, match="whose library fails with: a bug"):
         convert(GradCAM(functional), old, "onnx")
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]

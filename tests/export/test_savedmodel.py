@@ -1,5 +1,6 @@
 """The exported model: the same answers, without this library, from Python and from the command line."""
 
+import errno
 import io
 import json
 import subprocess
@@ -369,6 +370,28 @@ def test_a_frozen_export_answers_the_same_from_more_bytes(plain, frozen, images)
     for name, expected in answers[0].items():
         np.testing.assert_allclose(answers[1][name], expected, atol=1e-5)
     assert (frozen / "saved_model.pb").stat().st_size > (version / "saved_model.pb").stat().st_size
+
+
+def test_a_frozen_lstm_is_exported(tmp_path):
+    keras.utils.set_random_seed(0)
+    frames = keras.Input((3, 9, 9, 3))
+    x = keras.layers.TimeDistributed(keras.layers.Conv2D(3, 3, strides=2), name="frames")(frames)
+    x = keras.layers.LSTM(4)(keras.layers.TimeDistributed(keras.layers.GlobalAveragePooling2D())(x))
+    model, clips = keras.Model(frames, keras.layers.Dense(3)(x)), np.ones((2, 3, 9, 9, 3), "float32")
+    signatures = endpoints(export_gradcam(model, tmp_path, layer="frames", frozen=True))
+    answer = signatures["gradcam"](images=tf.constant(clips))
+    np.testing.assert_allclose(answer["heatmap"], GradCAM(model, "frames")(clips).heatmap, atol=1e-5)
+
+
+def test_a_full_disk_is_named_with_the_path(plain, tmp_path, monkeypatch):
+    def fail(self, path, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}/variables; No space left on device")
+
+    monkeypatch.setattr(keras.export.ExportArchive, "write_out", fail)
+    with pytest.raises(OSError, match="`path` must be on a disk that can be written") as caught:
+        export_gradcam(plain[0], tmp_path)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("freeze", [pytest.param(False, marks=pytest.mark.full), True])

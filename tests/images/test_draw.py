@@ -101,9 +101,12 @@ def test_an_unknown_colormap_lists_the_known_ones_and_names_the_nearest(name, ne
 def test_a_heatmap_outside_0_to_1_is_refused(photograph, value):
     heatmap = np.zeros((7, 7))
     heatmap[3, 3] = value
-    for draw in (colorize, lambda heatmap: overlay(photograph, heatmap), lambda heatmap: show(GREY, heatmap)):
-        with pytest.raises(ValueError, match=r"`heatmap` must be in \[0, 1\].*signed map"):
-            draw(heatmap)
+    draw = {"heatmap": [colorize, lambda heatmap: overlay(photograph, heatmap)]}
+    draw["heatmaps"] = [lambda heatmap: overlay_concepts(photograph, heatmap[None])]
+    draw["explanation"] = [lambda heatmap: show(GREY, heatmap)]
+    for name, function in [(name, each) for name, functions in draw.items() for each in functions]:
+        with pytest.raises(ValueError, match=rf"`{name}` must be in \[0, 1\].*signed map"):
+            function(heatmap)
 
 
 def test_a_hair_beyond_0_or_1_is_cut_off():
@@ -118,7 +121,7 @@ def test_a_heatmap_of_another_rank_is_refused(shape):
 
 
 def test_a_heatmap_or_colormap_of_another_type_is_a_type_error():
-    with pytest.raises(TypeError, match="`heatmap` must hold real numbers"):
+    with pytest.raises(TypeError, match="`heatmap` must be an array or tensor of real numbers"):
         colorize("heatmap")
     with pytest.raises(TypeError, match="`colormap` must be a name"):
         colorize(np.zeros((2, 2)), cv2.COLORMAP_JET)
@@ -531,7 +534,7 @@ def test_several_classes_have_a_row_each_image_by_image():
     ]
     assert titles(show(images, explained, titles=list("abcdef"))) == list("abcdef")
     for given in (list("ab"), list("abc")):
-        with pytest.raises(ValueError, match=f"one title for each row.*Received: {len(given)} for 6 rows"):
+        with pytest.raises(ValueError, match=f"one title for each row.*Received: {len(given)} for 6"):
             show(images, explained, titles=given)
     with pytest.raises(ValueError, match="one heatmap for each image.*Received: 2 for 3"):
         show([*images, GREY], explained)
@@ -553,7 +556,7 @@ def test_explanations_of_one_image_each_may_be_listed(heatmap):
 def test_the_explanation_of_a_volume_is_no_row_of_classes():
     explained = explanation(np.zeros((1, 3, 4, 5)), (1,), (2.0,))
     with pytest.raises(
-        ValueError, match=r"`heatmap` must have the shape \(H, W\). Received: shape \(3, 4, 5\)"
+        ValueError, match=r"`explanation` must have the shape \(H, W\). Received: shape \(3, 4, 5\)"
     ):
         show(GREY, explained)
 

@@ -125,12 +125,14 @@ def test_logits_are_found_where_a_detector_joins_them_to_its_boxes(images):
     np.testing.assert_allclose(logits[:, 0], tf.concat(expected, -1), atol=1e-6)
 
 
-def test_probabilities_that_are_joined_to_one_vector_are_taken_as_they_are(images):
+def test_the_two_sides_of_a_sigmoid_that_are_joined_have_opposite_logits(images):
     base = head()
-    yes = keras.layers.Activation("sigmoid")(keras.layers.Dense(1)(base.output))
+    unit = keras.layers.Dense(1)(base.output)
+    yes = keras.layers.Activation("sigmoid")(unit)
     model = keras.Model(base.inputs[0], keras.layers.Concatenate()([1 - yes, yes]))
     _, logits = build_submodel(model, "conv2").predict(images, verbose=0)
-    np.testing.assert_allclose(logits, model(images), atol=1e-6)
+    expected = keras.Model(base.inputs[0], unit)(images)
+    np.testing.assert_allclose(logits, tf.concat([-expected, expected], 1), atol=1e-6)
 
 
 # Reading several layers, and one of several runs

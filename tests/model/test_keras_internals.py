@@ -13,9 +13,11 @@ from tf_gradcam._model.keras_internals import (
     inner_layers,
     is_functional,
     is_keras_own,
+    is_rematerialized,
     nodes_in_order,
     noted_logits,
     variable_lists,
+    without_rematerialization,
 )
 
 
@@ -108,3 +110,14 @@ def test_a_layer_lists_its_own_variables_and_layers():
     dense.enable_lora(1)
     assert sum(map(len, lists)) == 4  # The very lists have grown.
     assert [each.name for each in inner_layers(Inside())] == ["first", "second"]
+
+
+@pytest.mark.parametrize("mode", ["full", "activations", "larger_than", "list_of_layers"])
+def test_layers_made_in_a_scope_of_rematerialization_are_recognized(mode):
+    with keras.RematScope(mode=mode, layer_names=["inside"]):
+        layer = keras.layers.Activation("relu", name="inside")
+    assert is_rematerialized(layer)
+    with without_rematerialization([layer, layer]):
+        assert not is_rematerialized(layer)
+    assert is_rematerialized(layer)
+    assert not is_rematerialized(keras.layers.Activation("relu"))

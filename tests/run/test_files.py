@@ -9,7 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tf_gradcam._run.files import is_disk_full, is_own_picture, may_write, write_file, write_picture
+from tf_gradcam._checks import is_disk_full
+from tf_gradcam._run.files import is_own_picture, may_write, write_file, write_picture
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def _says_disk_is_full(error: BaseException | None) -> bool:
     """Return whether an error, or one that it came from, is about a full disk."""
-    from tf_gradcam._run import is_disk_full
+    from tf_gradcam._checks import is_disk_full
 
     while error is not None:
         if is_disk_full(error) or os.strerror(errno.ENOSPC) in str(error):

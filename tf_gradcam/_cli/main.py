@@ -4,9 +4,9 @@ The modules of `_cli` import TensorFlow, NumPy, OpenCV and matplotlib inside the
 that `--help` and a mistyped command are answered at once.
 """
 
-import errno
 from collections.abc import Sequence
 
+from tf_gradcam._checks import is_disk_full
 from tf_gradcam._cli.arguments import make_parser
 from tf_gradcam._cli.signals import describe_interrupt, interrupt_code, raise_on_signals
 from tf_gradcam._cli.terminal import NOT_WRITTEN, print_problem
@@ -30,6 +30,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         return interrupt_code(interrupt)
     except (ValueError, TypeError, ImportError, OSError) as error:
         print_problem(error, arguments)
-        # Not `is_disk_full` of the package `_run`, whose import takes TensorFlow.
-        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return NOT_WRITTEN if is_full else 2
+        return NOT_WRITTEN if is_disk_full(error) else 2

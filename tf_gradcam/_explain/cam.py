@@ -1,6 +1,5 @@
 """The public API: `GradCAM`, a reusable explainer, and `make_gradcam_heatmap`, one call for a heatmap."""
 
-import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -94,6 +93,20 @@ class GradCAM:
         parts += ["frozen"] if self.is_frozen else []
         return f"GradCAM({', '.join(parts)})"
 
+    def __copy__(self) -> "GradCAM":
+        """Return another explainer that shares the compiled functions."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled: a compiled function can't be."""
+        raise TypeError(
+            "A GradCAM can't be pickled or copied deeply, because its compiled functions can't be. Give the "
+            "other process the model's file, and make a GradCAM there: "
+            "GradCAM(keras.models.load_model(path), layer)."
+        )
+
     @property
     def layer(self) -> keras.Operation | tuple[keras.Operation, ...] | None:
         """The layer that is explained, or a tuple of several.
@@ -139,7 +152,7 @@ class GradCAM:
             heatmaps = fast(images).heatmap
         ```
         """
-        frozen = copy.copy(self)
+        frozen = self.__copy__()
         frozen._explainer = self._explainer.frozen()
         return frozen
 
@@ -160,14 +173,18 @@ class GradCAM:
                 as the model takes it. For a model that was never called, three axes are one image, a list is
                 a batch, and a tuple or dict is several inputs. Values are not rescaled: for raw pixels give a
                 `preprocess`, unless the model rescales them. Arrays are checked for NaN; tensors are not
-                copied from their device.
+                copied from their device: an image of a tensor with NaN or infinity is answered by NaN.
             target: what to explain: `None` (each image's own predicted class; for a single sigmoid unit the
                 predicted side), an int, N ints, a target from `tf_gradcam.targets`, or any callable
                 `outputs -> (N,)`, or `(N, M)` for M maps of each image, which is called with the model's
-                outputs. A callable is traced once: keep it, and use it again.
+                outputs. A callable is traced once: keep it, and use it again. The predicted class is not
+                what you mean for CTC, ordinal heads, detectors and regressions: see `tf_gradcam.targets`.
+                With dropout at inference, each image gets its own: a batch of copies shows the spread.
             size: `"input"` for the height and width of the image on which the layer depends (of several
                 images, the first with as many axes as the grid), `None` for the layer's grid (of several
                 layers, the finest), or `(height, width)` in pixels: one length for each axis of the grid.
+                Where `preprocess` or the model crops, pads or flips the image, the heatmap lies where the
+                pixels came from, and is 0 where they were cropped away.
             interpolation: a method of `tf.image.resize`. The papers use `"bilinear"`. The kernel matters for
                 small objects: in a trial the peak of a 7x7 map was on the object in 52 % of scenes with
                 `"bilinear"`, 59 % `"bicubic"`, 64 % `"mitchellcubic"`, 69 % `"gaussian"`. Overshoot below 0
@@ -242,8 +259,8 @@ def make_gradcam_heatmap(
         )
     # The heatmap is copied to the host anyway; there the image can be checked for NaN.
     img = _on_host(img)
-    explainer = shared_explainer(model, layer, call, method, fuse)
-    explanation = explainer.explain("img", img, target, size, interpolation, first_eagerly=True)
+    explainer, version = shared_explainer(model, layer, call, method, fuse)
+    explanation = explainer.explain("img", img, target, size, interpolation, True, version)
     maps = explanation.map if isinstance(explanation.map, tuple) else (explanation.map,)
     signed_maps = [one.numpy() for one in maps]
     if not all(np.isfinite(signed_map).all() for signed_map in signed_maps):
@@ -251,9 +268,9 @@ def make_gradcam_heatmap(
             "`model` must return finite scores and gradients. Received: NaN or infinity in the map of `img`. "
             "Check the weights for NaN, and the target for a score that is too large."
         )
-    names = None if explainer.layer is None else explainer.layer_names
-    _warn_if_blank(signed_maps, explanation.score.shape, explanation.target, names)
     heatmap = explanation.heatmap.numpy()
+    names = None if explainer.layer is None else explainer.layer_names
+    _warn_if_blank(signed_maps, heatmap, explanation.score.shape, explanation.target, names)
     return heatmap[0] if len(heatmap) == 1 else heatmap
 
 
@@ -272,17 +289,23 @@ def _on_host(img):
     return img.numpy()
 
 
-def _warn_if_blank(signed_maps, shape, target, layer_names) -> None:
+def _warn_if_blank(signed_maps, heatmap, shape, target, layer_names) -> None:
     """Warn if a heatmap has no positive value; `shape` is that of the score, `(N,)` or `(N, M)`."""
     count = int(np.prod(shape))
     flat = [signed_map.reshape(count, -1) for signed_map in signed_maps]
-    blank = np.flatnonzero(np.max([signed_map.max(axis=1) for signed_map in flat], axis=0) <= 0)
+    has_evidence = np.max([signed_map.max(axis=1) for signed_map in flat], axis=0) > 0
+    is_blank = ~has_evidence
+    if len(flat) == 1:
+        is_blank |= heatmap.reshape(count, -1).max(axis=1) <= 0
+    blank = np.flatnonzero(is_blank)
     if len(blank) == 0:
         return
     first = blank[0]
     target = "the target" if target is None else f"class {target.numpy().ravel()[first]}"
     has_negative = any(signed_map[first].any() for signed_map in flat)
     reason = "all evidence is against it" if has_negative else "the gradients or activations are 0"
+    if has_evidence[first]:
+        reason = "all evidence lies where the image was padded, or between the pixels of the heatmap"
     where = "in it" if layer_names is None else f"at layer {layer_names!r}"
     warnings.warn(
         f"Blank heatmap for {len(blank)} of {count} images: in image {first * shape[0] // count}, nothing "

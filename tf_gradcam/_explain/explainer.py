@@ -17,7 +17,9 @@ from tf_gradcam._explain.answers import ANSWER_COUNT, is_one_answer
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
 from tf_gradcam._explain.image_source import find_input
-from tf_gradcam._explain.preprocess import apply_preprocess, cast_to_specs
+from tf_gradcam._explain.not_finite import with_nan
+from tf_gradcam._explain.placed import relative_placements
+from tf_gradcam._explain.preprocess import OUT_OF_RANGE, apply_preprocess, cast_to_specs
 from tf_gradcam._explain.question import Question, check_question
 from tf_gradcam._explain.signed_maps import SignedMaps, signed_maps_function
 from tf_gradcam._heatmap import FUSIONS, fuse_heatmaps, parse_size, to_heatmap
@@ -33,6 +35,7 @@ from tf_gradcam._model import (
     count_call_arguments,
     declared_specs,
     default_layer,
+    draws_whole_image,
     ends_without_convolution,
     final_activation,
     functional_graph,
@@ -43,6 +46,7 @@ from tf_gradcam._model import (
     resolve_layers,
     specs_to_trace,
     structure_version,
+    variables_read_first,
 )
 from tf_gradcam._targets import check_range, refers_to_dead_callable, to_rows, with_arrays
 
@@ -113,8 +117,19 @@ class Explainer:
             self._prepare()
         frozen = copy.copy(self)
         frozen._traces = {}
+        frozen._signed_maps = self._with_variables_read_first(self._signed_maps)
+        frozen._compiled_signed_maps = tf.function(frozen._signed_maps, autograph=False)
         frozen._snapshot = WeightSnapshot(self._model())
         return frozen
+
+    def _with_variables_read_first(self, signed_maps):
+        weak_model = self._model  # Not `self`, which has the traces.
+
+        def signed_maps_of_values(images, target):
+            with variables_read_first(weak_model()):
+                return signed_maps(images, target)
+
+        return signed_maps_of_values
 
     def _prepare(self, images=None) -> None:
         """Find the layers, and create what all traces share; `images` are for models without specs."""
@@ -146,6 +161,7 @@ class Explainer:
         size: Any,
         interpolation: str,
         first_eagerly: bool = False,
+        version: int | None = None,
     ) -> Explanation:
         """Explain a batch of images.
 
@@ -156,12 +172,13 @@ class Explainer:
             size: size of the heatmap.
             interpolation: how it is resized.
             first_eagerly: whether to run the first question without compiling, if possible.
+            version: the `structure_version` of the model, where the caller has just compared it.
         """
         check_question(self.method, target, interpolation)
         size = parse_size(size)
         if self._snapshot is not None:
             self._snapshot.check()
-        images = self._as_batch(name, images)
+        images = self._as_batch(name, images, version)
         flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
         if target is not None:
             target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._output_names)
@@ -175,12 +192,15 @@ class Explainer:
                 return explanation
         return self._explain_compiled(question, tensors, images)
 
-    def _as_batch(self, name, images):
+    def _as_batch(self, name, images, version):
         """Return `images` as tensors. Build the model if necessary; prepare again if its layers changed."""
         model = self._model()
+        version = structure_version(model) if version is None else version
+        is_current = self._structure is not None and self._structure == version
         known = self._specs if self._structure is not None else declared_specs(model)
-        images = as_batch(name, images, known, self._takes_several)
-        if self._structure is None or self._structure != structure_version(model):
+        exact = is_current and self._has_graph and self._preprocess is None
+        images = as_batch(name, images, known, self._takes_several, exact)
+        if not is_current:
             if self._snapshot is not None:
                 raise self._snapshot.changed_error()
             prepared = apply_preprocess(self._preprocess, images)
@@ -219,6 +239,9 @@ class Explainer:
         """
         activation = final_activation(self._model()) if is_formula(self.method) else None
         if activation is None or question.holds_callable():
+            return None
+        # Without a graph it is not known where the map lies on the image.
+        if not draws_whole_image(self._model()):
             return None
         # In eager mode TensorFlow also computes filter gradients, in which the CPU build of TensorFlow 2.21
         # can end the process. They are not needed here.
@@ -274,27 +297,32 @@ class Explainer:
             signed: SignedMaps = maps_function(cast_to_specs(images, specs), rows)
             lengths = tensors[-1] if question.size_arrays() else signed.image_lengths if size else None
             _check_lengths(lengths, signed, size)
-            heatmap, heatmaps = self._heatmaps(signed.maps, signed.score, lengths, interpolation)
+            heatmap, heatmaps = (
+                keras.tree.map_structure(lambda one: with_nan(one, signed.nan), each)
+                for each in self._heatmaps(signed, lengths, interpolation)
+            )
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)
 
         return explain
 
-    def _heatmaps(self, signed_maps, score, lengths, interpolation):
+    def _heatmaps(self, signed: SignedMaps, lengths, interpolation):
         """Return the fused heatmap of all layers, and a tuple with the heatmap of each."""
+        signed_maps, score, placements = signed.maps, signed.score, signed.placements
         batch_axes = score.shape.rank  # The batch axis, and the axis of several scores.
         grids = [tf.shape(signed_map)[batch_axes:] for signed_map in signed_maps]
         position_counts = [tf.reduce_prod(grid) for grid in grids]
         if lengths is None and self._several:
-            lengths = tf.gather(tf.stack(grids), tf.argmax(tf.stack(position_counts)))
+            finest = tf.argmax(tf.stack(position_counts))
+            lengths = tf.gather(tf.stack(grids), finest)
+            placements = relative_placements(placements, finest)
         scores = tf.size(score) if is_one_answer(score, signed_maps[0]) else None
         heatmaps = []
-        for signed_map, grid in zip(signed_maps, grids, strict=True):
+        for signed_map, grid, placement in zip(signed_maps, grids, placements, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
-            heatmaps.append(to_heatmap(flat, lengths, interpolation, scores))
+            heatmaps.append(to_heatmap(flat, lengths, interpolation, placement, scores))
         fused = fuse_heatmaps(heatmaps, position_counts, self._fuse, scores) if self._several else heatmaps[0]
-
         batch = tf.shape(signed_maps[0])[:batch_axes]
 
         def with_batch_axes(heatmap):
@@ -306,6 +334,8 @@ class Explainer:
         """Return the text for an error of the running graph; `None` if the error is not a known one."""
         if "`target` must" in error:
             return error[error.index("`target` must") :].partition("\n")[0]
+        if OUT_OF_RANGE in error:
+            return error[error.index(OUT_OF_RANGE) :].partition("]")[0] + " Received: NaN, or others."
         if "EnsureShape" in error and self._preprocess is not None:
             return f"`preprocess` must return what the model takes. Received: {error}"
         names = ", ".join(repr(layer_call.strong().layer.name) for layer_call in self.layer_calls)

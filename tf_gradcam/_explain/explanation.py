@@ -7,8 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._images import overlay as draw_overlay
-from tf_gradcam._images import show as draw_figure
+from tf_gradcam._images import overlay_named, show_named
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +70,7 @@ class Explanation(NamedTuple):
         Raises:
             ImportError, FileNotFoundError, TypeError, ValueError: as `tf_gradcam.overlay` does.
         """
-        return draw_overlay(photograph, self, alpha=alpha, colormap=colormap, fade=fade)
+        return overlay_named("photograph", photograph, self, alpha, colormap, fade)
 
     def show(
         self,
@@ -99,8 +98,15 @@ class Explanation(NamedTuple):
         Raises:
             ImportError, FileNotFoundError, TypeError, ValueError: as `tf_gradcam.show` does.
         """
-        return draw_figure(
-            photograph, self, titles=titles, labels=labels, alpha=alpha, colormap=colormap, fade=fade
+        return show_named(
+            "photograph",
+            photograph,
+            self,
+            titles=titles,
+            labels=labels,
+            alpha=alpha,
+            colormap=colormap,
+            fade=fade,
         )
 
 

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from tf_gradcam._explain.tensorflow_internals import call_flat, variables_to_constants
 
 MOST_BYTES = 2**31  # Of weights: the limit of a graph.
+_LOOPS = ("StatelessWhile", "While")  # types of operations
+_WEIGHTS_ONLY = "`model` must hold nothing but weights to be frozen, no tables, generators or float8."
 _SAMPLE_SIZE = 1024  # Numbers of a weight that are compared in one call.
 
 
@@ -31,18 +34,22 @@ def fold_variables(
     Raises:
         ValueError: if it holds anything but weights, such as a table or a random generator.
     """
+    # TensorFlow can't fold it, and leaves functions behind that fail when they are deleted.
+    if loops_with_variables(concrete) and any("while_grad" in node.name for node in _loops(concrete)):
+        raise ValueError(
+            f"{_WEIGHTS_ONLY} Received: a loop that reads a tf.Variable which Keras does not list. Read it "
+            "before the loop, or create it by `add_weight`."
+        )
     try:
         with tf.init_scope():  # The caller may be tracing a tf.function.
-            # Do not lower loops: they would run without a limit on memory.
-            folded = convert_variables_to_constants_v2(concrete, False, aggressive_inlining=inline)
+            folded = variables_to_constants(concrete, inline)
             arguments = len(concrete.inputs) - len(concrete.captured_inputs)
             if folded.captured_inputs or len(folded.inputs) != arguments:
                 raise TypeError(f"it takes {folded.inputs[arguments:]}")
             return folded
     except (TypeError, ValueError, tf.errors.OpError) as error:
         raise ValueError(
-            "`model` must hold nothing but weights to be frozen, no tables, generators or 8-bit numbers. "
-            f"Received: a model that TensorFlow cannot convert to constants: {error!s:.200}"
+            f"{_WEIGHTS_ONLY} Received: a model that TensorFlow cannot convert to constants: {error!s:.200}"
         ) from error
 
 
@@ -60,13 +67,26 @@ def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callabl
     folded = fold_variables(concrete)
 
     def call(*tensors):
-        # Not `folded(...)`, which is public: it has no argument names, and searches for them in every call.
-        outputs = iter(folded._call_flat(list(map(tf.convert_to_tensor, tensors)), []))
+        outputs = iter(call_flat(folded, map(tf.convert_to_tensor, tensors)))
         leaves = [next(outputs) if present else None for present in is_tensor]
         return tf.nest.pack_sequence_as(structure, leaves)
 
     call.structured_outputs = structure  # type: ignore[attr-defined]  # as on a ConcreteFunction
     return call
+
+
+def loops_with_variables(concrete: tf.types.experimental.ConcreteFunction) -> list[str]:
+    """Return the names of the loops that take variables, and not their values."""
+    if not any(tensor.dtype == tf.resource for tensor in concrete.captured_inputs):
+        return []  # A definition of the graph would copy its constants.
+    resource = tf.resource.as_datatype_enum
+    return [node.name for node in _loops(concrete) if resource in node.attr["T"].list.type]
+
+
+def _loops(concrete):
+    graph = concrete.graph.as_graph_def()
+    nodes = itertools.chain(graph.node, *(function.node_def for function in graph.library.function))
+    return [node for node in nodes if node.op in _LOOPS]
 
 
 def weight_bytes(model: keras.Model) -> int:
@@ -117,6 +137,8 @@ class WeightSnapshot:
 
 def _flat_values(variable, positions=None) -> np.ndarray:
     """Return the numbers of a variable at flat `positions`, or all of them."""
+    if tf.distribute.has_strategy():  # In its scope a mirrored variable is to be read from one of its copies.
+        variable = tf.distribute.get_strategy().experimental_local_results(variable)[0]
     with contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope():
         value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
         if "CPU" not in value.device:  # Copy only the sample to the host.

@@ -6,6 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+# The text by which the explainer recognizes an error of the running graph.
+OUT_OF_RANGE = "`preprocess` must return numbers from"
+
 
 def apply_preprocess(preprocess: Callable | None, images: Any) -> Any:
     """Return `preprocess(images)`, with the images cast to float32; without a `preprocess`, the images."""
@@ -31,6 +34,12 @@ def check_preprocessed(images: Any, specs: Any) -> Any:
             raise ValueError(
                 f"`preprocess` must return what the model takes, {spec.shape}. Received: {image.shape}"
             )
+        if spec.dtype.is_integer and image.dtype.is_floating:
+            limits = f"{spec.dtype.min} to {spec.dtype.max}, as the model takes {spec.dtype.name}."
+            in_range = (image >= spec.dtype.min) & (image <= spec.dtype.max)  # False for NaN.
+            check = tf.debugging.Assert(tf.reduce_all(in_range), [f"{OUT_OF_RANGE} {limits}"])
+            with tf.control_dependencies([] if check is None else [check]):
+                image = tf.identity(image)
         return tf.ensure_shape(tf.cast(image, spec.dtype), spec.shape)
 
     return keras.tree.map_structure(check, specs, images)

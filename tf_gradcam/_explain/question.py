@@ -68,11 +68,11 @@ def check_question(method: Method, target: Any, interpolation: str) -> None:
             f"`target` must be None for a method whose map is the same for every class. Received: "
             f"target={target!r:.80}"
         )
-    if interpolation not in INTERPOLATIONS:
+    if not isinstance(interpolation, str) or interpolation not in INTERPOLATIONS:
         hint = did_you_mean(str(interpolation), INTERPOLATIONS)
         raise ValueError(
-            f"`interpolation` must be one of {INTERPOLATIONS}. Received: interpolation={interpolation!r}. "
-            f"{hint}".rstrip()
+            f"`interpolation` must be one of {INTERPOLATIONS}. "
+            f"Received: interpolation={interpolation!r:.80}. {hint}".rstrip()
         )
 
 

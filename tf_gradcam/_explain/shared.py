@@ -15,8 +15,10 @@ _MAX_EXPLAINERS = 64  # For one model. The oldest is removed: every call may com
 
 def shared_explainer(
     model: keras.Model, layer: Layers, call: int | None, method: str | Method, fuse: str | None
-) -> Explainer:
+) -> tuple[Explainer, int]:
     """Return the explainer that all calls with this model, layer, method and fusion share.
+
+    Also returns the version of the model, which is slow to compare.
 
     Raises:
         TypeError: if `method` is a callable that is not hashable.
@@ -42,4 +44,4 @@ def shared_explainer(
         explainers[key] = explainer
         while len(explainers) > _MAX_EXPLAINERS:
             explainers.pop(next(iter(explainers)))
-    return explainer
+    return explainer, structure

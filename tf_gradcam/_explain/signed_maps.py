@@ -4,6 +4,7 @@ The explainer traces it. A map is computed in one of three ways: in closed form 
 formula of activations and gradients, or by a method with `explain(scene)`.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import tensorflow as tf
 
 from tf_gradcam._explain.answers import is_one_answer, score_answers
 from tf_gradcam._explain.image_source import find_input, image_source
+from tf_gradcam._explain.not_finite import not_finite, with_nan
+from tf_gradcam._explain.placed import find_placements
 from tf_gradcam._explain.preprocess import apply_preprocess, check_preprocessed
 from tf_gradcam._explain.tapped import TappedLayer, find_source, source_lengths, tapped_layer
 from tf_gradcam._methods import (
@@ -28,18 +31,20 @@ from tf_gradcam._methods import (
 )
 from tf_gradcam._model import (
     ForwardPass,
+    Placement,
     WeakLayerCall,
     check_gradient,
     find_logits,
     forward,
     is_dense_head,
+    is_probability,
     mean_poolings,
     not_on_path_error,
     specs_to_trace,
     tape_gradients,
     to_grid,
 )
-from tf_gradcam._targets import class_logits, pin_choices
+from tf_gradcam._targets import class_logits, pick, pin_choices, taken_for_logits
 from tf_gradcam._tensors import at_least_float32
 
 
@@ -52,6 +57,8 @@ class SignedMaps(NamedTuple):
         class_index: class that the score belongs to, int32 of the shape of `score`, or `None`.
         outputs: outputs of the model, or `None` if they are not only tensors.
         image_lengths: lengths of the image on which the layers depend, or `None` if there is none.
+        nan: NaN for each image that is not finite, else 0, `(N,)`; `None` if the images are whole numbers.
+        placements: where each map lies on that image, `None` for one that lies on all of it.
     """
 
     maps: list[tf.Tensor]
@@ -59,6 +66,8 @@ class SignedMaps(NamedTuple):
     class_index: tf.Tensor | None
     outputs: Any
     image_lengths: tf.Tensor | None
+    nan: tf.Tensor | None
+    placements: list[Placement | None]
 
 
 class _Pass(NamedTuple):
@@ -109,9 +118,17 @@ def signed_maps_function(
         axes = maps[0].shape.rank - passed.score.shape.rank
         channels_first = bool(layer_calls) and layer_calls[0].channels_first
         lengths = source_lengths(images, passed.source, axes, channels_first)
-        return SignedMaps(
-            maps, passed.score, passed.class_index, passed.outputs if are_tensors else None, lengths
+        first_image = keras.tree.flatten(passed.images)[0]
+        nan = not_finite(passed.images, is_one_answer(passed.score, first_image))
+        outputs = (
+            keras.tree.map_structure(lambda output: with_nan(output, nan), passed.outputs)
+            if are_tensors
+            else None
         )
+        of_one_score = [one if passed.score.shape.rank == 1 else one[:, 0] for one in maps]
+        placements = find_placements(images, passed.source, passed.tapped, method, of_one_score)
+        maps, score = [with_nan(one, nan) for one in maps], with_nan(passed.score, nan)
+        return SignedMaps(maps, score, passed.class_index, outputs, lengths, nan, placements)
 
     return signed_maps
 
@@ -123,9 +140,22 @@ def _forward_pass(model, layer_calls, images, target) -> _Pass:
         activations, outputs = forward(model, images, calls, tape.watch)
         logits = find_logits(outputs)
         target, score, index = score_answers(target, outputs, logits, keras.tree.flatten(images)[0])
+    if any(map(is_probability, taken_for_logits(target, outputs, logits))):
+        _warn_of_probability(model.name)
     tapped = [tapped_layer(model, images, *pair) for pair in zip(calls, activations, strict=True)]
     source = find_source(images, tapped) if tapped else None
     return _Pass(model, images, tapped, source, outputs, logits, target, score, index, tape)
+
+
+def _warn_of_probability(name) -> None:
+    warnings.warn(
+        f"A probability is explained, not a logit: the output of model {name!r} lies between 0 and 1, but "
+        "does not end in one softmax or sigmoid; it may be the mean of several. The map of a probability "
+        "fades where the model is sure, and a single unit has no side 0. To explain a logit, end the model "
+        "in a softmax or sigmoid, or without one. To explain the output as it is, give as `target` a Value "
+        "or a callable outputs -> (N,).",
+        stacklevel=2,
+    )
 
 
 def _maps_in_closed_form(passed, method) -> list[tf.Tensor] | None:
@@ -137,7 +167,7 @@ def _maps_in_closed_form(passed, method) -> list[tf.Tensor] | None:
     if pooled is None:
         return None
     every_class = _class_activation_maps(passed, pooled, logits)
-    return [tf.gather(every_class, passed.class_index, axis=1, batch_dims=1)]
+    return [pick(every_class, passed.class_index)]
 
 
 def _mean_before_dense_head(tapped, logits) -> tf.Tensor | None:
@@ -265,8 +295,10 @@ def _scores_second(maps):
 
 
 def _check_map(signed_map, sources):
-    if signed_map.shape.rank not in [source.shape.rank - 1 for source in sources]:
+    ranks = [source.shape.rank - 1 for source in sources]
+    if not tf.is_tensor(signed_map) or signed_map.shape.rank not in ranks:
+        received = getattr(signed_map, "shape", type(signed_map).__name__)
         raise ValueError(
-            "`method` must return a map (N, h, w) from activations and gradients (N, h, w, K). "
-            f"Received: {signed_map.shape} from {sources[0].shape}"
+            "`method` must return a map, a tensor (N, h, w), from activations and gradients (N, h, w, K). "
+            f"Received: {received} from {sources[0].shape}"
         )

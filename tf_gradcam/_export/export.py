@@ -56,10 +56,12 @@ def export_gradcam(
       are turned upright and resized to the model's input, and their pixels, 0 to 255, are passed to
       `preprocess`, or to the model if there is none.
 
-    A class out of range, or bytes that are not an image, raise INVALID_ARGUMENT with a message.
+    A class out of range, or bytes that are not an image, raise INVALID_ARGUMENT with a message. For an image
+    with NaN or infinity, `scores` and `heatmap` are NaN, in every format.
 
     The other formats are a single file that returns what `gradcam` does, except `label`. Its weights are
-    constants, and it uses only operations that are built into the runtime. It takes images of the model's
+    constants, and it uses only operations that are built into the runtime. Take its outputs by their names:
+    their order depends on the format. It takes images of the model's
     height and width, uint8 if there is a `preprocess`. Its results are compared with TensorFlow's before it
     is moved to `path`.
 
@@ -93,7 +95,7 @@ def export_gradcam(
 
     Raises:
         ImportError: if the packages for another format are missing.
-        OSError: if the files can't be written.
+        OSError: if the files can't be written, as on a full disk.
         TypeError, ValueError: as `GradCAM` does; if `model` isn't built or has several outputs; if `method`,
             `preprocess` or `target` calls Python; if `labels` or `top_k` don't fit the model's classes or the
             format; or if the format lacks an operation, which the error names with what to do.
@@ -146,12 +148,14 @@ def _check_no_progress(method) -> None:
 
 
 def _check_path(path: str | os.PathLike, format: str) -> pathlib.Path:
-    if format not in ("tensorflow", *SUFFIXES):
+    if not isinstance(format, str) or format not in ("tensorflow", *SUFFIXES):
         known = ["tensorflow", *SUFFIXES]
         hint = did_you_mean(str(format), known)
-        raise ValueError(f"`format` must be one of {known}. Received: format={format!r}. {hint}".rstrip())
+        raise ValueError(f"`format` must be one of {known}. Received: format={format!r:.80}. {hint}".rstrip())
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`path` must be a path. Received: path={path!r:.80} (of type {type(path).__name__})")
     text = os.fspath(path)
-    if not text or "://" in text:
+    if not text or "://" in text or "\0" in text:
         raise ValueError(f"`path` must be a folder on a local disk. Received: path={text!r}")
     path = pathlib.Path(text)
     if format == "tensorflow" and (path.is_file() or path.suffix in SUFFIXES.values()):

@@ -13,6 +13,7 @@ from tf_gradcam._export import plain_windows
 from tf_gradcam._export.plain_windows import UnsupportedOperation, keep_where
 
 _SELU_SCALE, _SELU_SCALE_ALPHA = 1.0507009873554805, 1.7580993408473768
+_IMAGES = 5  # A number of images for a trial, which no slice takes by chance.
 _ERFC_COEFFICIENTS = 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429
 
 
@@ -79,13 +80,28 @@ def _reshape(operation, inputs, numbers):
     return copy_operation(operation, inputs if shape is None else [inputs[0], shape])[0]
 
 
+def _with_fixed_shape(position):
+    """Return the rewrite of an operation whose input at `position` is the shape of its output.
+
+    It is reshaped to that shape with -1 for the batch, so that the lengths after it are known.
+    """
+
+    def rewrite(operation, inputs, numbers):
+        number = numbers.get(operation.inputs[position].ref())
+        shape = None if number is None or number.slope is None else number.as_shape()
+        (output,) = copy_operation(operation, inputs)
+        return output if shape is None else tf.reshape(output, shape)
+
+    return rewrite
+
+
 def _slice_gradient(operation, inputs, numbers):
     """Return the gradient of a slice, if that is the same block of every image: padded with zeros."""
     number, (*limits, gradient) = numbers.get(operation.inputs[0].ref()), inputs[1:]
     limits = [tf.get_static_value(limit) for limit in limits]
     if number is None or any(limit is None for limit in limits):
         raise UnsupportedOperation(operation)
-    lengths = number.at(2)
+    lengths = number.at(_IMAGES)
     mask_names = [f"{name}_mask" for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")]
     options = {name: operation.get_attr(name) for name in mask_names}
     options |= dict(zip(("begin", "end", "strides"), limits, strict=True))
@@ -96,24 +112,33 @@ def _slice_gradient(operation, inputs, numbers):
     first, last = positions.min(axis=1), positions.max(axis=1)
     sizes = last - first + 1
     is_block = np.array_equal(sliced.ravel(), np.sort(sliced.ravel())) and sizes.prod() == sliced.size
-    takes_every_image = sizes[0] == 2 and number.at(3)[0] == 3
-    if not is_block or not takes_every_image:
+    has_images = np.zeros(len(lengths), bool) if number.slope is None else number.slope != 0
+    takes_every_image = np.array_equal(sizes[has_images], lengths[has_images])
+    if not is_block or not takes_every_image or has_images.sum() > 1:
         raise UnsupportedOperation(operation)
-    block = tf.reshape(gradient, [-1, *sizes[1:]])
+    block = tf.reshape(gradient, np.where(has_images, -1, sizes))
     return tf.pad(block, np.stack([first, lengths - last - 1], axis=1))
 
 
-def _segment_sum(operation, inputs, numbers):
-    """Return the sum of each segment: the gradient of what was picked from the numbers of each image."""
-    values, segments, count = inputs
-    number = numbers.get(operation.inputs[2].ref())
-    if values.shape.rank != 1 or number is None or (number.slope is not None and number.start != 0):
+def _segment_sum(operation, values, segments, count):
+    """Return the sum of each segment: the gradient of what was picked from the outputs of each image."""
+    lengths = values.shape[1:]
+    if segments.shape.rank != 1 or not lengths.is_fully_defined():
         raise UnsupportedOperation(operation)
-    count_per_image = int(number.start if number.slope is None else number.slope)
-    images = segments // count_per_image
-    picked = tf.one_hot(segments - images * count_per_image, count_per_image, dtype=values.dtype)
-    rows = tf.equal(tf.range(count // count_per_image)[:, None], images[None])
-    return tf.reshape(tf.cast(rows, values.dtype) @ (picked * values[:, None]), [-1])
+    is_in_segment = tf.equal(tf.expand_dims(tf.range(count), 1), tf.expand_dims(segments, 0))
+    rows = tf.reshape(values, [-1, lengths.num_elements()])
+    return tf.reshape(tf.cast(is_in_segment, values.dtype) @ rows, [-1, *lengths])
+
+
+def _dense_bincount(operation, values, size, weights):
+    """Return how often each whole number is in each row, or the sum of its weights."""
+    size = tf.get_static_value(size)
+    if size is None or values.shape.rank != 2 or operation.get_attr("binary_output"):
+        raise UnsupportedOperation(operation)
+    marks = tf.cast(tf.equal(tf.expand_dims(values, -1), np.arange(size)), weights.dtype)
+    if weights.shape.rank == 1:  # An empty tensor stands for no weights.
+        return tf.reduce_sum(marks, axis=1)
+    return tf.reduce_sum(marks * tf.expand_dims(weights, -1), axis=1)
 
 
 # Activations: each takes the old operation and its new inputs
@@ -183,6 +208,18 @@ def _erfc(_, values):
     return tf.where(values < 0, 2 - result, result)
 
 
+def _matrix_product(operation, left, right):
+    """Return a product; of whole numbers by float32, exact up to 2**24.
+
+    LiteRT has none of int8, and OpenVINO 2026.4 keeps the sums within int8: `findings` shows it.
+    """
+    if left.dtype.is_floating:
+        return copy_operation(operation, [left, right])[0]
+    factors = [tf.cast(each, tf.float32) for each in (left, right)]
+    transposed = {"adjoint_a": operation.get_attr("adj_x"), "adjoint_b": operation.get_attr("adj_y")}
+    return tf.cast(tf.round(tf.matmul(*factors, **transposed)), operation.outputs[0].dtype)
+
+
 # Resizing: each axis is a matrix product
 
 
@@ -233,9 +270,11 @@ def _multiply_rows_and_columns(rows, values, columns):
 # By the type of the operation. Called with the operation and its new inputs.
 REWRITES: dict[str, Callable[..., tf.Tensor]] = {
     "AvgPoolGrad": plain_windows.average_pool_gradient,
+    "BatchMatMulV3": _matrix_product,
     "ClipByValue": lambda _, values, low, high: tf.minimum(tf.maximum(values, low), high),
     "Conv2DBackpropInput": plain_windows.convolution_gradient,
     "DepthwiseConv2dNativeBackpropInput": plain_windows.depthwise_convolution_gradient,
+    "DenseBincount": _dense_bincount,
     "DivNoNan": _divide_no_nan,
     "EluGrad": _elu_gradient,
     "Erf": lambda _, values: 1 - _erfc(_, values),
@@ -258,10 +297,13 @@ REWRITES: dict[str, Callable[..., tf.Tensor]] = {
     "SqrtGrad": lambda _, output, gradient: gradient * 0.5 / output,
     "Sum": _sum,
     "TanhGrad": lambda _, output, gradient: gradient * (1 - output * output),
+    "UnsortedSegmentSum": _segment_sum,
 }
 # Called with the operation, the list of its new inputs, and the measured `Numbers`.
 REWRITES_WITH_NUMBERS: dict[str, Callable[..., tf.Tensor]] = {
+    "BroadcastTo": _with_fixed_shape(1),
+    "Fill": _with_fixed_shape(0),
     "Reshape": _reshape,
+    "Slice": _with_fixed_shape(2),
     "StridedSliceGrad": _slice_gradient,
-    "UnsortedSegmentSum": _segment_sum,
 }

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tf_gradcam import __version__
 from tf_gradcam._explain import GradCAM
+from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.signatures import Signature, accept_empty_batch
 from tf_gradcam._model import layer_path, require_specs
 
@@ -54,7 +55,7 @@ def _write_next_version(path: pathlib.Path, write: Callable[[pathlib.Path], None
     path.mkdir(parents=True, exist_ok=True)
     unfinished = path / f".unfinished-{uuid.uuid4().hex}"  # Not a number: a server ignores it.
     try:
-        write(unfinished)
+        _write_or_name(write, unfinished, path)
         while True:
             taken = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
             version = path / str(max(taken, default=0) + 1)
@@ -65,6 +66,17 @@ def _write_next_version(path: pathlib.Path, write: Callable[[pathlib.Path], None
                     raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_or_name(write, unfinished: pathlib.Path, path: pathlib.Path) -> None:
+    """Write a folder; an error of the disk names `path`, and not the folder that is removed again."""
+    try:
+        write(unfinished)
+    except (OSError, tf.errors.OpError) as error:
+        disk = disk_error(error, path)
+        if disk is None:
+            raise
+        raise disk from error
 
 
 def _manifest(cam: GradCAM, signatures, settings) -> dict[str, Any]:

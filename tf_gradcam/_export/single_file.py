@@ -11,12 +11,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._explain import GradCAM, fold_variables
+from tf_gradcam._explain import GradCAM, fold_variables, loops_with_variables
+from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.plain_graph import rewrite
 from tf_gradcam._export.plain_windows import UnsupportedOperation
 from tf_gradcam._export.runtimes import SUFFIXES, Arrays, Graph, require_packages, runner, write_graph
 from tf_gradcam._export.signatures import named_outputs
-from tf_gradcam._model import default_layer, layer_path, require_specs
+from tf_gradcam._methods import is_formula
+from tf_gradcam._model import default_layer, layer_path, require_specs, walk_layers
 
 # Above what rounding does: at an early layer it may move the maximum of a pooling to another place.
 _MAX_DIFFERENCE = 1e-3
@@ -73,6 +75,8 @@ def convert(
     require_packages(format)
     input_names, concrete = _trace(cam, target, size, interpolation)
     output_names = sorted(concrete.structured_outputs)
+    if loops := loops_with_variables(concrete):
+        raise _missing_operation_error(cam, format, "While", loops[0])
     try:
         definition = rewrite(fold_variables(concrete, inline=True), input_names, output_names)
     except UnsupportedOperation as error:
@@ -85,12 +89,13 @@ def convert(
             write_graph(graph, unfinished, format)
             difference = _largest_difference(concrete, graph, unfinished)
         except Exception as error:  # Each of these libraries has its own exceptions.
+            if (disk := disk_error(error, path)) is not None:
+                raise disk from error
             raise _conversion_error(cam, format, graph, error) from None
         if not difference < _MAX_DIFFERENCE:  # Also where it is NaN.
             raise ValueError(
                 f"`format` must give the same results as TensorFlow. Received: format={format!r}, whose "
-                f"results differ by {difference:.2g}. Choose another format, a later layer, or a model in "
-                "float32."
+                f"results differ by {difference:.2g}. {_advice_for_numbers(graph)}"
             )
         for file in sorted(unfinished.parent.iterdir()):  # The .bin first: the .xml refers to it.
             file.replace(path.parent / file.name)
@@ -158,6 +163,11 @@ def _compare(expected, found: Arrays, output_names: Sequence[str]) -> float:
 
 def _conversion_error(cam, format: str, graph: Graph, error: Exception) -> ValueError:
     """Return the error to raise for a converter's: most often that one names an operation it lacks."""
+    if numbers := _other_floats(graph):
+        return ValueError(
+            f"`model` must compute in numbers that `format` has. Received: format={format!r}, and a model "
+            f"with {numbers}. {_advice_for_numbers(graph)}"
+        )
     words = set(re.findall(r"\w+", str(error)))
     for node in graph.definition.node:
         if node.op in words - _COMMON_OPERATIONS:
@@ -166,6 +176,20 @@ def _conversion_error(cam, format: str, graph: Graph, error: Exception) -> Value
         "`format` must be able to express what `model`, `layer` and `method` compute. Received: "
         f"format={format!r}, whose library fails with: {str(error).strip():.200}"
     )
+
+
+def _other_floats(graph: Graph) -> str:
+    """Return the floating-point dtypes besides float32 that a graph computes in, such as `"float16"`."""
+    types = {node.attr["T"].type for node in graph.definition.node if "T" in node.attr} - {0}
+    found = {tf.as_dtype(one) for one in types} - {tf.float32}
+    return " and ".join(sorted(one.name for one in found if one.is_floating))
+
+
+def _advice_for_numbers(graph: Graph) -> str:
+    """Return what to do where a format's results are not those of TensorFlow."""
+    if _other_floats(graph):
+        return "Build the model with the dtype policy 'float32', and give it these weights."
+    return "Choose another format or a later layer."
 
 
 def _missing_operation_error(cam, format: str, kind: str, name: str) -> ValueError:
@@ -179,10 +203,26 @@ def _missing_operation_error(cam, format: str, kind: str, name: str) -> ValueErr
 def _advice(cam, kind: str, name: str) -> str:
     """Return what to do where a format lacks an operation."""
     if kind in _LOOPS_AND_BRANCHES:
-        return "Choose a method without loops, as 'gradcam' or 'layercam', or format='tensorflow'."
+        return _advice_without_loops(cam)
     if "gradient" not in name:
         return "Choose another format, or format='tensorflow'."
     last = default_layer(cam.model).layer
     if cam.layer is last:
         return "Choose a layer after it, a method without gradients, or format='tensorflow'."
     return f"Choose a layer after it: layer={layer_path(cam.model, last)!r} is the last with a map."
+
+
+def _advice_without_loops(cam) -> str:
+    if not is_formula(cam.method):
+        return "Choose a method without loops, as 'gradcam' or 'layercam', or format='tensorflow'."
+    loops = [
+        path
+        for path, layer in walk_layers(cam.model)
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll
+    ]
+    if loops:
+        return (
+            f"Build these layers with `unroll=True`, and give the model its weights: {loops}. Or choose "
+            "format='tensorflow'."
+        )
+    return "The model, or a target of several scores, has it. Choose format='tensorflow'."

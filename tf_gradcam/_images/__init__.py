@@ -1,7 +1,7 @@
 """Read photographs and draw heatmaps over them, for users and other packages; never imports TensorFlow."""
 
-from tf_gradcam._images.draw import colorize, overlay, overlay_concepts
-from tf_gradcam._images.figure import show
+from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, overlay_named
+from tf_gradcam._images.figure import show, show_named
 from tf_gradcam._images.optional import require
 from tf_gradcam._images.read import (
     MAX_PIXELS,
@@ -23,9 +23,11 @@ __all__ = [
     "load_image",
     "overlay",
     "overlay_concepts",
+    "overlay_named",
     "read_values",
     "require",
     "resize_pixels",
     "show",
+    "show_named",
     "size_within",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_gradcam._arrays import real_array
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._images.optional import require
 from tf_gradcam._images.read import read_pixels, resize_pixels
@@ -30,7 +31,7 @@ def colorize(heatmap: Any, colormap: str = "jet") -> np.ndarray:
         ValueError: if `heatmap` has another rank or values outside `[0, 1]`, or `colormap` is unknown.
     """
     cv2, colors = require("cv2", "opencv-python"), colormap_colors(colormap)
-    levels = np.rint(_check_heatmap(heatmap) * 255).astype(np.uint8)
+    levels = np.rint(_check_heatmap("heatmap", heatmap) * 255).astype(np.uint8)
     return cv2.applyColorMap(levels, colors[:, None])  # The table is RGB, so the picture is, too.
 
 
@@ -66,9 +67,16 @@ def overlay(
     picture = tf_gradcam.overlay("cat.jpg", heatmap, fade=True)
     ```
     """
-    check_order(image, heatmap, "heatmap")
-    photograph = read_pixels(image, "image")
-    return blend(photograph, fit_to_photograph(heatmap, photograph), alpha, colormap, fade)
+    return overlay_named("image", image, heatmap, alpha, colormap, fade)
+
+
+def overlay_named(
+    argument: str, image: Any, heatmap: Any, alpha: float, colormap: str, fade: bool
+) -> np.ndarray:
+    """Return what `overlay` returns; the errors name `argument` for the photograph."""
+    check_order(argument, image, heatmap, "heatmap")
+    photograph = read_pixels(image, argument)
+    return blend(photograph, fit_to_photograph("heatmap", heatmap, photograph), alpha, colormap, fade)
 
 
 def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap: str = "hsv") -> np.ndarray:
@@ -87,13 +95,14 @@ def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap:
         ImportError, FileNotFoundError, TypeError, ValueError: as `overlay` does.
     """
     photograph = read_pixels(image, "image")
-    shape = np.shape(heatmaps)
+    heatmaps = real_array("heatmaps", heatmaps)
+    shape = heatmaps.shape
     if len(shape) != 3 or 0 in shape:
         raise ValueError(
             f"`heatmaps` must be (P, h, w), the heatmaps of one image. Received: shape {shape}. "
             "Of several images, give `heatmaps[0]`."
         )
-    fitted = np.stack([fit_to_photograph(heatmap, photograph) for heatmap in heatmaps])
+    fitted = np.stack([fit_to_photograph("heatmaps", heatmap, photograph) for heatmap in heatmaps])
     # The last colour is not taken: a cyclic colour map ends in the colour that it begins with.
     colors = colormap_colors(colormap)[np.arange(len(fitted)) * 256 // len(fitted)].astype(np.float32)
     weight = _checked_alpha(alpha) * fitted.max(axis=0)[..., None]
@@ -104,14 +113,14 @@ def overlay_concepts(image: Any, heatmaps: Any, *, alpha: float = 0.6, colormap:
 # What `show` uses, too
 
 
-def check_order(image: Any, heatmap: Any, argument: str) -> None:
-    """Raise a `TypeError` if photograph and heatmap are exchanged; `argument` is the heatmap's."""
+def check_order(argument: str, image: Any, heatmap: Any, heatmap_argument: str) -> None:
+    """Raise a `TypeError` if photograph and heatmap are exchanged; the errors name the caller's arguments."""
     is_file = isinstance(heatmap, str | os.PathLike | bytes | bytearray) or hasattr(heatmap, "getexif")
     if hasattr(image, "heatmap") or is_file:
         raise TypeError(
-            f"`image` must be the photograph, and `{argument}` what explains it. "
+            f"`{argument}` must be the photograph, and `{heatmap_argument}` what explains it. "
             f"Received: a {type(image).__name__} and a {type(heatmap).__name__}. "
-            f"Give the photograph first, then the {argument}."
+            f"Give the photograph first, then the {heatmap_argument}."
         )
 
 
@@ -119,7 +128,7 @@ def colormap_colors(colormap: str) -> np.ndarray:
     """Return the 256 colours of an OpenCV colour map, `(256, 3)` uint8 RGB."""
     cv2 = require("cv2", "opencv-python")
     if not isinstance(colormap, str):
-        raise TypeError(f"`colormap` must be a name. Received: colormap={colormap!r}")
+        raise TypeError(f"`colormap` must be a name. Received: colormap={colormap!r:.80}")
     code = getattr(cv2, f"COLORMAP_{colormap.upper()}", None)
     if code is None:
         known = [name[9:].lower() for name in dir(cv2) if name.startswith("COLORMAP_")]
@@ -131,17 +140,22 @@ def colormap_colors(colormap: str) -> np.ndarray:
     return cv2.cvtColor(cv2.applyColorMap(levels, code), cv2.COLOR_BGR2RGB)[0]
 
 
-def fit_to_photograph(heatmap: Any, photograph: np.ndarray) -> np.ndarray:
-    """Resize a heatmap to the photograph, `(H, W)` float32 in `[0, 1]`; see `overlay` for what it may be."""
-    values = np.asarray(_single_heatmap(heatmap))
+def fit_to_photograph(argument: str, heatmap: Any, photograph: np.ndarray) -> np.ndarray:
+    """Resize a heatmap to the photograph, `(H, W)` float32 in `[0, 1]`; see `overlay` for what it may be.
+
+    The errors name `argument`.
+    """
+    values = real_array(argument, _single_heatmap(argument, heatmap))
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
     # Averaging in float32 may give a value slightly above 1.
-    return np.clip(resize_pixels(_check_heatmap(values), photograph.shape[:2]), 0, 1)
+    return np.clip(resize_pixels(_check_heatmap(argument, values), photograph.shape[:2]), 0, 1)
 
 
 def blend(photograph: np.ndarray, heatmap: np.ndarray, alpha: float, colormap: str, fade: bool) -> np.ndarray:
     """Blend the colours of a heatmap `(H, W)` over a photograph `(H, W, 3)`; see `overlay`."""
     alpha, colors = _checked_alpha(alpha), colorize(heatmap, colormap)
+    if not isinstance(fade, bool | np.bool_):
+        raise TypeError(f"`fade` must be True or False. Received: fade={fade!r:.80}")
     if not fade:
         return require("cv2", "opencv-python").addWeighted(colors, alpha, photograph, 1 - alpha, 0)
     base = photograph.astype(np.float32)
@@ -151,31 +165,30 @@ def blend(photograph: np.ndarray, heatmap: np.ndarray, alpha: float, colormap: s
 # Checks
 
 
-def _check_heatmap(heatmap) -> np.ndarray:
-    values = np.asarray(heatmap)
-    if values.dtype.kind not in "biuf":
-        raise TypeError(f"`heatmap` must hold real numbers. Received: {heatmap!r:.80}")
+def _check_heatmap(argument, heatmap) -> np.ndarray:
+    values = real_array(argument, heatmap)
     if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"`heatmap` must have the shape (H, W). Received: shape {values.shape}")
+        raise ValueError(f"`{argument}` must have the shape (H, W). Received: shape {values.shape}")
     if not (values.min() >= -1e-6 and values.max() <= 1 + 1e-6):  # also true for NaN
         raise ValueError(
-            f"`heatmap` must be in [0, 1]. Received: values from {values.min():.4g} to {values.max():.4g}. "
+            f"`{argument}` must be in [0, 1]. "
+            f"Received: values from {values.min():.4g} to {values.max():.4g}. "
             "Give the heatmap, not the signed map, or divide it by its maximum."
         )
     return values.astype(np.float32)
 
 
-def _single_heatmap(heatmap):
+def _single_heatmap(argument, heatmap):
     """Return the heatmap of an `Explanation` that has only one; anything else unchanged."""
     if not hasattr(heatmap, "heatmap"):
         return heatmap
-    explanation, values = heatmap, np.asarray(heatmap.heatmap)
+    explanation, values = heatmap, real_array(argument, heatmap.heatmap)
     # Images, and classes where several were explained; the other axes are the heatmap's own.
     leading = np.shape(explanation.score) if hasattr(explanation, "score") else values.shape[:-2]
     if np.prod(leading) != 1:
         first = ", ".join("0" * len(leading))
         raise ValueError(
-            "`heatmap` must be one heatmap. Received: an Explanation with heatmaps of the shape "
+            f"`{argument}` must be one heatmap. Received: an Explanation with heatmaps of the shape "
             f"{values.shape}. Give one of them, such as `explanation.heatmap[{first}]`, or call `show`: it "
             "draws all of them."
         )
@@ -185,5 +198,5 @@ def _single_heatmap(heatmap):
 def _checked_alpha(alpha) -> float:
     is_number = isinstance(alpha, numbers.Real) and not isinstance(alpha, bool)
     if not is_number or not 0 <= alpha <= 1:
-        raise ValueError(f"`alpha` must be a number in [0, 1]. Received: alpha={alpha!r}")
+        raise ValueError(f"`alpha` must be a number in [0, 1]. Received: alpha={alpha!r:.80}")
     return float(alpha)

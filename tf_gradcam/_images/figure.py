@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tf_gradcam._arrays import real_array
 from tf_gradcam._images.draw import blend, check_order, colormap_colors, fit_to_photograph
 from tf_gradcam._images.optional import require
 from tf_gradcam._images.read import read_pixels, resize_pixels, size_within
@@ -67,10 +68,27 @@ def show(
     tf_gradcam.show(["cat.jpg", "dog.jpg"], explanation, labels=labels)
     ```
     """
-    check_order(image, explanation, "explanation")
-    photographs = [_shrink(read_pixels(each, "image")) for each in _as_list(image, single_rank=3)]
+    return show_named(
+        "image", image, explanation, titles=titles, labels=labels, alpha=alpha, colormap=colormap, fade=fade
+    )
+
+
+def show_named(
+    argument: str,
+    image: Any,
+    explanation: Any,
+    *,
+    titles: Any,
+    labels: Any,
+    alpha: float,
+    colormap: str,
+    fade: bool,
+) -> "Figure":
+    """Return what `show` returns; the errors name `argument` for the photographs."""
+    check_order(argument, image, explanation, "explanation")
+    photographs = [_shrink(read_pixels(each, argument)) for each in _as_list(argument, image, single_rank=3)]
     heatmaps = _heatmaps_of_each_image(explanation)
-    _check_count("explanation", "heatmap", len(heatmaps), "image", len(photographs))
+    _check_count("explanation", "heatmap", len(heatmaps), f"image of `{argument}`", len(photographs))
     row_count = sum(map(len, heatmaps))
     if titles is not None:
         title_list = _checked_titles(titles, row_count)
@@ -79,7 +97,7 @@ def show(
     rows = []
     for photograph, heatmaps_of_image in zip(photographs, heatmaps, strict=True):
         for heatmap in heatmaps_of_image:
-            fitted = fit_to_photograph(heatmap, photograph)
+            fitted = fit_to_photograph("explanation", heatmap, photograph)
             rows.append((photograph, fitted, blend(photograph, fitted, alpha, colormap, fade)))
     return _draw(rows, title_list, colormap_colors(colormap))
 
@@ -91,24 +109,26 @@ def _shrink(photograph) -> np.ndarray:
     return resize_pixels(photograph, size_within(photograph.shape[:2], _FIGURE_SIDE))
 
 
-def _as_list(value, single_rank) -> list:
+def _as_list(argument, value, single_rank) -> list:
     """Return a list or a batch as a list; a single thing, an array of `single_rank` axes, in a list."""
     if isinstance(value, list | tuple):
         return list(value)
-    return list(value) if getattr(value, "ndim", single_rank) == single_rank + 1 else [value]
+    is_batch = getattr(value, "ndim", single_rank) == single_rank + 1
+    return list(real_array(argument, value)) if is_batch else [value]
 
 
 def _heatmaps_of_each_image(explanation) -> list[list]:
     """Return for each image the list of its heatmaps: one, or one for each class that was explained."""
     if not hasattr(explanation, "heatmap"):
-        return [[heatmap] for heatmap in _as_list(explanation, single_rank=2)]
-    heatmaps = list(np.asarray(explanation.heatmap))
+        return [[heatmap] for heatmap in _as_list("explanation", explanation, single_rank=2)]
+    heatmaps = list(real_array("explanation", explanation.heatmap))
     has_several_classes = np.ndim(getattr(explanation, "score", ())) == 2
     return [list(heatmap) if has_several_classes else [heatmap] for heatmap in heatmaps]
 
 
 def _checked_titles(titles, row_count) -> list[str]:
-    titles = _as_list(titles, single_rank=0)
+    is_list = isinstance(titles, list | tuple) or (isinstance(titles, np.ndarray) and titles.ndim == 1)
+    titles = list(titles) if is_list else [titles]
     for title in titles:
         if not isinstance(title, str):
             raise TypeError(
@@ -123,7 +143,7 @@ def _check_count(argument, noun, count, unit, expected) -> None:
     if count != expected or count == 0:
         raise ValueError(
             f"`{argument}` must have one {noun} for each {unit}, and at least one. "
-            f"Received: {count} for {expected} {unit}s."
+            f"Received: {count} for {expected}."
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_gradcam._arrays import array_or_empty, real_array
 from tf_gradcam._images.decode import FORMATS, StoredImage, decode_file, from_pillow, unread_file
 from tf_gradcam._images.optional import require
 
@@ -150,7 +151,10 @@ def size_within(size: Sequence[int], longest: int) -> tuple[int, int]:
 
 
 def _read_file(path, argument) -> bytes:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except ValueError as error:  # zero bytes, or what can't be encoded
+        raise ValueError(f"`{argument}` must be a path. Received: {str(path)!r:.80}, {error}") from error
     # Not a folder, and not a device or pipe, which may never end.
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(
@@ -232,12 +236,12 @@ def _from_pillow(image, argument) -> StoredImage:
 
 
 def _from_array(source, argument) -> np.ndarray:
-    values = _numeric_array(source, argument)
+    values = real_array(argument, source, "a path, bytes, a PIL image, or an array or tensor of real numbers")
     is_image = values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 3, 4))
     if not is_image or values.size == 0:
         raise ValueError(
             f"`{argument}` must be one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels last. "
-            f"Received: shape {np.shape(source)}. Take one image of a batch: images[0]."
+            f"Received: shape {values.shape}. Take one image of a batch: images[0]."
         )
     return values
 
@@ -248,23 +252,6 @@ def _as_rgb(values) -> np.ndarray:
         values = values[..., None]
     is_grey = values.shape[-1] == 1
     return np.repeat(values, 3, axis=-1) if is_grey else np.ascontiguousarray(values[..., :3])
-
-
-def _numeric_array(source, argument) -> np.ndarray:
-    try:
-        pixels = np.asarray(source)
-    except Exception as error:  # An unknown type may raise anything.
-        raise _wrong_type(source, argument) from error
-    if pixels.dtype.kind not in "biuf":
-        raise _wrong_type(source, argument)
-    return pixels
-
-
-def _wrong_type(source, argument) -> TypeError:
-    return TypeError(
-        f"`{argument}` must be a path, bytes, a PIL image, or an array or tensor of real numbers. "
-        f"Received: {source!r:.80} (of type {type(source).__name__})"
-    )
 
 
 # Values to pixels
@@ -320,22 +307,22 @@ def _map_to_uint8(values, low, high, argument) -> np.ndarray:
 
 def _checked_window(window) -> tuple[float, float]:
     """Return `window` as two floats, or raise a `ValueError`."""
-    is_pair = np.shape(window) == (2,) and np.asarray(window).dtype.kind in "iuf"
-    if not is_pair or not np.isfinite(window).all() or not window[0] < window[1]:
-        raise ValueError(
-            "`window` must be None or (low, high), two finite numbers with low < high. "
-            f"Received: window={window!r}"
-        )
-    return float(window[0]), float(window[1])
+    rule = "None or (low, high), two finite numbers with low < high"
+    limits = array_or_empty(window)
+    if limits.shape != (2,) or limits.dtype.kind == "b" or not np.isfinite(limits).all():
+        raise ValueError(f"`window` must be {rule}. Received: window={window!r:.80}")
+    low, high = map(float, limits)
+    if not (low < high and np.isfinite(high - low)):
+        raise ValueError(f"`window` must be {rule}. Received: window={window!r:.80}")
+    return low, high
 
 
 def check_size(size: Any) -> None:
     """Raise a `ValueError` unless `size` is `None` or a height and width."""
     if size is None:
         return
-    is_integer_pair = np.shape(size) == (2,) and np.asarray(size).dtype.kind in "iu"
-    if not is_integer_pair or min(size) < 1 or int(size[0]) * int(size[1]) > MAX_PIXELS:
-        raise ValueError(
-            "`size` must be None or (height, width) in pixels, positive integers of product at most "
-            f"{MAX_PIXELS:,}. Received: size={size!r}"
-        )
+    rule = f"None or (height, width) in pixels, positive integers of product at most {MAX_PIXELS:,}"
+    lengths = array_or_empty(size)
+    is_integer_pair = lengths.shape == (2,) and lengths.dtype.kind in "iu"
+    if not is_integer_pair or lengths.min() < 1 or int(lengths[0]) * int(lengths[1]) > MAX_PIXELS:
+        raise ValueError(f"`size` must be {rule}. Received: size={size!r:.80}")

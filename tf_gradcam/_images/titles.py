@@ -57,7 +57,8 @@ def explanation_titles(
 def _class_name(index, labels) -> str:
     if labels is None:
         return f"class {index}"
-    if isinstance(labels, str) or not hasattr(labels, "__getitem__"):
+    is_ordered = hasattr(labels, "__getitem__") and len(getattr(labels, "shape", (0,))) == 1
+    if isinstance(labels, str) or not is_ordered:
         raise TypeError(f"`labels` must be a sequence of names. Received: labels={labels!r:.80}")
     try:
         name = labels[index]

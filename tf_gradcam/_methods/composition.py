@@ -48,6 +48,7 @@ class smooth:
     batch: int = 8
 
     def __post_init__(self) -> None:
+        _check_method(self.method)
         check_counts(self, "samples", "batch")
         check_number(self, "noise", above=None)
         check_seed(self)
@@ -132,6 +133,7 @@ class augment:
     scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
+        _check_method(self.method)
         for name in ("flips", "scales"):
             if isinstance(getattr(self, name), list):  # A list is not hashable, so it cannot be a cache key.
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -174,6 +176,15 @@ class augment:
         counts = [_zoom(tf.ones_like(one_map), scale) for one_map, scale in maps_and_scales]
         mean = tf.math.divide_no_nan(sum(_zoom(*pair) for pair in maps_and_scales), sum(counts))
         return mean[..., 0]
+
+
+def _check_method(method) -> None:
+    """Raise a `TypeError` for what can be no method; `get` looks up a name."""
+    if not isinstance(method, str) and not callable(method) and is_formula(method):
+        raise TypeError(
+            "`method` must be a name, a callable (activations, gradients) -> map, or one of "
+            f"tf_gradcam.methods. Received: method={method!r:.80} (of type {type(method).__name__})"
+        )
 
 
 def _is_scale(value) -> bool:

@@ -43,13 +43,21 @@ class fullgrad:
         channel_axes = _channel_axes_on_grids(image, scene.model_input, steps)
         steps = [step for step in steps if any(output.ref() in channel_axes for output in step.outputs)]
         image_map = tf.reduce_sum(_rescaled(image * scene.image_gradients(scene.score)), axis=-1)
+        places = scene.places(scene.score)
         maps_by_grid = collections.defaultdict(list)
+        enlarged = []
         for output, term in _bias_terms(scene.score, steps):
             # Resizing is linear: summing over the channels first means one map to resize instead of hundreds.
             bias_map = tf.reduce_sum(_rescaled(term), axis=channel_axes[output.ref()])
+            first = 1 if channel_axes[output.ref()] == -1 else 2
+            axes = range(first, first + output.shape.rank - 2)
+            placement = places.of(output, axes)
+            if placement is not None:
+                enlarged.append(enlarge_to_image(bias_map, scene, placement))
+                continue
             grid = tuple(bias_map.shape) if None not in bias_map.shape[1:] else output.ref()
             maps_by_grid[grid].append(bias_map)
-        enlarged = (enlarge_to_image(tf.add_n(maps), scene) for maps in maps_by_grid.values())
+        enlarged += [enlarge_to_image(tf.add_n(maps), scene, None) for maps in maps_by_grid.values()]
         return tf.add_n([image_map, *enlarged])
 
 

@@ -7,20 +7,19 @@ map from an image and a gradient, which may be the mean over noisy copies of the
 
 import contextlib
 import dataclasses
-import math
-import numbers
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._arrays import array_or_empty
 from tf_gradcam._checks import check_counts
-from tf_gradcam._heatmap import resize_map
+from tf_gradcam._heatmap import place_map
 from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
 from tf_gradcam._methods.formulas import gradcam
 from tf_gradcam._methods.scene import Scene
-from tf_gradcam._model import operations_between
+from tf_gradcam._model import Placement, operations_between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +118,14 @@ class integrated_gradients:
 
 
 def _checked_baseline(baseline):
-    is_per_channel = isinstance(baseline, Iterable)
-    values = tuple(baseline) if is_per_channel else (baseline,)
-    if not values or not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values):
+    values = array_or_empty(baseline)
+    is_number = values.ndim < 2 and values.size > 0 and values.dtype.kind in "iuf"
+    if not is_number or not np.isfinite(values).all():
         raise ValueError(
             "`baseline` must be one number in the units of the model's input, or one for each channel. "
-            f"Received: baseline={baseline!r}"
+            f"Received: baseline={baseline!r:.80}"
         )
-    return tuple(map(float, values)) if is_per_channel else float(baseline)
+    return tuple(map(float, values)) if values.ndim else float(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +163,7 @@ class guided_gradcam:
     def explain(self, scene: Scene) -> tf.Tensor:
         """Return the map on the image, `(N, *axes)`."""
         coarse = tf.nn.relu(gradcam(scene.activations, scene.gradients(scene.score)))
-        coarse = enlarge_to_image(coarse, scene)
+        coarse = enlarge_to_image(coarse, scene, scene.layer_placement())
         fine = _strength(_guided_gradients(scene))
         # A map without the time axis of a video is used for all frames.
         while coarse.shape.rank < fine.shape.rank:
@@ -177,10 +176,10 @@ def _strength(gradients):
     return tf.reduce_max(tf.abs(gradients), axis=-1)
 
 
-def enlarge_to_image(coarse: tf.Tensor, scene: Scene) -> tf.Tensor:
-    """Return the map `coarse`, `(N, *grid)`, resized to the image of `scene`."""
-    size = tf.shape(scene.image)[1:-1]
-    return tf.cast(resize_map(coarse, size, "bilinear"), scene.image.dtype)
+def enlarge_to_image(coarse: tf.Tensor, scene: Scene, placement: Placement | None) -> tf.Tensor:
+    """Return the map `coarse`, `(N, *grid)`, resized to where it lies on the image of `scene`."""
+    size = tf.shape(scene.image)[-coarse.shape.rank : -1]
+    return tf.cast(place_map(coarse, size, "bilinear", placement), scene.image.dtype)
 
 
 def _guided_relu(operation, upstream):

@@ -12,7 +12,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
-from tf_gradcam._heatmap import resize_map
+from tf_gradcam._heatmap import place_map, resize_map
 from tf_gradcam._methods.chunks import copies_per_pass, gather_chunks, sum_chunks
 from tf_gradcam._methods.scene import Scene
 from tf_gradcam._model import non_affine_operations
@@ -301,9 +301,10 @@ def _mask_scores(scene, activations, method, samples=1, change_masks=None) -> tf
     channels = tf.transpose(activations, [rank - 1, *range(rank - 1)])
     count = samples * activations.shape[-1]
     lengths = tf.shape(scene.image)[-rank + 1 : -1]
+    placement = scene.layer_placement()
 
     def step(indices):
-        masks = _channel_masks(tf.gather(channels, indices // samples), lengths)
+        masks = _channel_masks(tf.gather(channels, indices // samples), lengths, placement)
         if change_masks is not None:
             masks = change_masks(masks, indices % samples)
         scores = _split_copies(scene.at(_masked(scene.image, masks)).score, scene)
@@ -315,12 +316,12 @@ def _mask_scores(scene, activations, method, samples=1, change_masks=None) -> tf
     return tf.transpose(tf.reduce_mean(scores, axis=1))
 
 
-def _channel_masks(channels, lengths):
-    """Return channels `(B, N, *grid)` resized to `lengths`, scaled to [0, 1]; a constant channel is 0."""
+def _channel_masks(channels, lengths, placement):
+    """Return channels `(B, N, *grid)` placed on the image, scaled to [0, 1]; a constant channel is 0."""
     values = _merge_copies(channels, channels[0])
     axes = list(range(1, values.shape.rank))
     values -= tf.reduce_min(values, axes, keepdims=True)  # A constant channel is then exactly 0.
-    values = tf.cast(resize_map(values, lengths, "bilinear"), values.dtype)
+    values = tf.cast(place_map(values, lengths, "bilinear", placement), values.dtype)
     values -= tf.reduce_min(values, axes, keepdims=True)
     masks = tf.math.divide_no_nan(values, tf.reduce_max(values, axes, keepdims=True))
     return tf.reshape(masks, tf.concat([tf.shape(channels)[:2], lengths], axis=0))

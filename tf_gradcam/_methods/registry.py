@@ -105,7 +105,7 @@ def get(method: str | Method) -> Method:
         return method
     raise TypeError(
         "`method` must be a name, a callable (activations, gradients) -> map, or one of tf_gradcam.methods. "
-        f"Received: method={method!r} (of type {type(method).__name__})"
+        f"Received: method={method!r:.80} (of type {type(method).__name__})"
     )
 
 
@@ -113,7 +113,8 @@ def _by_name(name) -> About:
     if name in METHODS:
         return METHODS[name]
     hint = did_you_mean(name.replace("++", "_plus_plus"), METHODS, most=1)
-    raise ValueError(f"`method` must be one of {sorted(METHODS)}. Received: method={name!r}. {hint}".rstrip())
+    known = sorted(METHODS)
+    raise ValueError(f"`method` must be one of {known}. Received: method={name!r:.80}. {hint}".rstrip())
 
 
 def method_name(method: Method) -> str:

@@ -13,6 +13,8 @@ from tf_gradcam._model import (
     ForwardPass,
     Grid,
     LayerCall,
+    Placement,
+    Places,
     ancestors,
     check_gradient,
     find_logits,
@@ -21,6 +23,7 @@ from tf_gradcam._model import (
     graph_gradient,
     not_on_path_error,
     operations_between,
+    spatial_axes,
     to_grid,
 )
 from tf_gradcam._targets import class_logits, score_target, target_arrays, with_arrays
@@ -218,6 +221,22 @@ class Scene:
         outputs = forward(context.model, images, context.layer_calls, replace=[values]).outputs
         score, _ = _score_column(context, target, outputs, find_logits(outputs))
         return tf.cast(score, self.activations.dtype)
+
+    def places(self, end: tf.Tensor | None = None) -> Places:
+        """Return where tensors of this scene lie on the image that the model takes.
+
+        Args:
+            end: the last tensor to follow the image to; the layer's output by default.
+        """
+        source, grid = self._context.source, self._context.grid
+        rank = self.image.shape.rank - 2 if grid is None or end is not None else len(grid.shape)
+        axes = spatial_axes(self.model_input, rank, source.channels_first)
+        return Places(self.model_input, axes or (), self.layer_output if end is None else end)
+
+    def layer_placement(self) -> Placement | None:
+        """Return where the layer's map lies on the image that the model takes; `None` for all of it."""
+        grid = self._context.grid
+        return None if grid is None else self.places().of(self.layer_output, grid.axes())
 
     def _copies(self, count):
         """Return `count` copies of the model's inputs and of the target, one after another."""

@@ -12,6 +12,7 @@ from tf_gradcam._model.differentiate import (
 from tf_gradcam._model.discovery import (
     LayerInfo,
     activation_grid,
+    draws_whole_image,
     ends_without_convolution,
     final_activation,
     list_layers,
@@ -19,7 +20,14 @@ from tf_gradcam._model.discovery import (
     trace_trial,
 )
 from tf_gradcam._model.fingerprint import structure_version
-from tf_gradcam._model.forward import ForwardPass, LayerCall, WeakLayerCall, build_model, forward
+from tf_gradcam._model.forward import (
+    ForwardPass,
+    LayerCall,
+    WeakLayerCall,
+    build_model,
+    forward,
+    variables_read_first,
+)
 from tf_gradcam._model.graph import (
     ancestors,
     has_channel_axis,
@@ -28,7 +36,7 @@ from tf_gradcam._model.graph import (
     non_affine_operations,
     operations_between,
 )
-from tf_gradcam._model.grid import Grid, from_grid, spatial_lengths, to_grid
+from tf_gradcam._model.grid import Grid, from_grid, spatial_axes, spatial_lengths, to_grid
 from tf_gradcam._model.inputs import as_batch, check_images, require_specs
 from tf_gradcam._model.keras_internals import functional_graph, has_noted_logits
 from tf_gradcam._model.layers import (
@@ -40,6 +48,8 @@ from tf_gradcam._model.layers import (
     walk_layers,
 )
 from tf_gradcam._model.logits import find_logits, logits_need_graph
+from tf_gradcam._model.placement import Placement, Places
+from tf_gradcam._model.probabilities import is_probability
 from tf_gradcam._model.specs import (
     count_call_arguments,
     declared_specs,
@@ -56,6 +66,8 @@ __all__ = [
     "Grid",
     "LayerCall",
     "LayerInfo",
+    "Placement",
+    "Places",
     "WeakLayerCall",
     "activation_grid",
     "ancestors",
@@ -69,6 +81,7 @@ __all__ = [
     "count_call_arguments",
     "declared_specs",
     "default_layer",
+    "draws_whole_image",
     "ends_without_convolution",
     "final_activation",
     "find_logits",
@@ -81,6 +94,7 @@ __all__ = [
     "is_built",
     "is_channels_first",
     "is_dense_head",
+    "is_probability",
     "layer_path",
     "list_layers",
     "logits_need_graph",
@@ -92,12 +106,14 @@ __all__ = [
     "raw_image_specs",
     "require_specs",
     "resolve_layers",
+    "spatial_axes",
     "spatial_lengths",
     "specs_to_trace",
     "structure_version",
     "tape_gradients",
     "to_grid",
     "trace_trial",
+    "variables_read_first",
     "walk_layers",
     "with_open_sides",
 ]

@@ -1,10 +1,12 @@
 """Find the layers with a map, in Keras's graph or by a trial run. Called by explainers and `list_layers`."""
 
 import collections
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._model.forward import LayerCall, call_model, forward, tap
@@ -191,6 +193,50 @@ def ends_without_convolution(model: keras.Model, layer: keras.Operation) -> bool
     runs = [run.layer for run in (_runs_of_graph(model) or [])]
     after = runs[len(runs) - runs[::-1].index(layer) :] if layer in runs else runs
     return all(is_keras_own(one) and "Conv" not in type(one).__name__ for one in after)
+
+
+# Keras's own layers and operations that may crop, pad, turn or transpose what they get.
+_MAY_MOVE = re.compile(
+    "Affine|Crop|Extract|Flip|GetItem|Lambda|Map|Module|Move|Pad|Permute|Pipeline|Roll|Rot|Slice|Split|Swap|Take"
+    "|TFSM|TimeDistributed|Transpose$|Unstack"
+)
+
+
+def draws_whole_image(model: keras.Model) -> bool:
+    """Return whether Keras's graph shows that no layer crops, pads or turns the image.
+
+    A padding before a convolution or pooling, as in a ResNet, may be there. `Places` reads all other models.
+    """
+    runs = _runs_of_graph(model)
+    return runs is not None and all(_keeps_frame(run, runs) for run in runs)
+
+
+def _keeps_frame(run, runs) -> bool:
+    layer = run.layer
+    if not is_keras_own(layer):
+        return False
+    if isinstance(layer, keras.layers.Resizing):
+        return not (layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio)
+    name = type(layer).__name__
+    is_identity = name.startswith("Random") and name != "RandomCrop"  # When the model is not trained.
+    if is_identity or not _MAY_MOVE.search(name):
+        return True
+    if "ZeroPadding" not in name:
+        return False
+    readers = [one.layer for one in runs if one.layer.input is run.output]
+    return bool(readers) and all(_absorbs(reader, layer.padding) for reader in readers)
+
+
+def _absorbs(layer, padding) -> bool:
+    """Return whether `padding` only supplies the overlapping windows of `layer` with neighbours."""
+    window = getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
+    if window is None or layer.padding != "valid":
+        return False
+    dilation = getattr(layer, "dilation_rate", (1,) * len(window))
+    sides = zip(np.reshape(padding, (-1, 2)), window, layer.strides, dilation, strict=True)
+    return all(
+        sum(added) == 0 or (sum(added) <= (w - 1) * d and (w - 1) * d + 1 > s) for added, w, s, d in sides
+    )
 
 
 def _runs_of_graph(model) -> list[LayerRun] | None:

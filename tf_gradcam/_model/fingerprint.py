@@ -23,10 +23,16 @@ from tf_gradcam._model.keras_internals import (
     variable_lists,
 )
 
-# Functions that every layer has, and those that matter only before and during training.
-_NOT_PART = re.compile("build|quantize|.*_(initializer|regularizer|constraint)")
+# Functions that every layer has, and those that matter only before and during training, or in `predict`.
+_NOT_PART = re.compile(
+    "build|quantize|.*_(initializer|regularizer|constraint)|(train|test|predict)_function|loss|optimizer"
+)
 
-_PLAIN = (bool, int, float, str, list, dict, tuple, type, keras.Variable, keras.Layer)
+# `compile` sets the last three.
+_PLAIN = (
+    *(bool, int, float, str, list, dict, tuple, type, keras.Variable, keras.Layer),
+    *(keras.Loss, keras.Metric, keras.Optimizer),
+)
 _COMPARED = (keras.DTypePolicy, np.ndarray, tf.Tensor)
 
 _FINGERPRINTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_gradcam._model.keras_internals import without_rematerialization
+from tf_gradcam._model.layers import walk_layers
 from tf_gradcam._model.specs import count_call_arguments
 
 _TAP_LOCK = threading.RLock()
+_READ = threading.local()  # Its `values` are pairs of a variable and a tensor.
 
 
 @contextlib.contextmanager
@@ -46,9 +49,25 @@ def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, A
         yield
 
 
+@contextlib.contextmanager
+def variables_read_first(model: keras.Model) -> Iterator[None]:
+    """Read the variables of `model` now, for the calls of it by this thread while the context is open.
+
+    Loops, as in an LSTM, then take tensors from outside: a variable that is read in a loop can't be folded.
+    """
+    outer = getattr(_READ, "values", None)
+    _READ.values = [(variable, tf.convert_to_tensor(variable.value)) for variable in model.variables]
+    try:
+        yield
+    finally:
+        _READ.values = outer
+
+
 def call_model(model: keras.Model, images: Any) -> Any:
     """Call `model` on `images` in inference mode, without changing its state."""
-    with keras.StatelessScope():
+    layers = [layer for _, layer in walk_layers(model)]
+    values = getattr(_READ, "values", None)
+    with keras.StatelessScope(values), _TAP_LOCK, without_rematerialization([model, *layers]):
         return _call(model, images)
 
 

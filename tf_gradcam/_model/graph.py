@@ -5,6 +5,7 @@ Called while a model is being traced, by discovery, scenes, methods and exports.
 
 import collections
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -166,6 +167,20 @@ def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]
         elif len(before) == 4 and len(after) == 3 and None not in before[2:] and before[1] == after[1]:
             channels_first.append(before[2:])
     return found + channels_first
+
+
+def function_graph(call: tf.Operation, attribute: str = "f", graph: tf.Graph | None = None) -> Any | None:
+    """Return the graph of the function that `call` runs, or `None` if it cannot be read.
+
+    Args:
+        call: an operation that runs a function.
+        attribute: its attribute with the name of the function.
+        graph: the graph that knows the function, by default that of `call`.
+    """
+    try:  # TensorFlow has no public way to a function of a graph.
+        return (graph or call.graph)._get_function(call.get_attr(attribute).name).graph
+    except Exception:  # Whatever is private may change.
+        return None
 
 
 def concatenated_parts(output: tf.Tensor) -> list[tf.Tensor]:

@@ -32,6 +32,11 @@ class Grid(NamedTuple):
     channels_first: bool = False
     start: int = 0
 
+    def axes(self) -> range:
+        """Return the axes of the activations that are the grid: none for tokens."""
+        first = 2 if self.channels_first else 1
+        return range(first, first + (0 if self.extra is not None else len(self.shape)))
+
 
 def find_grid(
     shape: Sequence[int | None],
@@ -96,16 +101,22 @@ def from_grid(values: tf.Tensor, grid: Grid, activations: tf.Tensor) -> tf.Tenso
     return tf.concat([activations[:, : grid.start], tokens, activations[:, end:]], axis=1)
 
 
-def spatial_lengths(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | None:
-    """Return the lengths of the last `rank` axes of an image, not counting the channel axis.
+def spatial_axes(image: tf.Tensor, rank: int, channels_first: bool) -> range | None:
+    """Return the last `rank` axes of an image, not counting the channel axis.
 
     An image with a batch axis and `rank` further axes has no channel axis. For a map of a whole video, they
     are the last two axes of its frames. Returns `None` if the image has too few axes.
     """
     axes = image.shape.rank
     if axes == rank + 1:  # A last axis of length 1 is the channel axis of a signal.
-        return None if image.shape[-1] == 1 else tf.shape(image)[1:]
+        return None if image.shape[-1] == 1 else range(1, axes)
     if axes < rank + 2:
         return None
     first = is_channels_first(image.shape, unknown=channels_first)
-    return tf.shape(image)[-rank:] if first else tf.shape(image)[-rank - 1 : -1]
+    return range(axes - rank, axes) if first else range(axes - rank - 1, axes - 1)
+
+
+def spatial_lengths(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | None:
+    """Return the lengths of the `spatial_axes` of an image, or `None` if it has too few axes."""
+    axes = spatial_axes(image, rank, channels_first)
+    return None if axes is None else tf.shape(image)[axes.start : axes.stop]

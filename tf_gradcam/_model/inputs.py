@@ -8,10 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._arrays import real_array
+from tf_gradcam._model.keras_internals import functional_graph
 from tf_gradcam._model.specs import count_call_arguments, declared_specs, is_channels_first, specs_to_trace
+from tf_gradcam._tensors import check_has_values, tensor_of_variable
 
 
-def as_batch(name: str, images: Any, specs: Any, several: bool = False) -> Any:
+def as_batch(name: str, images: Any, specs: Any, several: bool = False, exact: bool = False) -> Any:
     """Return `images` as tensors with a batch axis, in the structure of `specs`.
 
     Args:
@@ -20,6 +23,7 @@ def as_batch(name: str, images: Any, specs: Any, several: bool = False) -> Any:
         specs: specs of the model's inputs, or `None`. Without them, an array of rank 3 is one image, and a
             list holds several inputs if its arrays have different shapes.
         several: whether a list without specs always holds several inputs.
+        exact: whether the images must have the shapes of `specs`. An array is checked before it is copied.
 
     Raises:
         TypeError: if `images` does not hold real numbers.
@@ -41,19 +45,23 @@ def as_batch(name: str, images: Any, specs: Any, several: bool = False) -> Any:
         structure = (
             keras.tree.map_structure(lambda _: None, images) if isinstance(images, dict | tuple) else 0
         )
-    tensors = [_checked_tensor(name, image) for image in _one_per_input(name, images, specs)]
-    return keras.tree.pack_sequence_as(structure, _add_batch_axis(name, tensors, specs))
+    arrays = [_checked_array(name, image) for image in _one_per_input(name, images, specs)]
+    arrays = _add_batch_axis(name, arrays, specs)
+    if exact:
+        for array, spec in zip(arrays, keras.tree.flatten(specs), strict=True):
+            _check_shape(name, array, spec)
+    return keras.tree.pack_sequence_as(structure, [_finite_tensor(name, array) for array in arrays])
 
 
-def _add_batch_axis(name, tensors, specs) -> list[tf.Tensor]:
-    """Return `tensors` with a batch axis, which all of them have or all of them lack."""
-    given = [tensor.shape.rank for tensor in tensors]
+def _add_batch_axis(name, tensors, specs) -> list:
+    """Return tensors or arrays with a batch axis, which all of them have or all of them lack."""
+    given = [len(tensor.shape) for tensor in tensors]
     if specs is not None:
         ranks = [spec.shape.rank for spec in keras.tree.flatten(specs)]
     else:
         ranks = [4] if len(given) == 1 and given[0] <= 4 else given
     if given == [rank - 1 for rank in ranks]:
-        tensors = [tensor[None] for tensor in tensors]
+        tensors = [tensor[None] for tensor in tensors]  # a view of an array
     elif given != ranks:
         shapes = " and ".join(f"shape {tensor.shape}" for tensor in tensors)
         raise ValueError(f"`{name}` must be {_expected_shapes(ranks)}. Received: {shapes}")
@@ -112,34 +120,33 @@ def _in_order_of_specs(images, specs) -> Iterator[Any]:
         yield from _in_order_of_specs(images[key], specs[key])
 
 
-def _checked_tensor(name, image) -> tf.Tensor:
-    """Return `image` as a tensor of real numbers. An array that is not a tensor is checked for NaN."""
+def _checked_array(name, image) -> Any:
+    """Return `image` as an array or tensor of real numbers with at least one element; nothing is copied."""
+    image = tensor_of_variable(image)
     if not tf.is_tensor(image):
         first = image[0] if isinstance(image, list | tuple) and len(image) > 0 else image
         if isinstance(first, str | bytes | os.PathLike) or hasattr(first, "getexif"):
             raise _not_an_array_error(name, image)
-        try:
-            image = np.asarray(image)
-        except ValueError as error:
-            raise ValueError(
-                f"`{name}` must be one array, of images of one shape. Received: {error}"
-            ) from error
-        if image.dtype.name == "bfloat16":  # NumPy treats it as raw bytes.
-            image = image.astype(np.float32)
-        if image.dtype.kind not in "fiub":
-            raise TypeError(f"`{name}` must hold real numbers. Received: dtype {image.dtype}")
-        if not np.isfinite(image).all():
-            raise ValueError(f"`{name}` must be finite. Received: NaN or infinity in it.")
-        image = tf.convert_to_tensor(image)
-    if isinstance(image, tf.RaggedTensor | tf.SparseTensor):
+        image = real_array(name, image)
+    elif isinstance(image, tf.RaggedTensor | tf.SparseTensor):
         raise TypeError(f"`{name}` must be a dense tensor. Received: a {type(image).__name__}")
-    if not (image.dtype.is_floating or image.dtype.is_integer or image.dtype.is_bool):
+    elif not (image.dtype.is_floating or image.dtype.is_integer or image.dtype.is_bool):
         raise TypeError(f"`{name}` must hold real numbers. Received: dtype {image.dtype.name}")
-    if image.shape.rank is None:
+    elif image.shape.rank is None:
         raise ValueError(f"`{name}` must have a known number of axes. Received: shape {image.shape}")
-    if 0 in image.shape.as_list():
-        raise ValueError(f"`{name}` must not be empty. Received: shape {image.shape}")
+    check_has_values(name, image)
+    if 0 in tuple(image.shape):
+        raise ValueError(f"`{name}` must not be empty. Received: shape {tuple(image.shape)}")
     return image
+
+
+def _finite_tensor(name, array) -> tf.Tensor:
+    """Return an array as a tensor, if it is finite. The values of a tensor are not checked."""
+    if tf.is_tensor(array):
+        return array
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"`{name}` must be finite. Received: NaN or infinity in it.")
+    return tf.convert_to_tensor(array)
 
 
 def _not_an_array_error(name, image) -> TypeError:
@@ -159,6 +166,16 @@ def check_images(name: str, images: Any, specs: Any) -> None:
 
 
 def _check_image(name, image, spec) -> None:
+    _check_shape(name, image, spec)
+    may_have_fractions = spec.dtype.is_integer and image.dtype.is_floating and hasattr(image, "numpy")
+    if may_have_fractions and np.any(image.numpy() % 1):
+        raise ValueError(
+            f"`{name}` must hold whole numbers, as the model takes {spec.dtype.name}. Received: fractions. "
+            "Give pixels from 0 to 255."
+        )
+
+
+def _check_shape(name, image, spec) -> None:
     if not spec.shape.is_compatible_with(image.shape):
         first = is_channels_first(spec.shape)
         channels = 1 if first else -1
@@ -172,12 +189,26 @@ def _check_image(name, image, spec) -> None:
             f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {image.shape}. "
             f"{hint}"
         )
-    may_have_fractions = spec.dtype.is_integer and image.dtype.is_floating and hasattr(image, "numpy")
-    if may_have_fractions and np.any(image.numpy() % 1):
-        raise ValueError(
-            f"`{name}` must hold whole numbers, as the model takes {spec.dtype.name}. Received: fractions. "
-            "Give pixels from 0 to 255."
-        )
+    if spec.dtype.is_integer and image.dtype != spec.dtype and hasattr(image, "numpy"):
+        _check_whole_numbers(name, image.numpy(), spec.dtype)
+
+
+def _check_whole_numbers(name, values, dtype) -> None:
+    """Raise a `ValueError` unless a cast of `values` to the model's integer dtype changes none of them."""
+    if values.dtype.kind not in "iub":
+        values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        received = "NaN or infinity"
+    elif values.dtype.kind == "f" and np.any(values % 1):
+        received = "fractions"
+    elif values.min() < dtype.min or values.max() > dtype.max:
+        received = f"values from {values.min():g} to {values.max():g}"
+    else:
+        return
+    raise ValueError(
+        f"`{name}` must hold whole numbers, as the model takes {dtype.name}: from {dtype.min} to "
+        f"{dtype.max}. Received: {received}."
+    )
 
 
 def require_specs(model: keras.Model, images: Any = None) -> Any:
@@ -193,7 +224,8 @@ def require_specs(model: keras.Model, images: Any = None) -> Any:
         )
     if images is not None:
         several = count_call_arguments(model) > 1
-        images = as_batch("images", images, declared_specs(model), several)
+        is_exact = functional_graph(model) is not None
+        images = as_batch("images", images, declared_specs(model), several, is_exact)
         return specs_to_trace(model, images)
     specs = declared_specs(model)
     if specs is None:

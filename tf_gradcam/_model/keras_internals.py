@@ -3,7 +3,8 @@
 `tests/model/test_keras_internals.py` has a test for each, which fails if a new version of Keras changes it.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -70,6 +71,25 @@ def variable_lists(layer: Any) -> tuple[list[Any], list[Any]]:
     `layer.variables` is public, but collects them from all layers inside, which takes milliseconds.
     """
     return layer._trainable_variables, layer._non_trainable_variables
+
+
+def is_rematerialized(layer: Any) -> bool:
+    """Return whether `layer` was made in a `keras.RematScope`, which it stores in `_remat_mode`."""
+    return getattr(layer, "_remat_mode", None) is not None
+
+
+@contextlib.contextmanager
+def without_rematerialization(layers: Iterable[Any]) -> Iterator[None]:
+    """Run `layers` without `keras.RematScope` while the context is open.
+
+    Inside a scope a layer runs as one step that a tape cannot look into, so that neither its activations nor
+    its logits could be explained. Its results are the same without.
+    """
+    with contextlib.ExitStack() as restore:
+        for layer in filter(is_rematerialized, layers):
+            restore.callback(object.__setattr__, layer, "_remat_mode", layer._remat_mode)
+            object.__setattr__(layer, "_remat_mode", None)
+        yield
 
 
 INNER_LAYERS = "_layers"  # the attribute in which a layer lists the layers directly inside it

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tf_gradcam._checks import did_you_mean
+from tf_gradcam._checks import did_you_mean, is_whole
 from tf_gradcam._model.keras_internals import child_layers, functional_graph
 
 
@@ -49,8 +49,8 @@ def check_layer(layer: Any, call: Any = None) -> None:
         raise ValueError(
             "`layer` must name a layer. Received: an empty list. Give None for the default layer."
         )
-    if call is not None and (isinstance(call, bool) or not isinstance(call, int) or call < 0):
-        raise ValueError(f"`call` must be None or a whole number of 0 or more. Received: call={call!r}")
+    if call is not None and (not is_whole(call) or call < 0):
+        raise ValueError(f"`call` must be None or a whole number of 0 or more. Received: call={call!r:.80}")
 
 
 def is_built(model: keras.Model) -> bool:

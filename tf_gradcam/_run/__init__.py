@@ -1,7 +1,7 @@
 """One run over many photographs: read, explain, draw, write. The command line and benchmarks call it."""
 
 from tf_gradcam._run.chosen_methods import choose_methods
-from tf_gradcam._run.files import is_disk_full, may_write
+from tf_gradcam._run.files import may_write
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.photographs import (
     Photograph,
@@ -34,7 +34,6 @@ __all__ = [
     "find_photographs",
     "fit_to_spec",
     "format_probability",
-    "is_disk_full",
     "make_viewable",
     "may_write",
     "picture_names",

@@ -3,7 +3,6 @@
 `pictures` and `results` write every file with it.
 """
 
-import errno
 import os
 import pathlib
 import struct
@@ -13,7 +12,6 @@ import zlib
 _WRITTEN_BY = b"tf_gradcam"
 _PNG_HEADER = 33  # bytes: the signature and the first chunk
 _PNG_TEXT = b"tEXtSoftware\x00" + _WRITTEN_BY
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def write_file(path: str | os.PathLike, data: bytes) -> None:
@@ -36,11 +34,6 @@ def write_file(path: str | os.PathLike, data: bytes) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Return whether an error says that there is no space left on a disk, or in a user's share of it."""
-    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def write_picture(path: str | os.PathLike, encoded: bytes) -> None:

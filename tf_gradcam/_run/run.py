@@ -5,9 +5,9 @@ import os
 import pathlib
 from collections.abc import Callable, Generator, Sequence
 
-from tf_gradcam._checks import one_line
+from tf_gradcam._checks import is_disk_full, one_line
 from tf_gradcam._run.batches import ReadResult, explain_in_batches
-from tf_gradcam._run.files import is_disk_full, may_write
+from tf_gradcam._run.files import may_write
 from tf_gradcam._run.findings import Finding, PhotographExplainer
 from tf_gradcam._run.photographs import Photograph, picture_names
 from tf_gradcam._run.pictures import draw_pictures, picture_files, write_pictures

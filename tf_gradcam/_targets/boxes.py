@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tf_gradcam._targets.outputs import given_or_best, pick, with_class_index
+from tf_gradcam._targets.outputs import given_or_best, in_range, pick, with_class_index
 from tf_gradcam._tensors import at_least_float32
 
 
@@ -30,7 +30,7 @@ class Detection(NamedTuple):
 
     def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         _, scores = _boxes_and_scores(logits, self.split)
-        scores = pick(scores, self.anchor)
+        scores = pick(scores, in_range(self.anchor, tf.shape(scores)[1], "box"))
         index = given_or_best(self.index, scores)
         return pick(scores, index), index
 

@@ -6,15 +6,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._targets.boxes import Box, Detection
 from tf_gradcam._targets.outputs import (
     OR_A_CALLABLE,
     both_sides,
     find_output,
     given_or_best,
+    in_range,
     only_logits,
     only_output,
     pick,
+    ranking,
     with_class_index,
+    without_class,
     wrong_outputs_error,
 )
 from tf_gradcam._targets.regions import Region
@@ -29,6 +33,11 @@ class Class(NamedTuple):
     output is explained. Outputs `(N, *grid, classes)` are taken as a segmentation, and the class as its
     `Region`. The outputs of a detector may have the same shape: give `Detection` or `Box` for these.
 
+    Of several softmaxes that are joined to one vector, the predicted class is the one with the highest
+    probability, because logits of different softmaxes cannot be compared. Numbers that are joined to
+    probabilities, such as a box, are never predicted. Of an ordinal head, one sigmoid for each threshold, the
+    first threshold is always predicted: give the one that matters.
+
     Attributes:
         index: class, an int or one per image `(N,)`; by default each image's own predicted class.
     """
@@ -42,10 +51,9 @@ class Class(NamedTuple):
         if logits.shape.rank > 2:
             return Region(self.index).score(outputs, logits)
         if logits.shape[-1] == 1 and logits is outputs:
-            return logits[:, 0], None
-        logits = both_sides(logits)
-        index = given_or_best(self.index, logits)
-        return pick(logits, index), index
+            return without_class(self.index, logits[:, 0]), None
+        index = given_or_best(self.index, both_sides(ranking(logits)))
+        return pick(both_sides(logits), index), index
 
     def pinned(self, outputs: Any, logits: Any) -> Any:
         is_map = only_logits(logits).shape.rank > 2
@@ -66,7 +74,8 @@ class Classes(NamedTuple):
     def score(self, outputs: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         outputs, logits = only_output(outputs), only_logits(logits)
         if logits.shape.rank == 2 and logits.shape[-1] != 1:
-            return pick(logits, self.indices), tf.convert_to_tensor(self.indices)
+            indices = in_range(self.indices, tf.shape(logits)[1])
+            return pick(logits, indices), indices
         return self._as_targets().score(outputs, logits)
 
     def pinned(self, outputs: Any, logits: Any) -> Any:
@@ -101,7 +110,7 @@ class TopClasses(NamedTuple):
                 f"`target` must have a count of at most the model's number of classes, {logits.shape[-1]}. "
                 f"Received: TopClasses({self.count})"
             )
-        return Classes(tf.math.top_k(logits, self.count).indices)
+        return Classes(tf.math.top_k(ranking(logits), self.count).indices)
 
 
 class _SeveralTargets(NamedTuple):
@@ -162,7 +171,7 @@ class Probability(NamedTuple):
             needs = "(N, classes) from a softmax or sigmoid"
             advice = "Give a class, Value for a raw output, or a callable outputs -> (N,)."
             raise wrong_outputs_error("Probability", needs, outputs, advice)
-        index = given_or_best(self.index, both_sides(logits))
+        index = given_or_best(self.index, both_sides(ranking(logits)))
         probabilities = outputs if outputs.shape[-1] != 1 else tf.concat([1 - outputs, outputs], axis=-1)
         return pick(probabilities, index), index
 
@@ -183,7 +192,7 @@ class Value(NamedTuple):
         outputs = only_output(outputs)
         if outputs.shape.rank != 2:
             raise wrong_outputs_error("Value", "(N, units)", outputs, OR_A_CALLABLE)
-        return pick(outputs, self.index), None
+        return pick(outputs, in_range(self.index, tf.shape(outputs)[1], "unit")), None
 
 
 class Output(NamedTuple):
@@ -256,9 +265,10 @@ class Contrast(NamedTuple):
         if logits.shape.rank != 2 or logits.shape[-1] == 1:
             advice = "Give Binary for a single unit: its logit is the contrast of its two sides."
             raise wrong_outputs_error("Contrast", "(N, classes), at least two", logits, advice)
-        index = given_or_best(self.index, logits)
-        taken = tf.one_hot(index, tf.shape(logits)[1], on_value=True, off_value=False)
-        other = given_or_best(self.other, tf.where(taken, tf.constant(-np.inf, logits.dtype), logits))
+        ranked = ranking(logits)
+        index = given_or_best(self.index, ranked)
+        taken = tf.one_hot(index, tf.shape(ranked)[1], on_value=True, off_value=False)
+        other = given_or_best(self.other, tf.where(taken, tf.constant(-np.inf, ranked.dtype), ranked))
         return Contrast(index, other)
 
 
@@ -309,7 +319,9 @@ class Pixel(NamedTuple):
         if logits.shape.rank != axes + 2:
             advice = "Give a position with one number for each axis of the grid."
             raise wrong_outputs_error(f"Pixel at {axes} numbers", f"a grid of {axes} axes", logits, advice)
-        pixels = tf.concat([tf.range(tf.shape(logits)[0])[:, None], self.position], axis=1)
+        grid = tf.shape(logits)[1:-1]
+        position = in_range(self.position, grid, "pixel")
+        pixels = tf.concat([tf.range(tf.shape(logits)[0])[:, None], position], axis=1)
         values = tf.gather_nd(outputs, pixels)
         return Class(self.index).score(values, values if logits is outputs else tf.gather_nd(logits, pixels))
 
@@ -329,3 +341,18 @@ def class_logits(target: Any, outputs: Any, logits: Any) -> tf.Tensor | None:
     if not is_class or len(flat) != 1 or flat[0].shape.rank != 2 or flat[0].shape[-1] == 1:
         return None
     return at_least_float32(flat[0])
+
+
+def taken_for_logits(target: Any, outputs: Any, logits: Any) -> list[Any]:
+    """Return the outputs that `target` takes for their own logits, because no other logits are known."""
+    while isinstance(target, Output | Against):
+        if isinstance(target, Output):
+            outputs, logits = target.found(outputs, logits)
+        target = target.target
+    if not isinstance(target, _OF_LOGITS):
+        return []
+    pairs = zip(keras.tree.flatten(outputs), keras.tree.flatten(logits), strict=True)
+    return [output for output, its_logits in pairs if its_logits is output]
+
+
+_OF_LOGITS = (Binary, Box, Class, Classes, Contrast, Detection, Pixel, Region, TopClasses)

@@ -3,20 +3,75 @@
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 PREDICTED = -1  # The class index that means None in an array.
 OR_A_CALLABLE = "Give a callable outputs -> (N,) that returns the score to explain."
 
 
-def pick(values: tf.Tensor, index: Any) -> tf.Tensor:
-    """Return `values[i, index[i]]` for each image i. (A one-hot product would hide an index out of range.)"""
-    return tf.gather(values, index, batch_dims=1)
+def pick(values: tf.Tensor, index: Any, axis: int = 1) -> tf.Tensor:
+    """Return `values[i, index[i]]` for each image i, or the same on another axis.
+
+    For an index out of range it is NaN, and so is the gradient for that image. `tf.gather` alone would give
+    the gradient to another image.
+    """
+    count = tf.shape(values)[axis]
+    possible = tf.clip_by_value(index, 0, count - 1)
+    picked = tf.gather(values, possible, axis=axis, batch_dims=1)
+    if not values.dtype.is_floating:
+        return picked
+    factor = tf.where(tf.equal(possible, index), tf.ones([], values.dtype), tf.constant(np.nan, values.dtype))
+    shape = tf.shape(factor)
+    ones_before, ones_after = [1] * (axis - 1), [1] * (values.shape.rank - 1 - axis)
+    marked = picked * tf.reshape(factor, tf.concat([shape[:1], ones_before, shape[1:], ones_after], 0))
+    return tf.ensure_shape(marked, picked.shape)
+
+
+def in_range(index: Any, limits: Any, noun: str = "class") -> tf.Tensor:
+    """Return an index, with a check in the graph that it is from 0 and below its limit.
+
+    The check belongs to the index, so that it runs wherever the index is used: TensorFlow removes a
+    `tf.gather` whose value nobody needs, and its check with it. XLA has no checks; see `pick`.
+
+    Args:
+        index: indices, int32.
+        limits: a number, or one for each column of `index`.
+        noun: what is counted, for the error.
+    """
+    index = tf.convert_to_tensor(index)
+    is_possible = tf.reduce_all((index >= 0) & (index < limits))
+    rule = f"`target` must be a {noun} that the model has, from 0 and below"
+    check = tf.debugging.Assert(is_possible, [rule, limits, "Received:", index])
+    with tf.control_dependencies([check]):
+        return tf.identity(index)
 
 
 def given_or_best(index: Any, values: tf.Tensor) -> tf.Tensor:
     """Return `index`, with that of the largest of `values` `(N, classes)` where it is `PREDICTED`."""
-    return tf.where(tf.equal(index, PREDICTED), tf.argmax(values, axis=-1, output_type=tf.int32), index)
+    best = tf.argmax(values, axis=-1, output_type=tf.int32)
+    return in_range(tf.where(tf.equal(index, PREDICTED), best, index), tf.shape(values)[-1])
+
+
+def without_class(index: Any, values: tf.Tensor) -> tf.Tensor:
+    """Return the scores of a model that has no classes, with a check that no class is given."""
+    rule = "`target` must be None: the model has a single unit and no sigmoid, so no classes. Received:"
+    check = tf.debugging.Assert(tf.reduce_all(tf.equal(index, PREDICTED)), [rule, index])
+    with tf.control_dependencies([check]):
+        return tf.identity(values)
+
+
+_RANKING = "_tf_gradcam_ranking"  # Keras notes logits on a tensor in the same way.
+
+
+def note_ranking(logits: tf.Tensor, values: tf.Tensor) -> None:
+    """Note on `logits` that cannot be compared with each other the values by which classes are ranked."""
+    setattr(logits, _RANKING, values)
+
+
+def ranking(logits: tf.Tensor) -> tf.Tensor:
+    """Return the values by which the classes of `logits` are ranked: by default the logits."""
+    return getattr(logits, _RANKING, logits)
 
 
 def with_class_index(target: Any, outputs: Any, logits: Any) -> Any:

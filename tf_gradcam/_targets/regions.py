@@ -9,7 +9,10 @@ from tf_gradcam._targets.outputs import (
     given_or_best,
     only_logits,
     only_output,
+    pick,
+    ranking,
     with_class_index,
+    without_class,
     wrong_outputs_error,
 )
 from tf_gradcam._tensors import at_least_float32
@@ -20,7 +23,8 @@ class Region(NamedTuple):
 
     The region is the mask or, without one, the pixels where the class is predicted; if there are none, the
     score is 0 and the heatmap blank. One channel `(N, *grid, 1)` with a final sigmoid has two classes, as in
-    `Binary`. Without a sigmoid it has no classes and needs a mask, over which its values are summed.
+    `Binary`. Without a sigmoid it has no classes and needs a mask, over which its values are summed. For CTC,
+    `(N, steps, symbols)`, the class predicted most often is nearly always the blank: give the symbol.
 
     Source: Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class
     Activation Mapping", AAAI 2020 (Seg-Grad-CAM).
@@ -45,15 +49,15 @@ class Region(NamedTuple):
                 raise wrong_outputs_error(
                     "None or a class", "several channels, or one after a sigmoid", logits, advice
                 )
-            return _sum_pixels(_flatten_pixels(logits)[..., 0], weights), None
+            sums = _sum_pixels(_flatten_pixels(logits)[..., 0], weights)
+            return without_class(self.index, sums), None
         class_values = _flatten_pixels(both_sides(logits))
-        predicted = tf.argmax(class_values, axis=-1, output_type=tf.int32)
-        classes = tf.shape(class_values)[-1]
-        counts = tf.math.bincount(predicted, weights, minlength=classes, maxlength=classes, axis=-1)
+        predicted = tf.argmax(_flatten_pixels(both_sides(ranking(logits))), axis=-1, output_type=tf.int32)
+        counts = _count_classes(predicted, weights, tf.shape(class_values)[-1])
         if logits.shape[-1] == 1:  # Side 0 is the background, which is never the default.
             counts *= tf.constant([0, 1], counts.dtype)
         index = given_or_best(self.index, counts)
-        values = tf.gather(class_values, index[:, None], axis=2, batch_dims=1)[..., 0]
+        values = pick(class_values, index[:, None], axis=2)[..., 0]
         return _sum_pixels(values, predicted == index[:, None] if weights is None else weights), index
 
     def pinned(self, outputs: Any, logits: Any) -> Any:
@@ -61,9 +65,19 @@ class Region(NamedTuple):
         if self.mask is not None:
             grid = tf.shape(only_logits(logits))[:-1]
             return Region(index, tf.broadcast_to(self.mask, grid))
-        predicted = tf.argmax(both_sides(only_logits(logits)), axis=-1, output_type=tf.int32)
+        ranked = both_sides(ranking(only_logits(logits)))
+        predicted = tf.argmax(ranked, axis=-1, output_type=tf.int32)
         mask = predicted == tf.reshape(index, [-1] + [1] * (predicted.shape.rank - 1))
         return Region(index, tf.cast(mask, tf.float32))
+
+
+def _count_classes(predicted, weights, count):
+    """Return how many pixels of each image have each class, or the sum of their weights: `(N, count)`."""
+    # `tf.math.bincount` calls it with a size that depends on the values, which no other runtime accepts.
+    no_weights = tf.zeros([0], tf.int32)
+    return tf.raw_ops.DenseBincount(
+        input=predicted, size=count, weights=no_weights if weights is None else weights
+    )
 
 
 def _flatten_pixels(values):

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._arrays import real_array
 from tf_gradcam._checks import is_whole
 from tf_gradcam._targets.boxes import Box, Detection
 from tf_gradcam._targets.classes import (
@@ -30,6 +31,7 @@ from tf_gradcam._targets.classes import (
 )
 from tf_gradcam._targets.outputs import PREDICTED, OutputName, find_output, only_output
 from tf_gradcam._targets.regions import Region, check_mask
+from tf_gradcam._tensors import check_has_values, tensor_of_variable
 
 TARGETS = (
     *(Class, Classes, TopClasses, Binary, Probability, Value, Output, Similarity, Contrast, Against),
@@ -40,6 +42,8 @@ TARGETS = (
 _INTEGER_FIELDS = {"index": ("class", 0), "other": ("class", 0), "indices": ("row of classes", 1)}
 _INTEGER_FIELDS |= {"anchor": ("box", 0), "position": ("position", 1)}
 _REAL_FIELDS = {"reference": ("reference", 1), "box": ("box", 1)}
+_OUT_OF_RANGE = 2**31 - 1  # for any model; also what int32 can't hold
+_MOST_NUMBERS = 2**31
 _CORNERS = "corners (x1, y1, x2, y2) with x1 < x2 and y1 < y2"
 
 
@@ -89,9 +93,9 @@ def _prepared_field(target, name, count, names):
 
 
 def _checked_name(name):
-    if not isinstance(name, str | int) or isinstance(name, bool):
+    if not isinstance(name, str) and not is_whole(name):
         raise TypeError(f"`target` must name an output by a str or a position. Received: name={name!r:.80}")
-    return name
+    return name if isinstance(name, str) else int(name)
 
 
 def _checked_count(count):
@@ -103,22 +107,29 @@ def _checked_count(count):
 def _integer_array(name, value):
     """Return integers as int32: an array, or a tensor if it is symbolic."""
     if _is_symbolic(value) and value.dtype.is_integer:
-        return tf.cast(value, tf.int32)
+        check_has_values("target", value)
+        value = tf.cast(value, tf.int64)  # uint64 above its range becomes negative
+        is_possible = (value >= 0) & (value < _OUT_OF_RANGE)
+        return tf.cast(tf.where(is_possible, value, _OUT_OF_RANGE), tf.int32)
     value = _as_array(name, value, "iu")
     if np.any(value < 0):
         raise ValueError(f"`target` must not be negative. Received: {name}={value.min()}")
-    # A number that int32 cannot hold is out of range for any model.
-    return np.minimum(value.astype(np.uint64), 2**31 - 1).astype(np.int32)
+    return np.minimum(value.astype(np.uint64), _OUT_OF_RANGE).astype(np.int32)
 
 
 def _real_array(name, value):
     """Return real numbers as float32: an array, or a tensor, which is not copied from its device."""
+    value = tensor_of_variable(value)
+    check_has_values("target", value)
     if tf.is_tensor(value) and (value.dtype.is_floating or value.dtype.is_integer or value.dtype.is_bool):
         if name == "box" and value.shape[-1:] != [4]:
             raise ValueError(f"The box of `target` must be {_CORNERS}. Received: shape {value.shape}")
         return tf.cast(value, tf.float32)
+    value = _as_array(name, value, "fiub")
+    if value.size > _MOST_NUMBERS:  # before it is copied
+        raise ValueError(f"The {name} of `target` must fit the outputs. Received: shape {value.shape}")
     with np.errstate(over="ignore"):
-        value = _as_array(name, value, "fiub").astype(np.float32)
+        value = value.astype(np.float32)
     is_valid = value.size > 0 and np.isfinite(value).all()
     if name == "mask":
         rule = "hold weights of 0 or more, not all 0"
@@ -140,8 +151,8 @@ def _is_symbolic(value) -> bool:
 
 def _as_array(name, value, kinds) -> np.ndarray:
     try:
-        array = np.asarray(value)
-    except (ValueError, NotImplementedError) as error:  # a ragged list, or a symbolic tensor of real numbers
+        array = real_array("target", value)
+    except TypeError as error:
         raise _wrong_type_error(name, value) from error
     if array.dtype.kind not in kinds:
         raise _wrong_type_error(name, value)
@@ -192,6 +203,11 @@ def _one_row_per_image(values, count, entry, axes):
             f"`target` must hold one {entry} for each of the {count} images. Received: {shape[0]}."
             f"{_one_hot_hint(values)}"
         )
+    if _is_symbolic(values) and not (isinstance(count, int) and shape[0]):
+        rule = f"`target` must hold one {entry} for each image."  # One row would be taken for all images.
+        check = tf.debugging.assert_equal(tf.shape(values)[0], count, rule)
+        with tf.control_dependencies([] if check is None else [check]):
+            return tf.identity(values)
     return values
 
 

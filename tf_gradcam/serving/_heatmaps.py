@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam._images import check_size, header_size, load_image, require
-from tf_gradcam._images import overlay as overlay_photograph
+from tf_gradcam._images import check_size, header_size, load_image, overlay_named, require
 from tf_gradcam.serving._arrays import MOST_VALUES
 from tf_gradcam.serving._responses import answers
 from tf_gradcam.serving._rest import ONLY_OUTPUT
@@ -105,7 +104,7 @@ def overlay(
     ```
     """
     values = heatmap(response, index=index, rank=rank)
-    return overlay_photograph(photograph, values, alpha=alpha, colormap=colormap, fade=fade)
+    return overlay_named("photograph", photograph, values, alpha, colormap, fade)
 
 
 def _heatmap_or_map(outputs, index) -> tuple[str, np.ndarray]:

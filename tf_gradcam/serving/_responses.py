@@ -48,6 +48,10 @@ def answers(response: Any) -> dict[str, np.ndarray]:
             "`response` must be REST's JSON (str, bytes, dict), gRPC's PredictResponse, or a dict of arrays. "
             f"Received: {response!r:.80} (of type {type(response).__name__})"
         )
+    if not all(isinstance(name, str) for name in outputs):
+        raise ValueError(
+            f"`response` must have outputs with names. Received: the names {list(outputs)!r:.80}"
+        )
     return {name: _as_text(values) if _is_text(name, values) else values for name, values in outputs.items()}
 
 

@@ -36,7 +36,9 @@ def output_columns(response: Mapping[str, Any]) -> Mapping[str, Any]:
     # An array may be an output that is called "outputs" or "error".
     from_json = {name: value for name, value in response.items() if not hasattr(value, "shape")}
     if from_json.get("error"):
-        raise ValueError(f"The server answered with an error: {from_json['error']!s:.1000}")
+        raise ValueError(
+            f"`response` must hold outputs. The server answered with an error: {from_json['error']!s:.1000}"
+        )
     if "predictions" in from_json:
         return _columns_from_rows(from_json["predictions"])
     if "outputs" in from_json:
