@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_gradcam._explain.explainer import Explainer, Layers
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.shared import shared_explainer
+from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, method_name
 
 if TYPE_CHECKING:  # TensorFlow's decorator has no types, and would take those of what it decorates.
@@ -72,7 +73,7 @@ class GradCAM:
         layer: Layers = None,
         *,
         call: int | None = None,
-        method: str | Method = "gradcam",
+        method: str | Method | Sequence[str | Method] = "gradcam",
         fuse: str | None = None,
         preprocess: Callable[[Any], Any] | None = None,
     ):
@@ -80,7 +81,8 @@ class GradCAM:
         self._explainer = Explainer(model, layer, call, method, fuse, preprocess)
         self.call = call
         self.method = self._explainer.method
-        self.fuse = fuse
+        self.fuse = self._explainer.fuse
+        self.interpolation = self._explainer.interpolation
         self.preprocess = preprocess
 
     def __repr__(self) -> str:
@@ -148,7 +150,7 @@ class GradCAM:
         target: Any = None,
         *,
         size: str | int | Sequence[int] | None = "input",
-        interpolation: str = "bilinear",
+        interpolation: Interpolation | None = None,
     ) -> Explanation:
         """Explain a batch of images.
 
@@ -190,10 +192,10 @@ def make_gradcam_heatmap(
     target: Any = None,
     *,
     call: int | None = None,
-    method: str | Method = "gradcam",
+    method: str | Method | Sequence[str | Method] = "gradcam",
     fuse: str | None = None,
     size: str | int | Sequence[int] | None = "input",
-    interpolation: str = "bilinear",
+    interpolation: Interpolation | None = None,
 ) -> np.ndarray:
     """Return a heatmap of the evidence in an image for a class.
 

@@ -17,10 +17,25 @@ from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
 from tf_gradcam._explain.placed import relative_placements
 from tf_gradcam._explain.preprocess import apply_preprocess, cast_to_specs
-from tf_gradcam._explain.question import Question, check_question
+from tf_gradcam._explain.question import Question, check_target_taken
 from tf_gradcam._explain.signed_maps import SignedMaps, signed_maps_function
-from tf_gradcam._heatmap import FUSIONS, fuse_heatmaps, parse_size, to_heatmap
-from tf_gradcam._methods import Method, get, is_at_image, is_formula, method_name
+from tf_gradcam._heatmap import (
+    FUSIONS,
+    Interpolation,
+    fuse_heatmaps,
+    parse_interpolation,
+    parse_size,
+    to_heatmap,
+)
+from tf_gradcam._methods import (
+    Method,
+    Preset,
+    get,
+    is_at_image,
+    is_formula,
+    method_name,
+    methods_of_layers,
+)
 from tf_gradcam._model import (
     ONE_MAP_PER_IMAGE,
     PATCHES_COUNT,
@@ -39,6 +54,7 @@ from tf_gradcam._model import (
     has_noted_logits,
     is_built,
     layer_path,
+    locating_layers,
     raw_image_specs,
     resolve_layers,
     specs_to_trace,
@@ -57,15 +73,17 @@ class Explainer:
         model: keras.Model,
         layer: Layers,
         call: int | None,
-        method: str | Method,
+        method: str | Method | Sequence[str | Method],
         fuse: str | None,
         preprocess: Callable | None = None,
     ):
         check_model(model)
-        check_layer(layer, call)
         if preprocess is not None and not callable(preprocess):
             raise TypeError(f"`preprocess` must be a callable. Received: preprocess={preprocess!r}")
         self.method = get(method)
+        self._methods = methods_of_layers(self.method)
+        self._preset = self.method if isinstance(self.method, Preset) else None
+        check_layers(layer, call, self.method, fuse)
         self._at_image = is_at_image(self.method)
         if self._at_image and layer is not None:
             raise ValueError(
@@ -73,10 +91,11 @@ class Explainer:
                 f"Received: layer={layer!r} and method={method_name(self.method)}"
             )
         self._model = weakref.ref(model)
-        self._several = isinstance(layer, list | tuple)
+        self._several = self._preset is not None or isinstance(layer, list | tuple)
         self._requested = weak_layers(layer)
         self._call = call
-        self._fuse = checked_fuse(fuse, layer)
+        self.fuse = fuse or (self._preset.fuse if self._preset else None)
+        self.interpolation = self._preset.interpolation if self._preset else "bilinear"
         self._preprocess = preprocess
         self._takes_several = count_call_arguments(model) > 1
         self._structure: int | None = None  # The version of the model that was prepared for.
@@ -117,11 +136,17 @@ class Explainer:
     def _prepare(self, images=None) -> None:
         """Find the layers, and create what all traces share; `images` are for models without specs."""
         model = self._model()
-        layer_calls = resolve_layers(model, _strong_layers(self._requested), self._call, images)
+        requested = _strong_layers(self._requested)
+        if requested is None and self._preset is not None:
+            layer_calls = locating_layers(model, images)
+        else:
+            layer_calls = resolve_layers(model, requested, self._call, images)
         if self._at_image:  # The layer is only used to find the image: any of its runs will do.
             layer_calls = [layer_call._replace(call=layer_call.call or 0) for layer_call in layer_calls]
         self.layer_calls = [layer_call.weak() for layer_call in layer_calls]
-        self._signed_maps = signed_maps_function(model, self.layer_calls, self.method, self._preprocess)
+        count = len(layer_calls)  # One method serves all layers.
+        methods = self._methods if len(self._methods) == count else self._methods[-1:] * count
+        self._signed_maps = signed_maps_function(model, self.layer_calls, methods, self._preprocess)
         self._compiled_signed_maps = tf.function(self._signed_maps, autograph=False)
         self._specs = declared_specs(model)  # Stored, because it is slow.
         self._has_graph = functional_graph(model) is not None
@@ -135,7 +160,7 @@ class Explainer:
         images: Any,
         target: Any,
         size: Any,
-        interpolation: str,
+        interpolation: Interpolation | None,
         first_eagerly: bool = False,
     ) -> Explanation:
         """Explain a batch of images.
@@ -148,7 +173,8 @@ class Explainer:
             interpolation: how it is resized.
             first_eagerly: whether to run the first question without compiling, if possible.
         """
-        check_question(self.method, target, interpolation)
+        check_target_taken(self.method, target)
+        interpolation = self.interpolation if interpolation is None else parse_interpolation(interpolation)
         size = parse_size(size)
         if self._snapshot is not None:
             self._snapshot.check()
@@ -208,10 +234,12 @@ class Explainer:
 
         Returns `None` if a graph is needed, to find the logits or to give the right error.
         """
-        activation = final_activation(self._model()) if is_formula(self.method) else None
+        activation = final_activation(self._model()) if all(map(is_formula, self._methods)) else None
         if activation is None or question.holds_callable():
             return None
-        if not draws_whole_image(self._model()):  # In eager mode there is no graph to follow the image through.
+        if not draws_whole_image(
+            self._model()
+        ):  # In eager mode there is no graph to follow the image through.
             return None
         # In eager mode TensorFlow also computes filter gradients, in which the CPU build of TensorFlow 2.21
         # can end the process. They are not needed here.
@@ -288,7 +316,11 @@ class Explainer:
         for signed_map, grid, placement in zip(signed_maps, grids, placements, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
             heatmaps.append(to_heatmap(flat, lengths, interpolation, placement))
-        fused = fuse_heatmaps(heatmaps, position_counts, self._fuse) if self._several else heatmaps[0]
+        fused = (
+            fuse_heatmaps(heatmaps, position_counts, self.fuse or FUSIONS[0])
+            if self._several
+            else heatmaps[0]
+        )
 
         def with_batch_axes(heatmap):
             return tf.reshape(heatmap, tf.concat([tf.shape(score), tf.shape(heatmap)[1:]], 0))
@@ -337,17 +369,37 @@ def _strong_layers(layer) -> Layers:
     return layer()
 
 
-def checked_fuse(fuse: str | None, layer: Layers) -> str:
-    """Return the fusion, `"mean"` by default; raise a `ValueError` unless it exists and fits `layer`."""
+def check_layers(layer: Layers, call: int | None, method: Any, fuse: str | None) -> None:
+    """Raise a `ValueError` unless `layer`, `call`, `fuse` and `method`, as `get` returns it, fit each other."""
+    check_layer(layer, call)
     if fuse is not None and (not isinstance(fuse, str) or fuse not in FUSIONS):
         hint = did_you_mean(str(fuse), FUSIONS)
         raise ValueError(f"`fuse` must be one of {FUSIONS}. Received: fuse={fuse!r}. {hint}".rstrip())
-    if fuse is not None and not isinstance(layer, list | tuple):
+    several = isinstance(layer, list | tuple)
+    if isinstance(method, Preset):
+        if (layer is not None and (not several or len(layer) != 2)) or (call is not None and layer is None):
+            raise ValueError(
+                "`layer` must be None for this method, which finds its layers, or a list of two: one on a fine "
+                f"grid, then one on a coarse grid. Received: layer={_names(layer)}, call={call!r}, and "
+                f"method={method_name(method)!r}"
+            )
+        return
+    if fuse is not None and not several:
         raise ValueError(
             f"`fuse` must be left out if one layer is explained. Received: fuse={fuse!r}, and "
-            f"layer={getattr(layer, 'name', layer)!r}. Give a list of layers."
+            f"layer={_names(layer)}. Give a list of layers."
         )
-    return fuse or FUSIONS[0]
+    if isinstance(method, tuple) and (not several or len(layer) != len(method)):
+        raise ValueError(
+            "`method` must be one method, or a list with a method for each layer of a list. "
+            f"Received: method={method_name(method)!r}, and layer={_names(layer)}"
+        )
+
+
+def _names(layer: Layers) -> str:
+    if isinstance(layer, list | tuple):
+        return f"[{', '.join(map(_names, layer))}]"
+    return repr(getattr(layer, "name", layer))
 
 
 def _check_lengths(lengths: Any, signed: SignedMaps, size: str | np.ndarray | None) -> None:

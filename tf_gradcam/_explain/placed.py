@@ -13,7 +13,11 @@ from tf_gradcam._model import Placement, Places, spatial_axes
 
 
 def find_placements(
-    images: Any, source: SourceImage | None, tapped: Sequence[TappedLayer], method: Method, maps: Sequence[tf.Tensor]
+    images: Any,
+    source: SourceImage | None,
+    tapped: Sequence[TappedLayer],
+    methods: Sequence[Method],
+    maps: Sequence[tf.Tensor],
 ) -> list[Placement | None]:
     """Return where each map lies on the image that it depends on, or `None` if on all of it.
 
@@ -23,13 +27,14 @@ def find_placements(
         images: images before `preprocess`.
         source: the model's input on which the layers depend.
         tapped: the layers.
-        method: the method that computed the maps.
+        methods: the method that computed each map.
         maps: signed maps of one image and score, each `(N, ...)`.
     """
     if source is None or tf.executing_eagerly():
         return [None] * len(maps)
     image = keras.tree.flatten(images)[source.position]
-    return [_find_placement(image, source, *pair, method) for pair in zip(tapped, maps, strict=True)]
+    triples = zip(tapped, maps, methods, strict=True)
+    return [_find_placement(image, source, *triple) for triple in triples]
 
 
 def _find_placement(image, source, tapped, signed_map, method) -> Placement | None:
@@ -62,9 +67,7 @@ def _warn_of(unknown: Sequence[str]) -> None:
     )
 
 
-def relative_placements(
-    placements: Sequence[Placement | None], index: tf.Tensor
-) -> list[Placement | None]:
+def relative_placements(placements: Sequence[Placement | None], index: tf.Tensor) -> list[Placement | None]:
     """Return where maps lie on the map number `index`, given where they lie on the image."""
     known = [each for each in placements if each is not None]
     if not known or any(each.order is not None for each in known):

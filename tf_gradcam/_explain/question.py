@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import targets
-from tf_gradcam._checks import did_you_mean
-from tf_gradcam._heatmap import INTERPOLATIONS
+from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, is_classless
 from tf_gradcam._targets import holds_callable, target_arrays, trace_key
 
@@ -20,13 +19,13 @@ class Question(NamedTuple):
         specs: specs that the images are cast to, in the structure that the model takes.
         target: target as `to_rows` returns it, or `None`.
         size: size as `parse_size` returns it.
-        interpolation: a method of `tf.image.resize`.
+        interpolation: as `parse_interpolation` returns it.
     """
 
     specs: Any
     target: Any
     size: Any
-    interpolation: str
+    interpolation: Interpolation
 
     def target_arrays(self) -> list:
         """Return a flat list of the arrays in the target."""
@@ -58,21 +57,15 @@ class TraceKey(NamedTuple):
     dtypes: tuple
     target: Any
     size: Any
-    interpolation: str
+    interpolation: Interpolation
 
 
-def check_question(method: Method, target: Any, interpolation: str) -> None:
-    """Raise a `ValueError` if `method` takes no target, or if there is no such interpolation."""
+def check_target_taken(method: Method, target: Any) -> None:
+    """Raise a `ValueError` if `target` names a class and the map of `method` is the same for every class."""
     if not _names_no_class(target) and is_classless(method):
         raise ValueError(
             f"`target` must be None for a method whose map is the same for every class. Received: "
             f"target={target!r:.80}"
-        )
-    if interpolation not in INTERPOLATIONS:
-        hint = did_you_mean(str(interpolation), INTERPOLATIONS)
-        raise ValueError(
-            f"`interpolation` must be one of {INTERPOLATIONS}. Received: interpolation={interpolation!r}. "
-            f"{hint}".rstrip()
         )
 
 

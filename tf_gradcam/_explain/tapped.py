@@ -112,4 +112,3 @@ def source_lengths(
     if source is None:
         return None
     return spatial_lengths(keras.tree.flatten(images)[source.position], axes, channels_first)
-

@@ -19,6 +19,7 @@ from tf_gradcam._model.discovery import (
     maps_from_trial,
     trace_trial,
 )
+from tf_gradcam._model.finer_layer import locating_layers
 from tf_gradcam._model.fingerprint import structure_version
 from tf_gradcam._model.forward import ForwardPass, LayerCall, WeakLayerCall, build_model, forward
 from tf_gradcam._model.graph import (
@@ -84,6 +85,7 @@ __all__ = [
     "is_dense_head",
     "layer_path",
     "list_layers",
+    "locating_layers",
     "logits_need_graph",
     "maps_from_trial",
     "mean_poolings",

@@ -232,7 +232,9 @@ def _absorbs(layer, padding) -> bool:
         return False
     dilation = getattr(layer, "dilation_rate", (1,) * len(window))
     sides = zip(np.reshape(padding, (-1, 2)), window, layer.strides, dilation, strict=True)
-    return all(sum(added) == 0 or (sum(added) <= (w - 1) * d and (w - 1) * d + 1 > s) for added, w, s, d in sides)
+    return all(
+        sum(added) == 0 or (sum(added) <= (w - 1) * d and (w - 1) * d + 1 > s) for added, w, s, d in sides
+    )
 
 
 def _runs_of_graph(model) -> list[LayerRun] | None:

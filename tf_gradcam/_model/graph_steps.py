@@ -133,7 +133,10 @@ def _strided_slice(operation):
     if count is None or steps is None:
         return None
     begins, ends = _elements(begin, count), _elements(end, count)
-    masks = {name: operation.get_attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
+    masks = {
+        name: operation.get_attr(f"{name}_mask")
+        for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
 
     def has(name, index):
         return bool(masks[name] >> index & 1)
@@ -167,7 +170,9 @@ def _strided_share(values, axis, first, last, step):
         if is_number(value) and is_number(positions):
             return min(max(value + positions if value < 0 else value, 0), positions)
         value = tf.cast(value, tf.float32)
-        return tf.clip_by_value(tf.where(value < 0, value + positions, value), 0.0, tf.cast(positions, tf.float32))
+        return tf.clip_by_value(
+            tf.where(value < 0, value + positions, value), 0.0, tf.cast(positions, tf.float32)
+        )
 
     if step < 0:  # From `first` down to `last`, without `last`.
         start = positions if first is None else position(first) + 1
@@ -313,7 +318,9 @@ def inlined(operation: tf.Operation) -> list[tuple[list, list]] | None:
     if operation.type in ("StatelessWhile", "While"):
         return None
     is_branch = operation.type in ("If", "StatelessIf")
-    names = [operation.get_attr(name).name for name in (("then_branch", "else_branch") if is_branch else ("f",))]
+    names = [
+        operation.get_attr(name).name for name in (("then_branch", "else_branch") if is_branch else ("f",))
+    ]
     arguments = operation.inputs[1:] if is_branch else operation.inputs
     return [_import(operation, name, arguments) for name in names]
 

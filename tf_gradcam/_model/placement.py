@@ -159,7 +159,7 @@ def _moved(operation, index, place: _Place, unknown):
         reversed_ = reversed_axes(operation)
         if reversed_ is None:
             return _note(operation, place, unknown)
-        return _with_frame(place, {axis: (1.0, 0.0) for axis in reversed_}, values)
+        return _with_frame(place, dict.fromkeys(reversed_, (1.0, 0.0)), values)
     axes = kept_axes(operation, index, place.axes)
     if axes is None:
         return place._replace(axes=(), lost=(tuple(values.shape), place.axes))
@@ -199,7 +199,9 @@ def _padded(place, values, paddings) -> _Place:
     """Return the place of `values` after `paddings`, (before, after) for each axis."""
     shares, added = {}, [0] * len(place.frame)
     for axis, (before, after) in enumerate(paddings):
-        if place.axes[axis] is not None and not (is_number(before) and is_number(after) and before == after == 0):
+        if place.axes[axis] is not None and not (
+            is_number(before) and is_number(after) and before == after == 0
+        ):
             positions = length(values, axis)
             shares[axis] = (-before / positions, 1.0 + after / positions)
             added[place.axes[axis]] = before + after
@@ -247,7 +249,9 @@ def _regained(operation, place) -> _Place:
 
 def _concatenated(operation, given) -> _Place:
     """Return the place of a concatenation: that of its main part, padded by the others."""
-    *parts, axis = operation.inputs if operation.type == "ConcatV2" else (*operation.inputs[1:], operation.inputs[0])
+    *parts, axis = (
+        operation.inputs if operation.type == "ConcatV2" else (*operation.inputs[1:], operation.inputs[0])
+    )
     given = given[:-1] if operation.type == "ConcatV2" else given[1:]
     index = _main_input(operation, given)
     place, axis = given[index], tf.get_static_value(axis)
