@@ -4,7 +4,8 @@ import weakref
 
 import keras
 
-from tf_gradcam._explain.explainer import Explainer, Layers, check_layers, weak_layers
+from tf_gradcam._explain.explainer import Explainer
+from tf_gradcam._explain.requested import Layers, check_layers, weak_layers
 from tf_gradcam._methods import Method, get
 from tf_gradcam._model import check_model, structure_version
 

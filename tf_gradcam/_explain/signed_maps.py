@@ -109,6 +109,21 @@ def signed_maps_function(
     return signed_maps
 
 
+def score_function(model: keras.Model, preprocess: Callable | None) -> Callable[[Any, Any], tuple]:
+    """Return the function from images and a target to scores, class indices and outputs: a forward pass.
+
+    It holds only a weak reference to the model.
+    """
+    weak_model = weakref.ref(model)
+
+    def score(images, target):
+        model, images = weak_model(), apply_preprocess(preprocess, images)
+        outputs = forward(model, check_preprocessed(images, specs_to_trace(model, images)), []).outputs
+        return *score_target(target, outputs, find_logits(outputs)), outputs
+
+    return score
+
+
 def _forward_pass(model, layer_calls, images, target) -> _Pass:
     images = check_preprocessed(images, specs_to_trace(model, images))
     calls = [layer_call.strong() for layer_call in layer_calls]

@@ -92,9 +92,9 @@ def get(method: Any) -> Any:
     """
     if isinstance(method, list | tuple):
         return _of_several_layers(method)
-    if isinstance(method, Preset) or (isinstance(method, str) and method in PRESETS):
-        return PRESETS.get(method, method)
-    return _get_one(method)
+    if isinstance(method, str) and method in PRESETS:
+        return PRESETS[method]
+    return method if isinstance(method, Preset) else _get_one(method)
 
 
 def _of_several_layers(listed) -> tuple[Method, ...]:

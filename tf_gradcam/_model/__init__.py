@@ -21,7 +21,15 @@ from tf_gradcam._model.discovery import (
 )
 from tf_gradcam._model.finer_layer import locating_layers
 from tf_gradcam._model.fingerprint import structure_version
-from tf_gradcam._model.forward import ForwardPass, LayerCall, WeakLayerCall, build_model, forward
+from tf_gradcam._model.forward import (
+    ForwardPass,
+    LayerCall,
+    WeakLayerCall,
+    as_weights,
+    build_model,
+    forward,
+    replaced_weights,
+)
 from tf_gradcam._model.graph import (
     ancestors,
     is_dense_head,
@@ -63,6 +71,7 @@ __all__ = [
     "activation_grid",
     "ancestors",
     "as_batch",
+    "as_weights",
     "build_model",
     "check_gradient",
     "check_images",
@@ -93,6 +102,7 @@ __all__ = [
     "not_on_path_error",
     "operations_between",
     "raw_image_specs",
+    "replaced_weights",
     "require_specs",
     "resolve_layers",
     "spatial_axes",

@@ -3,6 +3,7 @@
 Called by explainers of a preset.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def locating_layers(model: keras.Model, images: Any = None) -> list[LayerCall]:
     maps = [one for one in maps_from_trial(model, trial) if None not in one.grid.shape]
     coarse = next((one for one in maps if one.info.layer is default.layer), None)
     finer = [] if coarse is None else _on_next_grid(maps, coarse)
-    if not finer:
+    if coarse is None or not finer:
         return [default, default]
     path = _on_every_path(coarse.output, trial.images)
     chosen = [one for one in finer if one.output.op in path] or finer
@@ -56,7 +57,7 @@ def _on_next_grid(maps: Sequence[LayerMap], coarse: LayerMap) -> list[LayerMap]:
         and one.info.calls == 1
         and not is_after_convolutions(one.info.layer)
         and len(one.grid.shape) == len(coarse.grid.shape)
-        and all(fine >= few for fine, few in zip(one.grid.shape, coarse.grid.shape, strict=True))
+        and all(map(operator.ge, one.grid.shape, coarse.grid.shape))
         and position_count(one.grid.shape) >= 2 * position_count(coarse.grid.shape)
     ]
     fewest = min((position_count(one.grid.shape) for one in finer), default=0)

@@ -4,13 +4,16 @@ Called by everything that needs activations or logits.
 """
 
 import contextlib
+import contextvars
 import functools
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._model.specs import count_call_arguments
@@ -46,9 +49,43 @@ def tap(layers: Sequence[keras.Operation], through: Callable[[keras.Operation, A
         yield
 
 
+# The values that variables have while a model is called, in place of their own.
+_REPLACED: contextvars.ContextVar[tuple] = contextvars.ContextVar("replaced", default=())
+
+
+@contextlib.contextmanager
+def replaced_weights(model: keras.Model, weights: Sequence[tf.Tensor]) -> Iterator[None]:
+    """Let calls of `model` compute with `weights`, in the order of `model.weights`, while the context is open."""
+    token = _REPLACED.set(tuple(zip(model.weights, weights, strict=True)))
+    try:
+        yield
+    finally:
+        _REPLACED.reset(token)
+
+
+def as_weights(model: keras.Model, weights: Sequence[Any]) -> list[tf.Tensor]:
+    """Return `weights` as tensors of the dtypes of `model.weights`.
+
+    Raises:
+        ValueError: if they do not have the shapes of `model.weights`.
+    """
+    expected = [tuple(variable.shape) for variable in model.weights]
+    received = [np.shape(value) for value in weights]
+    if received != expected:
+        pairs = enumerate(itertools.zip_longest(expected, received))
+        number = next(number for number, (one, other) in pairs if one != other)
+        raise ValueError(
+            "`weights` must hold one array for each of `model.weights`, of its shape, as `model.get_weights()` "
+            f"returns them: {len(expected)}. Received: {len(received)} arrays, and the first difference is in "
+            f"number {number}: {([*received, None])[min(number, len(received))]} instead of "
+            f"{([*expected, None])[min(number, len(expected))]}"
+        )
+    return [tf.cast(value, variable.dtype) for value, variable in zip(weights, model.weights, strict=True)]
+
+
 def call_model(model: keras.Model, images: Any) -> Any:
     """Call `model` on `images` in inference mode, without changing its state."""
-    with keras.StatelessScope():
+    with keras.StatelessScope(state_mapping=_REPLACED.get()):
         return _call(model, images)
 
 
