@@ -57,7 +57,7 @@ def _on_next_grid(maps: Sequence[LayerMap], coarse: LayerMap) -> list[LayerMap]:
         and one.info.calls == 1
         and not is_after_convolutions(one.info.layer)
         and len(one.grid.shape) == len(coarse.grid.shape)
-        and all(map(operator.ge, one.grid.shape, coarse.grid.shape))
+        and all(map(operator.ge, one.grid.shape, coarse.grid.shape))  # type: ignore[arg-type]
         and position_count(one.grid.shape) >= 2 * position_count(coarse.grid.shape)
     ]
     fewest = min((position_count(one.grid.shape) for one in finer), default=0)
