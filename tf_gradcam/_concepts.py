@@ -206,7 +206,7 @@ def _find_placement(model, layer_call: LayerCall, photographs, preprocess) -> Pl
         (activations,), _ = forward(model, images, [layer_call])
         tapped = tapped_layer(model, images, layer_call, activations)
         a_map = tapped.on_grid()[..., 0]
-        return find_placements(photographs, find_source(images, [tapped]), [tapped], gradcam, [a_map])
+        return find_placements(photographs, find_source(images, [tapped]), [tapped], [gradcam], [a_map])
 
     (placement,) = _run_in_graph(find, photographs)
     return placement

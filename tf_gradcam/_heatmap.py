@@ -1,12 +1,16 @@
 """Signed map to heatmap: ReLU, resize, divide by the maximum; fusion of heatmaps. Called by explainers."""
 
+import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._arrays import array_or_empty
+from tf_gradcam._checks import did_you_mean
+
+Interpolation: TypeAlias = str | tuple[str, float]  # A method of `tf.image.resize`, or ("gaussian", cells).
 
 INTERPOLATIONS = [value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()]
 _WITHOUT_OVERSHOOT = ("area", "bilinear", "nearest")  # Their results are within the range of the input.
@@ -32,10 +36,25 @@ def parse_size(size: Any) -> Any:
     return lengths.astype(np.int32)
 
 
+def parse_interpolation(interpolation: Any) -> Interpolation:
+    """Return a method of `tf.image.resize`, or `("gaussian", cells)` with a float."""
+    if isinstance(interpolation, str) and interpolation in INTERPOLATIONS:
+        return interpolation
+    if isinstance(interpolation, tuple | list) and len(interpolation) == 2 and interpolation[0] == "gaussian":
+        cells = interpolation[1]
+        if isinstance(cells, numbers.Real) and not isinstance(cells, bool) and 0.1 <= float(cells) <= 100:
+            return "gaussian", float(cells)
+    hint = did_you_mean(str(interpolation), INTERPOLATIONS)
+    raise ValueError(
+        f"`interpolation` must be one of {INTERPOLATIONS}, or ('gaussian', cells) with a standard deviation "
+        f"of 0.1 to 100 cells of the grid. Received: interpolation={interpolation!r:.80}. {hint}".rstrip()
+    )
+
+
 def to_heatmap(
     signed_map: tf.Tensor,
     size: tf.Tensor | None,
-    interpolation: str,
+    interpolation: Interpolation,
     placement: Any = None,
     scores: tf.Tensor | None = None,
 ) -> tf.Tensor:
@@ -44,7 +63,7 @@ def to_heatmap(
     Args:
         signed_map: `(B, *grid)`.
         size: lengths to resize the grid to, or `None` to keep it.
-        interpolation: a method of `tf.image.resize`.
+        interpolation: as `parse_interpolation` returns it.
         placement: where the map lies on an image of that size; see `place_map`.
         scores: number of scores, M, if all N images share them, `B = N M`: the maps of one score are then
             divided by their common maximum.
@@ -55,7 +74,7 @@ def to_heatmap(
     positive = tf.nn.relu(tf.cast(signed_map, tf.float32))
     if size is not None:
         positive = place_map(positive, size, interpolation, placement)
-        if interpolation not in _WITHOUT_OVERSHOOT:
+        if isinstance(interpolation, str) and interpolation not in _WITHOUT_OVERSHOOT:
             positive = tf.nn.relu(positive)  # Remove the overshoot below 0.
     return _divide_by_maximum(positive, scores)
 
@@ -70,9 +89,11 @@ def _divide_by_maximum(heatmaps, scores=None):
     return tf.reshape(tf.math.divide_no_nan(of_each_score, largest), shape)
 
 
-def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: str) -> tf.Tensor:
+def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: Interpolation) -> tf.Tensor:
     """Resize `(B, *grid)`: the last two axes as an image, the axes before them one by one."""
     rank = values.shape.rank - 1
+    if not isinstance(interpolation, str):
+        return _resize_by_gaussian(values, size, interpolation[1])
     if rank > 1:
         lengths = tf.shape(values)
         images = tf.reshape(values, [-1, lengths[-2], lengths[-1], 1])
@@ -87,7 +108,25 @@ def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: str) -> tf.Ten
     return values
 
 
-def place_map(values: tf.Tensor, size: tf.Tensor, interpolation: str, placement: Any = None) -> tf.Tensor:
+def _resize_by_gaussian(values, size, cells) -> tf.Tensor:
+    """Resize `(B, *grid)` by a mean over the grid, weighted by a Gaussian of the distance in cells.
+
+    The kernel of `tf.image.resize` ends after 1.5 cells and has a fixed deviation of 0.5; this one is whole.
+    """
+    for axis in range(values.shape.rank - 1):
+        count = tf.cast(tf.shape(values)[1], tf.float32)
+        length = tf.cast(size[axis], tf.float32)
+        centres = (tf.range(length) + 0.5) * count / length - 0.5  # Of the pixels, in cells.
+        distances = (centres[None, :] - tf.range(count)[:, None]) / (cells * tf.maximum(1.0, count / length))
+        # A softmax, as far from all cells the sum of the weights is 0 in float32.
+        weights = tf.nn.softmax(-0.5 * distances**2, axis=0)
+        values = tf.tensordot(values, weights, [[1], [0]])  # The axis goes last; in the end each is back.
+    return values
+
+
+def place_map(
+    values: tf.Tensor, size: tf.Tensor, interpolation: Interpolation, placement: Any = None
+) -> tf.Tensor:
     """Resize `(B, *grid)` to where it lies on an image of `size`. Where nothing was seen it is 0.
 
     Args:

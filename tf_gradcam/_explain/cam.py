@@ -1,5 +1,6 @@
 """The public API: `GradCAM`, a reusable explainer, and `make_gradcam_heatmap`, one call for a heatmap."""
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,9 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._explain.explainer import Explainer, Layers
+from tf_gradcam._explain.explainer import Explainer
 from tf_gradcam._explain.explanation import Explanation
+from tf_gradcam._explain.requested import Layers
 from tf_gradcam._explain.shared import shared_explainer
+from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, method_name
 
 if TYPE_CHECKING:  # TensorFlow's decorator has no types, and would take those of what it decorates.
@@ -73,7 +76,7 @@ class GradCAM:
         layer: Layers = None,
         *,
         call: int | None = None,
-        method: str | Method = "gradcam",
+        method: str | Method | Sequence[str | Method] = "gradcam",
         fuse: str | None = None,
         preprocess: Callable[[Any], Any] | None = None,
     ):
@@ -81,7 +84,8 @@ class GradCAM:
         self._explainer = Explainer(model, layer, call, method, fuse, preprocess)
         self.call = call
         self.method = self._explainer.method
-        self.fuse = fuse
+        self.fuse = self._explainer.fuse
+        self.interpolation = self._explainer.interpolation
         self.preprocess = preprocess
 
     def __repr__(self) -> str:
@@ -156,6 +160,56 @@ class GradCAM:
         frozen._explainer = self._explainer.frozen()
         return frozen
 
+    def with_weights(self, weights: Sequence[Any]) -> "GradCAM":
+        """Return a copy of this explainer that explains the model as if it had other weights.
+
+        The model is not touched. It is for weights that are averaged over training, for those of several
+        trainings, and for tests of what a heatmap owes to what was learned. All copies share one trace.
+
+        Args:
+            weights: an array for each of `model.weights`, in this order and of these shapes, as
+                `model.get_weights()` returns them.
+
+        Returns:
+            A `GradCAM` for the same model, layer and method.
+
+        Raises:
+            ValueError: if the shapes are not those of the model, if the model was never called, or if this
+                explainer is frozen.
+
+        Example:
+
+        ```python
+        averaged = cam.with_weights([(a + b) / 2 for a, b in zip(first_weights, second_weights)])
+        heatmaps = averaged(images).heatmap
+        ```
+        """
+        changed = copy.copy(self)
+        changed._explainer = self._explainer.with_weights(weights)
+        return changed
+
+    @_not_converted
+    def scores(self, images: Any, target: Any = None) -> tf.Tensor:
+        """Return the score of a target for each image, by a forward pass without a heatmap.
+
+        Args:
+            images: as `__call__` takes them.
+            target: as `__call__` takes it.
+
+        Returns:
+            The same as `score` of the explanation: `(N,)`, or `(N, M)` for M scores of each image.
+
+        Raises:
+            TypeError, ValueError: as `__call__` does.
+
+        Example:
+
+        ```python
+        cam.scores(images, tf_gradcam.targets.Probability(281))
+        ```
+        """
+        return self._explainer.score(images, target).score
+
     @_not_converted  # Users may call it in a tf.function.
     def __call__(
         self,
@@ -163,7 +217,7 @@ class GradCAM:
         target: Any = None,
         *,
         size: str | int | Sequence[int] | None = "input",
-        interpolation: str = "bilinear",
+        interpolation: Interpolation | None = None,
     ) -> Explanation:
         """Explain a batch of images.
 
@@ -209,10 +263,10 @@ def make_gradcam_heatmap(
     target: Any = None,
     *,
     call: int | None = None,
-    method: str | Method = "gradcam",
+    method: str | Method | Sequence[str | Method] = "gradcam",
     fuse: str | None = None,
     size: str | int | Sequence[int] | None = "input",
-    interpolation: str = "bilinear",
+    interpolation: Interpolation | None = None,
 ) -> np.ndarray:
     """Return a heatmap of the evidence in an image for a class.
 

@@ -6,13 +6,12 @@
 import copy
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._checks import did_you_mean
 from tf_gradcam._explain.answers import ANSWER_COUNT, is_one_answer
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
@@ -20,17 +19,33 @@ from tf_gradcam._explain.image_source import find_input
 from tf_gradcam._explain.not_finite import with_nan
 from tf_gradcam._explain.placed import relative_placements
 from tf_gradcam._explain.preprocess import OUT_OF_RANGE, apply_preprocess, cast_to_specs
-from tf_gradcam._explain.question import Question, check_question
-from tf_gradcam._explain.signed_maps import SignedMaps, signed_maps_function
-from tf_gradcam._heatmap import FUSIONS, fuse_heatmaps, parse_size, to_heatmap
-from tf_gradcam._methods import Method, get, is_at_image, is_formula, method_name
+from tf_gradcam._explain.question import Question, check_target_taken
+from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
+from tf_gradcam._explain.signed_maps import SignedMaps, score_function, signed_maps_function
+from tf_gradcam._heatmap import (
+    FUSIONS,
+    Interpolation,
+    fuse_heatmaps,
+    parse_interpolation,
+    parse_size,
+    to_heatmap,
+)
+from tf_gradcam._methods import (
+    Method,
+    Preset,
+    get,
+    is_at_image,
+    is_formula,
+    method_name,
+    methods_of_layers,
+)
 from tf_gradcam._model import (
     ONE_MAP_PER_IMAGE,
     PATCHES_COUNT,
     as_batch,
+    as_weights,
     build_model,
     check_images,
-    check_layer,
     check_model,
     count_call_arguments,
     declared_specs,
@@ -42,15 +57,15 @@ from tf_gradcam._model import (
     has_noted_logits,
     is_built,
     layer_path,
+    locating_layers,
     raw_image_specs,
+    replaced_weights,
     resolve_layers,
     specs_to_trace,
     structure_version,
     variables_read_first,
 )
-from tf_gradcam._targets import check_range, refers_to_dead_callable, to_rows, with_arrays
-
-Layers: TypeAlias = str | keras.Operation | Sequence[str | keras.Operation] | None
+from tf_gradcam._targets import check_range, refers_to_dead_callable, to_rows
 
 
 class Explainer:
@@ -61,15 +76,17 @@ class Explainer:
         model: keras.Model,
         layer: Layers,
         call: int | None,
-        method: str | Method,
+        method: str | Method | Sequence[str | Method],
         fuse: str | None,
         preprocess: Callable | None = None,
     ):
         check_model(model)
-        check_layer(layer, call)
         if preprocess is not None and not callable(preprocess):
             raise TypeError(f"`preprocess` must be a callable. Received: preprocess={preprocess!r}")
         self.method = get(method)
+        self._methods = methods_of_layers(self.method)
+        self._preset = self.method if isinstance(self.method, Preset) else None
+        check_layers(layer, call, self.method, fuse)
         self._at_image = is_at_image(self.method)
         if self._at_image and call is not None:
             raise ValueError(
@@ -77,14 +94,16 @@ class Explainer:
                 f"Received: call={call!r} and method={method_name(self.method)}"
             )
         self._model = weakref.ref(model)
-        self._several = isinstance(layer, list | tuple)
+        self._several = self._preset is not None or isinstance(layer, list | tuple)
         self._requested = weak_layers(layer)
         self._call = call
-        self._fuse = checked_fuse(fuse, layer)
+        self.fuse = fuse or (self._preset.fuse if self._preset else None)
+        self.interpolation = self._preset.interpolation if self._preset else "bilinear"
         self._preprocess = preprocess
         self._takes_several = count_call_arguments(model) > 1
         self._structure: int | None = None  # The version of the model that was prepared for.
         self._snapshot: WeightSnapshot | None = None  # Of the weights that are frozen into the traces.
+        self._weights: list = []  # In place of the model's own, as arguments of the traces.
         if is_built(model) and declared_specs(model) is not None:
             self._prepare()
 
@@ -99,7 +118,7 @@ class Explainer:
     @property
     def layer_names(self) -> Any:
         """The name of the layer or requested input, a list of names for several layers, or `None`."""
-        layer = _strong_layers(self._requested) if self._at_image else self.layer
+        layer = strong_layers(self._requested) if self._at_image else self.layer
         if isinstance(layer, str):
             return layer
         return [one.name for one in layer] if isinstance(layer, tuple) else getattr(layer, "name", None)
@@ -131,26 +150,42 @@ class Explainer:
 
         return signed_maps_of_values
 
+    def with_weights(self, weights: Sequence[Any]) -> "Explainer":
+        """Return a copy of this explainer for the model with other weights; all copies share their traces."""
+        if self._structure is None or self._structure != structure_version(self._model()):
+            self._prepare()
+        if self._snapshot is not None:
+            raise ValueError("`with_weights` needs an explainer that is not frozen. Call it before `freeze`.")
+        changed = copy.copy(self)
+        changed._traces = self._traces_of_weights
+        changed._weights = as_weights(self._model(), weights)
+        return changed
+
     def _prepare(self, images=None) -> None:
         """Find the layers, and create what all traces share; `images` are for models without specs."""
         model = self._model()
         self._specs = declared_specs(model)  # Stored, because it is slow.
-        layers, requested_input = _strong_layers(self._requested), None
+        layers, requested_input = strong_layers(self._requested), None
         if self._at_image:  # No search for a layer: none is read.
             self.layer_calls = []
             structure = self._specs if images is None else images
             find_input(model, structure, layers, self.method)
             requested_input = getattr(layers, "name", layers)
+        elif self._preset is not None and layers is None:
+            self.layer_calls = [layer_call.weak() for layer_call in locating_layers(model, images)]
         else:
             layer_calls = resolve_layers(model, layers, self._call, images)
             self.layer_calls = [layer_call.weak() for layer_call in layer_calls]
+        count = len(self.layer_calls) or 1
+        methods = self._methods if len(self._methods) == count else self._methods * count
         self._signed_maps = signed_maps_function(
-            model, self.layer_calls, self.method, self._preprocess, requested_input
+            model, self.layer_calls, methods, self._preprocess, requested_input
         )
         self._compiled_signed_maps = tf.function(self._signed_maps, autograph=False)
         self._has_graph = functional_graph(model) is not None
         self._output_names = getattr(functional_graph(model), "output_names", None)
         self._traces: dict = {}
+        self._traces_of_weights: dict = {}  # With the weights as arguments.
         self._structure = structure_version(model)  # Last: other threads take it as a sign that all is set.
 
     def explain(
@@ -159,7 +194,7 @@ class Explainer:
         images: Any,
         target: Any,
         size: Any,
-        interpolation: str,
+        interpolation: Interpolation | None,
         first_eagerly: bool = False,
         version: int | None = None,
     ) -> Explanation:
@@ -174,23 +209,34 @@ class Explainer:
             first_eagerly: whether to run the first question without compiling, if possible.
             version: the `structure_version` of the model, where the caller has just compared it.
         """
-        check_question(self.method, target, interpolation)
-        size = parse_size(size)
-        if self._snapshot is not None:
-            self._snapshot.check()
-        images = self._as_batch(name, images, version)
-        flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
-        if target is not None:
-            target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._output_names)
-        question = Question(self._specs_to_trace(images), target, size, interpolation)
-        check_images(name, images, question.specs)
-        tensors = [*flat, *question.target_arrays(), *question.size_arrays()]
+        check_target_taken(self.method, target)
+        interpolation = self.interpolation if interpolation is None else parse_interpolation(interpolation)
+        question, images = self._ask(name, images, target, parse_size(size), interpolation, version)
+        tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         if first_eagerly and not self._traces:
             self._keep_trace(question.trace_key(tensors), None)  # The second one compiles.
             explanation = self._explain_eagerly(question, tensors)
             if explanation is not None:
                 return explanation
         return self._explain_compiled(question, tensors, images)
+
+    def score(self, images: Any, target: Any) -> Explanation:
+        """Return an explanation of scores, class indices and outputs only: a forward pass."""
+        question, images = self._ask("images", images, target, None, None)
+        tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
+        return self._explain_compiled(question, tensors, images)
+
+    def _ask(self, name, images, target, size, interpolation, version=None) -> tuple[Question, Any]:
+        """Return the question, and the images as tensors."""
+        if self._snapshot is not None:
+            self._snapshot.check()
+        images = self._as_batch(name, images, version)
+        if target is not None:
+            flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
+            target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._output_names)
+        question = Question(self._specs_to_trace(images), target, size, interpolation)
+        check_images(name, images, question.specs)
+        return question, images
 
     def _as_batch(self, name, images, version):
         """Return `images` as tensors. Build the model if necessary; prepare again if its layers changed."""
@@ -237,7 +283,7 @@ class Explainer:
 
         Returns `None` if a graph is needed, to find the logits or to give the right error.
         """
-        activation = final_activation(self._model()) if is_formula(self.method) else None
+        activation = final_activation(self._model()) if all(map(is_formula, self._methods)) else None
         if activation is None or question.holds_callable():
             return None
         # Without a graph it is not known where the map lies on the image.
@@ -266,12 +312,16 @@ class Explainer:
         """Return the compiled function for questions of this kind, traced with an open batch axis."""
         # One trace of the model serves all sizes and image dtypes, for each kind of target. A target with a
         # callable has its own, which can be deleted with the callable.
-        maps_function = self._signed_maps if question.holds_callable() else self._compiled_signed_maps
+        is_shared = not question.holds_callable() and not self._weights
+        maps_function = self._compiled_signed_maps if is_shared else self._signed_maps
         shapes = [spec.shape for spec in keras.tree.flatten(question.specs)]
         shapes += [[None, *array.shape[1:]] for array in question.target_arrays()]
-        shapes += [array.shape for array in question.size_arrays()]
+        shapes += [array.shape for array in [*question.size_arrays(), *self._weights]]
         signature = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, tensors, strict=True)]
-        function = tf.function(self._explanation_function(maps_function, question), autograph=False)
+        answer = self._explanation_function(maps_function, question)
+        if question.interpolation is None:
+            answer = self._score_function(question)
+        function = tf.function(self._on_weights(answer), autograph=False)
         concrete = function.get_concrete_function(*signature)
         if self._snapshot is None:
             return concrete
@@ -279,23 +329,30 @@ class Explainer:
         self._snapshot.check_all()  # All traces must contain the same weights.
         return frozen_function(concrete)
 
+    def _on_weights(self, answer) -> Callable[..., Explanation]:
+        """Return the function with the weights, if there are any, as its last arguments."""
+        count = len(self._weights)
+        if not count:
+            return answer
+
+        def explain(*tensors):
+            with replaced_weights(self._model(), tensors[-count:]):
+                return answer(*tensors[:-count])
+
+        return explain
+
     def _explanation_function(self, maps_function, question) -> Callable[..., Explanation]:
         """Return the function from tensors to the explanation that a question asks for.
 
         Its arguments are the images, then the arrays of target and size, all flat: TensorFlow would need half
         a millisecond in every call to bind structures.
         """
-        specs, target, size, interpolation = question
-        image_count, array_count = len(keras.tree.flatten(specs)), len(question.target_arrays())
+        _, _, size, interpolation = question
 
         def explain(*tensors):
-            images = keras.tree.pack_sequence_as(specs, tensors[:image_count])
-            if target is None:  # Predicted classes need a row for each image too.
-                rows = to_rows(None, tf.shape(tensors[0])[0])
-            else:
-                rows = with_arrays(target, tensors[image_count : image_count + array_count])
-            signed: SignedMaps = maps_function(cast_to_specs(images, specs), rows)
-            lengths = tensors[-1] if question.size_arrays() else signed.image_lengths if size else None
+            signed: SignedMaps = maps_function(*question.unpack(tensors))
+            lengths = question.lengths(tensors)
+            lengths = signed.image_lengths if lengths is None and size else lengths
             _check_lengths(lengths, signed, size)
             heatmap, heatmaps = (
                 keras.tree.map_structure(lambda one: with_nan(one, signed.nan), each)
@@ -304,6 +361,17 @@ class Explainer:
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)
+
+        return explain
+
+    def _score_function(self, question) -> Callable[..., Explanation]:
+        """Return the function from tensors to an explanation of the score only."""
+        score = score_function(self._model(), self._preprocess)
+
+        def explain(*tensors):
+            value, index, outputs = score(*question.unpack(tensors))
+            are_tensors = all(one is None or tf.is_tensor(one) for one in keras.tree.flatten(outputs))
+            return Explanation(None, None, value, index, outputs if are_tensors else None, ())
 
         return explain
 
@@ -322,7 +390,9 @@ class Explainer:
         for signed_map, grid, placement in zip(signed_maps, grids, placements, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
             heatmaps.append(to_heatmap(flat, lengths, interpolation, placement, scores))
-        fused = fuse_heatmaps(heatmaps, position_counts, self._fuse, scores) if self._several else heatmaps[0]
+        fused = heatmaps[0]
+        if self._several:
+            fused = fuse_heatmaps(heatmaps, position_counts, self.fuse or FUSIONS[0], scores)
         batch = tf.shape(signed_maps[0])[:batch_axes]
 
         def with_batch_axes(heatmap):
@@ -360,37 +430,6 @@ class Explainer:
                 f"Choose a layer before: {layer_path(model, default)!r}, or layer=None."
             )
         return None
-
-
-def weak_layers(layer: Layers) -> Any:
-    """Return `layer` with weak references in place of layers, hashable; names are not changed."""
-    if isinstance(layer, list | tuple):
-        return tuple(map(weak_layers, layer))
-    return weakref.ref(layer) if isinstance(layer, keras.Operation) else layer
-
-
-def _strong_layers(layer) -> Layers:
-    """Return the argument of `weak_layers`, given its result."""
-    if isinstance(layer, tuple):
-        return list(map(_strong_layers, layer))
-    if not isinstance(layer, weakref.ref):
-        return layer
-    if layer() is None:
-        raise ValueError("`layer` must be a layer of the model. Received: a layer that has been deleted.")
-    return layer()
-
-
-def checked_fuse(fuse: str | None, layer: Layers) -> str:
-    """Return the fusion, `"mean"` by default; raise a `ValueError` unless it exists and fits `layer`."""
-    if fuse is not None and (not isinstance(fuse, str) or fuse not in FUSIONS):
-        hint = did_you_mean(str(fuse), FUSIONS)
-        raise ValueError(f"`fuse` must be one of {FUSIONS}. Received: fuse={fuse!r}. {hint}".rstrip())
-    if fuse is not None and not isinstance(layer, list | tuple):
-        raise ValueError(
-            f"`fuse` must be left out if one layer is explained. Received: fuse={fuse!r}, and "
-            f"layer={getattr(layer, 'name', layer)!r}. Give a list of layers."
-        )
-    return fuse or FUSIONS[0]
 
 
 def _check_lengths(lengths: Any, signed: SignedMaps, size: str | np.ndarray | None) -> None:

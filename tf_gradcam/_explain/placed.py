@@ -16,7 +16,7 @@ def find_placements(
     images: Any,
     source: SourceImage | None,
     tapped: Sequence[TappedLayer],
-    method: Method,
+    methods: Sequence[Method],
     maps: Sequence[tf.Tensor],
 ) -> list[Placement | None]:
     """Return where each map lies on the image that it depends on, or `None` if on all of it.
@@ -27,7 +27,7 @@ def find_placements(
         images: images before `preprocess`.
         source: the model's input on which the layers depend.
         tapped: the layers; none for a method at the image.
-        method: the method that computed the maps.
+        methods: the method that computed each map.
         maps: signed maps of one image and score, each `(N, ...)`.
     """
     if source is None or tf.executing_eagerly():
@@ -35,7 +35,8 @@ def find_placements(
     image = keras.tree.flatten(images)[source.position]
     if not tapped:
         return [_place_on_image(image, source, one) for one in maps]
-    return [_find_placement(image, source, *pair, method) for pair in zip(tapped, maps, strict=True)]
+    triples = zip(tapped, maps, methods, strict=True)
+    return [_find_placement(image, source, *triple) for triple in triples]
 
 
 def _find_placement(image, source, tapped, signed_map, method) -> Placement | None:

@@ -1,5 +1,6 @@
 """A question about images: target, size and interpolation, and the key of its trace. Called by explainers."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -7,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import targets
-from tf_gradcam._checks import did_you_mean
-from tf_gradcam._heatmap import INTERPOLATIONS
+from tf_gradcam._explain.preprocess import cast_to_specs
+from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, is_classless
-from tf_gradcam._targets import holds_callable, target_arrays, trace_key
+from tf_gradcam._targets import holds_callable, target_arrays, to_rows, trace_key, with_arrays
 
 
 class Question(NamedTuple):
@@ -20,13 +21,13 @@ class Question(NamedTuple):
         specs: specs that the images are cast to, in the structure that the model takes.
         target: target as `to_rows` returns it, or `None`.
         size: size as `parse_size` returns it.
-        interpolation: a method of `tf.image.resize`.
+        interpolation: as `parse_interpolation` returns it; `None` to ask for the score without a heatmap.
     """
 
     specs: Any
     target: Any
     size: Any
-    interpolation: str
+    interpolation: Interpolation | None
 
     def target_arrays(self) -> list:
         """Return a flat list of the arrays in the target."""
@@ -35,6 +36,25 @@ class Question(NamedTuple):
     def size_arrays(self) -> list[np.ndarray]:
         """Return `[size]` for a size in pixels, or `[]`."""
         return [] if self.size is None or isinstance(self.size, str) else [self.size]
+
+    def arrays(self) -> list:
+        """Return the arrays in target and size: those arguments of the trace that come after the images."""
+        return [*self.target_arrays(), *self.size_arrays()]
+
+    def unpack(self, tensors: Sequence[tf.Tensor]) -> tuple[Any, Any]:
+        """Return the images, cast to the specs, and the target, from the arguments of the trace."""
+        count = len(keras.tree.flatten(self.specs))
+        images = keras.tree.pack_sequence_as(self.specs, tensors[:count])
+        if self.target is None:  # Predicted classes need a row for each image too.
+            rows = to_rows(None, tf.shape(tensors[0])[0])
+        else:
+            rows = with_arrays(self.target, tensors[count : count + len(self.target_arrays())])
+        return cast_to_specs(images, self.specs), rows
+
+    def lengths(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor | None:
+        """Return the size in pixels from the arguments of the trace; `None` if it is no argument."""
+        position = len(keras.tree.flatten(self.specs)) + len(self.target_arrays())
+        return tensors[position] if self.size_arrays() else None
 
     def holds_callable(self) -> bool:
         """Return whether the target contains a callable."""
@@ -58,21 +78,15 @@ class TraceKey(NamedTuple):
     dtypes: tuple
     target: Any
     size: Any
-    interpolation: str
+    interpolation: Interpolation | None
 
 
-def check_question(method: Method, target: Any, interpolation: str) -> None:
-    """Raise a `ValueError` if `method` takes no target, or if there is no such interpolation."""
+def check_target_taken(method: Method, target: Any) -> None:
+    """Raise a `ValueError` if `target` names a class and the map of `method` is the same for every class."""
     if not _names_no_class(target) and is_classless(method):
         raise ValueError(
             f"`target` must be None for a method whose map is the same for every class. Received: "
             f"target={target!r:.80}"
-        )
-    if not isinstance(interpolation, str) or interpolation not in INTERPOLATIONS:
-        hint = did_you_mean(str(interpolation), INTERPOLATIONS)
-        raise ValueError(
-            f"`interpolation` must be one of {INTERPOLATIONS}. "
-            f"Received: interpolation={interpolation!r:.80}. {hint}".rstrip()
         )
 
 

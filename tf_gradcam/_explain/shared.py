@@ -4,9 +4,10 @@ import weakref
 
 import keras
 
-from tf_gradcam._explain.explainer import Explainer, Layers, checked_fuse, weak_layers
+from tf_gradcam._explain.explainer import Explainer
+from tf_gradcam._explain.requested import Layers, check_layers, weak_layers
 from tf_gradcam._methods import Method, get
-from tf_gradcam._model import check_layer, check_model, structure_version
+from tf_gradcam._model import check_model, structure_version
 
 # Model -> {(layer, call, method, fuse, structure of the model): explainer}. Explainers do not refer to it.
 _EXPLAINERS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -24,9 +25,8 @@ def shared_explainer(
         TypeError: if `method` is a callable that is not hashable.
     """
     check_model(model)
-    check_layer(layer, call)
-    checked_fuse(fuse, layer)
     resolved = get(method)
+    check_layers(layer, call, resolved, fuse)
     try:
         hash(resolved)
     except TypeError as error:

@@ -22,6 +22,7 @@ from tf_gradcam._methods import (
     Method,
     SceneContext,
     SourceImage,
+    apply_method,
     gradcam,
     hirescam,
     is_at_image,
@@ -93,11 +94,11 @@ class _Pass(NamedTuple):
 def signed_maps_function(
     model: keras.Model,
     layer_calls: Sequence[WeakLayerCall],
-    method: Method,
+    methods: Sequence[Method],
     preprocess: Callable | None,
     requested_input: Any = None,
 ) -> Callable[[Any, Any], SignedMaps]:
-    """Return the function from images and a target to signed maps.
+    """Return the function from images and a target to signed maps, one method for each layer.
 
     It holds only weak references to the model and the layers. For a method at the image there are no layers,
     and `requested_input` may name the input that is explained.
@@ -106,13 +107,14 @@ def signed_maps_function(
 
     def signed_maps(images, target):
         passed = _forward_pass(weak_model(), layer_calls, apply_preprocess(preprocess, images), target)
-        if is_at_image(method):
+        if is_at_image(methods[0]):
             model = passed.model
-            position = find_input(model, passed.images, requested_input, method)
+            position = find_input(model, passed.images, requested_input, methods[0])
             passed = passed._replace(source=image_source(model, passed.images, passed.score, position))
-        maps = _maps_in_closed_form(passed, method)
+        maps = _maps_in_closed_form(passed, methods)
         if maps is None:
-            maps = _maps_by_formula(passed, method) if is_formula(method) else _maps_by_scene(passed, method)
+            are_formulas = all(map(is_formula, methods))
+            maps = (_maps_by_formula if are_formulas else _maps_by_scene)(passed, methods)
         are_tensors = all(one is None or tf.is_tensor(one) for one in keras.tree.flatten(passed.outputs))
         # A map on a video may have more axes than the grid.
         axes = maps[0].shape.rank - passed.score.shape.rank
@@ -126,11 +128,26 @@ def signed_maps_function(
             else None
         )
         of_one_score = [one if passed.score.shape.rank == 1 else one[:, 0] for one in maps]
-        placements = find_placements(images, passed.source, passed.tapped, method, of_one_score)
+        placements = find_placements(images, passed.source, passed.tapped, methods, of_one_score)
         maps, score = [with_nan(one, nan) for one in maps], with_nan(passed.score, nan)
         return SignedMaps(maps, score, passed.class_index, outputs, lengths, nan, placements)
 
     return signed_maps
+
+
+def score_function(model: keras.Model, preprocess: Callable | None) -> Callable[[Any, Any], tuple]:
+    """Return the function from images and a target to scores, class indices and outputs: a forward pass.
+
+    It holds only a weak reference to the model.
+    """
+    weak_model = weakref.ref(model)
+
+    def score(images, target):
+        passed = _forward_pass(weak_model(), [], apply_preprocess(preprocess, images), target)
+        nan = not_finite(passed.images, is_one_answer(passed.score, keras.tree.flatten(passed.images)[0]))
+        return with_nan(passed.score, nan), passed.class_index, passed.outputs
+
+    return score
 
 
 def _forward_pass(model, layer_calls, images, target) -> _Pass:
@@ -158,9 +175,9 @@ def _warn_of_probability(name) -> None:
     )
 
 
-def _maps_in_closed_form(passed, method) -> list[tf.Tensor] | None:
+def _maps_in_closed_form(passed, methods) -> list[tf.Tensor] | None:
     """Return the map of each class if pooling and a dense layer follow the layer; else `None`."""
-    if passed.score.shape.rank != 2 or method not in (gradcam, hirescam) or len(passed.tapped) != 1:
+    if passed.score.shape.rank != 2 or len(passed.tapped) != 1 or methods[0] not in (gradcam, hirescam):
         return None
     logits = class_logits(passed.target, passed.outputs, passed.logits)
     pooled = None if logits is None else _mean_before_dense_head(passed.tapped[0], logits)
@@ -204,16 +221,16 @@ def _class_activation_maps(passed, pooled, logits) -> tf.Tensor:
     return tf.reshape(maps, [count, logits.shape[-1], *lengths])
 
 
-def _maps_by_formula(passed, formula) -> list[tf.Tensor]:
+def _maps_by_formula(passed, formulas) -> list[tf.Tensor]:
     """Return the map of each layer, `(N, *grid)`, or `(N, M, *grid)` for a score `(N, M)`."""
     on_grid = [tapped.on_grid() for tapped in passed.tapped]
 
     def maps_for(seed):
-        if takes_gradients(formula):
-            pairs = zip(on_grid, _gradients(passed, seed), strict=True)
-            maps = [formula(*pair) for pair in pairs]
-        else:
-            maps = [formula(activations) for activations in on_grid]
+        gradients = _gradients(passed, seed) if any(map(takes_gradients, formulas)) else on_grid
+        maps = [
+            formula(*pair) if takes_gradients(formula) else formula(pair[0])
+            for formula, *pair in zip(formulas, on_grid, gradients, strict=True)
+        ]
         for signed_map, activations in zip(maps, on_grid, strict=True):
             _check_map(signed_map, [activations])
         return maps
@@ -242,13 +259,13 @@ def _gradients(passed, seed) -> list[tf.Tensor]:
     return on_grid
 
 
-def _maps_by_scene(passed, method) -> list[tf.Tensor]:
+def _maps_by_scene(passed, methods) -> list[tf.Tensor]:
     """Return the map of each layer, `(N, ...)`, or `(N, M, ...)` for a score `(N, M)`."""
     target = pin_choices(passed.target, passed.outputs, passed.logits)
-    if is_at_image(method):
-        return [_map_by_scene(passed, method, target, None)]
+    if is_at_image(methods[0]):
+        return [_map_by_scene(passed, methods[0], target, None)]
     maps = []
-    for tapped in passed.tapped:
+    for tapped, method in zip(passed.tapped, methods, strict=True):
         if passed.source is None:
             raise ValueError(
                 "`method` must be a formula (activations, gradients) -> map if no input of the model has "
@@ -272,7 +289,7 @@ def _map_by_scene(passed, method, target, tapped):
 
 def _map_of_scene(method, context, own_pass):
     scene = make_scene(context, context.images, own_pass, context.target)
-    signed_map = method.explain(scene)
+    signed_map = apply_method(method, scene)
     _check_map(signed_map, [scene.activations, scene.image])
     return signed_map
 

@@ -15,6 +15,7 @@ from tf_gradcam._export.runtimes import SUFFIXES
 from tf_gradcam._export.savedmodel import write_savedmodel
 from tf_gradcam._export.signatures import CALLS_PYTHON, explaining_signatures, photograph_spec
 from tf_gradcam._export.single_file import convert
+from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, reports_progress
 from tf_gradcam._model import require_specs
 
@@ -31,7 +32,7 @@ def export_gradcam(
     labels: Sequence[str] | None = None,
     preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
     size: str | tuple[int, int] | None = "input",
-    interpolation: str = "bilinear",
+    interpolation: Interpolation | None = None,
     frozen: bool = False,
     top_k: int | None = None,
     format: str = "tensorflow",

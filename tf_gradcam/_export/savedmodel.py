@@ -93,7 +93,7 @@ def _manifest(cam: GradCAM, signatures, settings) -> dict[str, Any]:
         "preprocess": _describe(cam.preprocess),
         "target": _describe(settings["target"]),
         "size": size if size is None or isinstance(size, str) else np.ravel(size).tolist(),
-        "interpolation": settings["interpolation"],
+        "interpolation": settings["interpolation"] or cam.interpolation,
         "frozen": settings["frozen"],
         "labels": settings["labels"],
         "top_k": settings["top_k"],

@@ -17,6 +17,7 @@ from tf_gradcam._export.plain_graph import rewrite
 from tf_gradcam._export.plain_windows import UnsupportedOperation
 from tf_gradcam._export.runtimes import SUFFIXES, Arrays, Graph, require_packages, runner, write_graph
 from tf_gradcam._export.signatures import named_outputs
+from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import is_formula
 from tf_gradcam._model import default_layer, layer_path, require_specs, walk_layers
 
@@ -37,7 +38,7 @@ def convert(
     *,
     target: Any = None,
     size: str | tuple[int, int] | None = "input",
-    interpolation: str = "bilinear",
+    interpolation: Interpolation | None = None,
 ) -> pathlib.Path:
     """Write one file that returns scores and heatmaps, with the current weights as constants.
 

@@ -1,12 +1,16 @@
 """Methods: signed maps from activations, gradients and scores. Used by `methods`, `_explain`, `_export`."""
 
 from tf_gradcam._methods.formulas import gradcam, hirescam
+from tf_gradcam._methods.presets import PRESETS
 from tf_gradcam._methods.protocol import (
     Method,
+    Preset,
+    apply_method,
     is_at_image,
     is_classless,
     is_formula,
     is_slow,
+    methods_of_layers,
     reports_progress,
     takes_channels,
     takes_gradients,
@@ -15,10 +19,13 @@ from tf_gradcam._methods.registry import get, method_name
 from tf_gradcam._methods.scene import Scene, SceneContext, SourceImage, make_scene
 
 __all__ = [
+    "PRESETS",
     "Method",
+    "Preset",
     "Scene",
     "SceneContext",
     "SourceImage",
+    "apply_method",
     "get",
     "gradcam",
     "hirescam",
@@ -28,6 +35,7 @@ __all__ = [
     "is_slow",
     "make_scene",
     "method_name",
+    "methods_of_layers",
     "reports_progress",
     "takes_channels",
     "takes_gradients",

@@ -4,6 +4,7 @@ A method is a formula, `(activations, gradients) -> map` or `(activations) -> ma
 `explain(scene) -> map`. Such an object may have the attributes that the functions below read.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -13,6 +14,29 @@ import tensorflow as tf
 from tf_gradcam._methods.scene import Scene
 
 Method: TypeAlias = Any  # a formula, or an object with `explain(scene)`
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Two methods for two layers that explainers find, and how their heatmaps are fused.
+
+    Attributes:
+        methods: of the last layer on a grid at least twice as fine as the default layer's, and of the
+            default layer.
+        fuse: how their heatmaps are fused; see `GradCAM`.
+        interpolation: how they are resized, unless the call says it; see `GradCAM`.
+    """
+
+    methods: tuple[Method, Method]
+    fuse: str
+    interpolation: Any
+
+
+def methods_of_layers(method: Method) -> tuple[Method, ...]:
+    """Return the methods of the layers in turn: one, unless `method` is a tuple of several or a preset."""
+    if isinstance(method, Preset):
+        return method.methods
+    return method if isinstance(method, tuple) else (method,)
 
 
 def apply_method(method: Method, scene: Scene) -> tf.Tensor:
@@ -42,8 +66,8 @@ def takes_gradients(formula: Callable) -> bool:
 
 def is_classless(method: Method) -> bool:
     """Return whether the map of `method` is the same for every target."""
-    *_, innermost = _with_inner_methods(method)
-    return is_formula(innermost) and not takes_gradients(innermost)
+    innermost = [[*_with_inner_methods(one)][-1] for one in methods_of_layers(method)]
+    return all(is_formula(one) and not takes_gradients(one) for one in innermost)
 
 
 def is_at_image(method: Method) -> bool:
@@ -58,7 +82,11 @@ def image_formula(method: Method) -> Callable | None:
 
 def reports_progress(method: Method) -> bool:
     """Return whether `method`, or one inside it, calls a Python function while it runs: its `progress`."""
-    return any(getattr(each, "progress", None) is not None for each in _with_inner_methods(method))
+    return any(
+        getattr(each, "progress", None) is not None
+        for one in methods_of_layers(method)
+        for each in _with_inner_methods(one)
+    )
 
 
 def takes_channels(method: Method) -> bool:
@@ -71,7 +99,10 @@ def is_slow(method: Method) -> bool:
 
     A method that is limited to some channels is not slow.
     """
-    return hasattr(method, "progress") and getattr(method, "channels", None) is None
+    return any(
+        hasattr(one, "progress") and getattr(one, "channels", None) is None
+        for one in methods_of_layers(method)
+    )
 
 
 def _with_inner_methods(method) -> Iterator[Method]:

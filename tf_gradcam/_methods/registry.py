@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._methods import formulas
@@ -29,7 +29,8 @@ from tf_gradcam._methods.image_gradients import (
     integrated_gradients,
 )
 from tf_gradcam._methods.perturbation import ablationcam, iscam, rise, scorecam, sscam
-from tf_gradcam._methods.protocol import Method, is_formula
+from tf_gradcam._methods.presets import PRESETS
+from tf_gradcam._methods.protocol import Method, Preset, is_at_image, is_formula
 from tf_gradcam._methods.scoring import cam, finercam, shapleycam
 
 
@@ -79,15 +80,35 @@ METHODS = {
 }
 
 
-def get(method: str | Method) -> Method:
+def get(method: Any) -> Any:
     """Return the method that a name, class, partial or method stands for.
 
-    A name inside a composed method, as in `smooth("gradcam")`, is resolved too.
+    A name inside a composed method, as in `smooth("gradcam")`, is resolved too. A list of methods, one for
+    each layer, becomes a tuple, and the name `"locate"` a preset of several methods.
 
     Raises:
-        ValueError: if there is no method of that name.
+        ValueError: if there is no method of that name, or if a list holds what does not explain a layer.
         TypeError: if `method` is not a name or a callable, and has no method `explain`.
     """
+    if isinstance(method, list | tuple):
+        return _of_several_layers(method)
+    if isinstance(method, str) and method in PRESETS:
+        return PRESETS[method]
+    return method if isinstance(method, Preset) else _get_one(method)
+
+
+def _of_several_layers(listed) -> tuple[Method, ...]:
+    methods = tuple(map(get, listed))
+    if not methods or any(isinstance(one, tuple | Preset) or is_at_image(one) for one in methods):
+        raise ValueError(
+            "`method` must be a list of methods that each explain one layer. "
+            f"Received: method={listed!r:.200}. Explain the others by themselves."
+        )
+    return methods
+
+
+def _get_one(method: str | Method) -> Method:
+    """Return the method of one layer, or of the image, that `method` stands for."""
     if isinstance(method, str):
         return _by_name(method).method
     if isinstance(method, type) and not is_formula(method):
@@ -95,9 +116,9 @@ def get(method: str | Method) -> Method:
             raise TypeError(f'`method` must wrap another method: methods.{method.__name__}("gradcam")')
         method = method()  # `methods.scorecam` stands for `methods.scorecam()`.
     if isinstance(method, smooth | augment):
-        return dataclasses.replace(method, method=get(method.method))
+        return dataclasses.replace(method, method=_get_one(method.method))
     if isinstance(method, functools.partial) and isinstance(method.func, type):
-        return get(method())
+        return _get_one(method())
     if isinstance(method, functools.partial) and method.func in vars(formulas).values():
         with contextlib.suppress(TypeError):  # A partial with unhashable parameters is not shared.
             return _shared_partial(method.func, method.args, tuple(sorted(method.keywords.items())))
@@ -112,13 +133,22 @@ def get(method: str | Method) -> Method:
 def _by_name(name) -> About:
     if name in METHODS:
         return METHODS[name]
-    hint = did_you_mean(name.replace("++", "_plus_plus"), METHODS, most=1)
-    known = sorted(METHODS)
+    if name in PRESETS:
+        raise ValueError(
+            f"`method` must wrap a method of one layer. Received: method={name!r}, which has several."
+        )
+    known = sorted([*METHODS, *PRESETS])
+    hint = did_you_mean(name.replace("++", "_plus_plus"), known, most=1)
     raise ValueError(f"`method` must be one of {known}. Received: method={name!r:.80}. {hint}".rstrip())
 
 
-def method_name(method: Method) -> str:
-    """Return the name of `method` in `METHODS`, or its Python name if it has none there."""
+def method_name(method: Any) -> str:
+    """Return the name of `method`, or its Python name if it has none here; the names of a list's methods."""
+    if isinstance(method, tuple):
+        return ", ".join(map(method_name, method))
+    for name, preset in PRESETS.items():
+        if preset == method:
+            return name
     for name, about in METHODS.items():
         if about.method is method or about.method == method:
             return name

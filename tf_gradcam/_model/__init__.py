@@ -19,13 +19,16 @@ from tf_gradcam._model.discovery import (
     maps_from_trial,
     trace_trial,
 )
+from tf_gradcam._model.finer_layer import locating_layers
 from tf_gradcam._model.fingerprint import structure_version
 from tf_gradcam._model.forward import (
     ForwardPass,
     LayerCall,
     WeakLayerCall,
+    as_weights,
     build_model,
     forward,
+    replaced_weights,
     variables_read_first,
 )
 from tf_gradcam._model.graph import (
@@ -73,6 +76,7 @@ __all__ = [
     "ancestors",
     "are_channels_first",
     "as_batch",
+    "as_weights",
     "build_model",
     "check_gradient",
     "check_images",
@@ -97,6 +101,7 @@ __all__ = [
     "is_probability",
     "layer_path",
     "list_layers",
+    "locating_layers",
     "logits_need_graph",
     "maps_from_trial",
     "mean_poolings",
@@ -104,6 +109,7 @@ __all__ = [
     "not_on_path_error",
     "operations_between",
     "raw_image_specs",
+    "replaced_weights",
     "require_specs",
     "resolve_layers",
     "spatial_axes",

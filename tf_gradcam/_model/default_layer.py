@@ -229,7 +229,7 @@ def _plausible_maps(maps, specs) -> list[LayerMap]:
     A grid of image positions has about the aspect ratio of the image. Tensors in a transformer that look like
     a map do not, such as its queries with the axes (tokens, heads).
     """
-    maps = [one for one in maps if not _is_after_convolutions(one.info.layer)] or maps
+    maps = [one for one in maps if not is_after_convolutions(one.info.layer)] or maps
     if not any(one.grid.extra is not None for one in maps):
         return maps
     images = [spec.shape for spec in keras.tree.flatten(specs) if len(spec.shape) == 4]
@@ -239,7 +239,7 @@ def _plausible_maps(maps, specs) -> list[LayerMap]:
     return [one for one in maps if _has_aspect_ratio(one.grid.shape, height / width)] or maps
 
 
-def _is_after_convolutions(layer) -> bool:
+def is_after_convolutions(layer) -> bool:
     return type(layer).__name__ in _REARRANGING_OPERATIONS or isinstance(layer, _AFTER_CONVOLUTIONS)
 
 

@@ -5,12 +5,14 @@ Called by everything that needs activations or logits.
 
 import contextlib
 import functools
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._model.keras_internals import without_rematerialization
@@ -55,12 +57,45 @@ def variables_read_first(model: keras.Model) -> Iterator[None]:
 
     Loops, as in an LSTM, then take tensors from outside: a variable that is read in a loop can't be folded.
     """
+    with _read_values([(variable, tf.convert_to_tensor(variable.value)) for variable in model.variables]):
+        yield
+
+
+@contextlib.contextmanager
+def replaced_weights(model: keras.Model, weights: Sequence[tf.Tensor]) -> Iterator[None]:
+    """Give `model` other `weights`, in the order of `model.weights`, for the calls of it by this thread."""
+    with _read_values(list(zip(model.weights, weights, strict=True))):
+        yield
+
+
+@contextlib.contextmanager
+def _read_values(values):
+    """Let the calls of a model by this thread read `values`, pairs of a variable and a tensor."""
     outer = getattr(_READ, "values", None)
-    _READ.values = [(variable, tf.convert_to_tensor(variable.value)) for variable in model.variables]
+    _READ.values = values
     try:
         yield
     finally:
         _READ.values = outer
+
+
+def as_weights(model: keras.Model, weights: Sequence[Any]) -> list[tf.Tensor]:
+    """Return `weights` as tensors of the dtypes of `model.weights`.
+
+    Raises:
+        ValueError: if they do not have the shapes of `model.weights`.
+    """
+    expected = [tuple(variable.shape) for variable in model.weights]
+    received = [np.shape(value) for value in weights]
+    if received != expected:
+        pairs = list(itertools.zip_longest(expected, received))
+        number = next(number for number, (one, other) in enumerate(pairs) if one != other)
+        raise ValueError(
+            f"`weights` must hold the {len(expected)} arrays of `model.get_weights()`, of these shapes. "
+            f"Received: {len(received)} arrays; number {number} has the shape {pairs[number][1]}, "
+            f"not {pairs[number][0]}"
+        )
+    return [tf.cast(value, variable.dtype) for value, variable in zip(weights, model.weights, strict=True)]
 
 
 def call_model(model: keras.Model, images: Any) -> Any:
