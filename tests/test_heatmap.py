@@ -10,6 +10,7 @@ from tf_gradcam._heatmap import (
     FUSIONS,
     INTERPOLATIONS,
     fuse_heatmaps,
+    parse_interpolation,
     parse_size,
     place_map,
     resize_map,
@@ -133,3 +134,51 @@ def test_the_maximum_is_that_of_the_visible_part():
     padded = _Placement(tf.constant([[-0.5, 1.5], [0.0, 1.0]]))
     heatmap = to_heatmap(signed_map, tf.constant([2, 2]), "nearest", padded)
     np.testing.assert_array_equal(heatmap, [[[1, 0.5], [0.5, 1]]])
+
+
+# The Gaussian
+
+
+@pytest.mark.parametrize(
+    ("grid", "size"), [((5,), (13,)), ((3, 4), (10, 7)), ((2, 3, 4), (5, 6, 7)), ((6, 5), (2, 3))]
+)
+@pytest.mark.parametrize("cells", [0.1, 0.8, 2.0])
+def test_the_gaussian_is_a_mean_over_cells_weighted_by_their_distance(grid, size, cells):
+    values = np.random.default_rng(0).uniform(size=(2, *grid))
+    expected = values
+    for axis, (count, length) in enumerate(zip(grid, size, strict=True), 1):
+        weights = np.zeros((length, count))
+        for pixel in range(length):
+            centre = (pixel + 0.5) * count / length - 0.5
+            deviation = cells * max(1, count / length)
+            weights[pixel] = [np.exp(-0.5 * ((centre - cell) / deviation) ** 2) for cell in range(count)]
+            weights[pixel] /= weights[pixel].sum()
+        expected = np.moveaxis(np.tensordot(weights, expected, [1, axis]), 0, axis)
+    found = resize_map(tf.constant(values, tf.float32), tf.constant(size), ("gaussian", cells))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_gaussian_keeps_a_constant_and_draws_a_peak_round():
+    flat = resize_map(tf.fill([1, 3, 3], 2.0), tf.constant([9, 9]), ("gaussian", 0.8))
+    np.testing.assert_allclose(flat, np.full((1, 9, 9), 2.0), rtol=1e-6)
+    peak = tf.constant(
+        [[[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1.0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]]
+    )
+    drawn = resize_map(peak, tf.constant([35, 35]), ("gaussian", 0.8))[0].numpy()
+    assert np.unravel_index(drawn.argmax(), drawn.shape) == (17, 17)
+    np.testing.assert_allclose(drawn[17, 10], drawn[10, 17], rtol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", [("gaussian", 0.8), ["gaussian", 1], "gaussian", "area"])
+def test_interpolations_that_are_known(interpolation):
+    parsed = parse_interpolation(interpolation)
+    assert parsed == (interpolation if isinstance(interpolation, str) else ("gaussian", interpolation[1]))
+
+
+@pytest.mark.parametrize(
+    "interpolation",
+    [("gaussian", 0), ("gaussian", "0.8"), ("bilinear", 1), ("gaussian",), ("gaussian", True), 0.8, "gauss"],
+)
+def test_interpolations_that_are_not(interpolation):
+    with pytest.raises(ValueError, match="`interpolation` must be one of"):
+        parse_interpolation(interpolation)

@@ -7,11 +7,14 @@ A method is
 * an object with a method `explain(scene) -> map`, for methods that need more (see `Scene`). Those of this
   library are frozen dataclasses with their parameters as fields: `methods.scorecam(channels=64)`.
 
+`locate` is a preset: two methods for two layers, and how their heatmaps are fused.
+
 A map is positive at evidence for the target, and negative at evidence against it. The maps of some methods
 are never negative. ReLU, resizing and scaling come later, and are the same for every method.
 `docs/methods.md` compares the methods.
 """
 
+from tf_gradcam._methods.presets import locate
 from tf_gradcam._methods.registry import (
     METHODS,
     About,
@@ -72,6 +75,7 @@ __all__ = [
     "iscam",
     "kpca_cam",
     "layercam",
+    "locate",
     "rise",
     "scorecam",
     "shapleycam",

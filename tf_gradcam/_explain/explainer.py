@@ -179,7 +179,7 @@ class Explainer:
         count = len(self.layer_calls) or 1
         methods = self._methods if len(self._methods) == count else self._methods * count
         self._signed_maps = signed_maps_function(
-            model, self.layer_calls, methods, self._preprocess, requested_input
+            model, self.layer_calls, methods, self._preprocess, requested_input, self._preset is not None
         )
         self._compiled_signed_maps = tf.function(self._signed_maps, autograph=False)
         self._has_graph = functional_graph(model) is not None
@@ -284,7 +284,7 @@ class Explainer:
         Returns `None` if a graph is needed, to find the logits or to give the right error.
         """
         activation = final_activation(self._model()) if all(map(is_formula, self._methods)) else None
-        if activation is None or question.holds_callable():
+        if activation is None or question.holds_callable() or self._preset is not None:
             return None
         # Without a graph it is not known where the map lies on the image.
         if not draws_whole_image(self._model()):

@@ -45,7 +45,7 @@ from tf_gradcam._model import (
     tape_gradients,
     to_grid,
 )
-from tf_gradcam._targets import class_logits, pick, pin_choices, taken_for_logits
+from tf_gradcam._targets import class_logits, log_odds, pick, pin_choices, taken_for_logits
 from tf_gradcam._tensors import at_least_float32
 
 
@@ -97,16 +97,19 @@ def signed_maps_function(
     methods: Sequence[Method],
     preprocess: Callable | None,
     requested_input: Any = None,
+    contrast: bool = False,
 ) -> Callable[[Any, Any], SignedMaps]:
     """Return the function from images and a target to signed maps, one method for each layer.
 
     It holds only weak references to the model and the layers. For a method at the image there are no layers,
-    and `requested_input` may name the input that is explained.
+    and `requested_input` may name the input that is explained. With `contrast` a class of a softmax is
+    explained by its log-odds, against all others.
     """
     weak_model = weakref.ref(model)
 
     def signed_maps(images, target):
-        passed = _forward_pass(weak_model(), layer_calls, apply_preprocess(preprocess, images), target)
+        images_as_taken = apply_preprocess(preprocess, images)
+        passed = _forward_pass(weak_model(), layer_calls, images_as_taken, target, contrast)
         if is_at_image(methods[0]):
             model = passed.model
             position = find_input(model, passed.images, requested_input, methods[0])
@@ -150,13 +153,15 @@ def score_function(model: keras.Model, preprocess: Callable | None) -> Callable[
     return score
 
 
-def _forward_pass(model, layer_calls, images, target) -> _Pass:
+def _forward_pass(model, layer_calls, images, target, contrast=False) -> _Pass:
     images = check_preprocessed(images, specs_to_trace(model, images))
     calls = [layer_call.strong() for layer_call in layer_calls]
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         activations, outputs = forward(model, images, calls, tape.watch)
         logits = find_logits(outputs)
         target, score, index = score_answers(target, outputs, logits, keras.tree.flatten(images)[0])
+        if contrast:
+            score = log_odds(target, outputs, logits, score, index)
     if any(map(is_probability, taken_for_logits(target, outputs, logits))):
         _warn_of_probability(model.name)
     tapped = [tapped_layer(model, images, *pair) for pair in zip(calls, activations, strict=True)]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_gradcam._model.graph import ancestors, function_graph
 from tf_gradcam._model.keras_internals import has_noted_logits, noted_logits
-from tf_gradcam._targets import note_ranking
+from tf_gradcam._targets import note_independent, note_ranking
 
 
 def find_logits(outputs: Any) -> Any:
@@ -80,7 +80,9 @@ def _logits_of_output(output: Any) -> Any:
         return None
     if found is None:
         return output
-    if len(set(found.activations)) > 1 and output.shape[-1] != 1:
+    if set(found.activations) == {_SIGMOID}:
+        note_independent(found.logits)
+    elif len(set(found.activations)) > 1 and output.shape[-1] != 1:
         note_ranking(found.logits, _ranking_of_joined(output, found, alone))
     return found.logits
 

@@ -1,7 +1,7 @@
 """Targets: what is explained, and their scores. Used by `targets`, `_methods` and `_explain`."""
 
-from tf_gradcam._targets.classes import class_logits, taken_for_logits
-from tf_gradcam._targets.outputs import find_output, note_ranking, pick
+from tf_gradcam._targets.classes import class_logits, log_odds, taken_for_logits
+from tf_gradcam._targets.outputs import find_output, note_independent, note_ranking, pick
 from tf_gradcam._targets.rows import (
     check_range,
     holds_callable,
@@ -18,6 +18,8 @@ __all__ = [
     "class_logits",
     "find_output",
     "holds_callable",
+    "log_odds",
+    "note_independent",
     "note_ranking",
     "pick",
     "pin_choices",

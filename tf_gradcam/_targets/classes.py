@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_gradcam._targets.boxes import Box, Detection
 from tf_gradcam._targets.outputs import (
     OR_A_CALLABLE,
+    are_rivals,
     both_sides,
     find_output,
     given_or_best,
@@ -329,8 +330,26 @@ class Pixel(NamedTuple):
         return with_class_index(self, outputs, logits)
 
 
-def class_logits(target: Any, outputs: Any, logits: Any) -> tf.Tensor | None:
-    """Return the logits `(N, classes)` that contain the score of `target`, or `None` if it is not a logit."""
+def log_odds(target: Any, outputs: Any, logits: Any, score: tf.Tensor, index: Any) -> tf.Tensor:
+    """Return the `score` of a class minus that of the others together: `y_c - log(sum of exp(y_i), i != c)`.
+
+    After a softmax this is log(p / (1 - p)): its gradient is that of p, scaled, and does not saturate. A
+    score that is no class among rivals is returned unchanged; a sigmoid's logit is its log-odds already.
+    """
+    values = class_logits(target, outputs, logits, rivals=True)
+    if values is None:
+        return score
+    own = tf.one_hot(index, tf.shape(values)[1], on_value=True, off_value=False)
+    every = values if score.shape.rank == 1 else values[:, None]
+    others = tf.where(own, tf.constant(values.dtype.min, values.dtype), every)
+    return tf.cast(score, values.dtype) - tf.reduce_logsumexp(others, axis=-1)
+
+
+def class_logits(target: Any, outputs: Any, logits: Any, rivals: bool = False) -> tf.Tensor | None:
+    """Return the logits `(N, classes)` that contain the score of `target`, or `None` if it is not a logit.
+
+    With `rivals`, only logits of which more for one class is less for the others.
+    """
     while isinstance(target, Output):
         outputs, logits = target.found(outputs, logits)
         target = target.target
@@ -339,6 +358,8 @@ def class_logits(target: Any, outputs: Any, logits: Any) -> tf.Tensor | None:
     )
     flat = keras.tree.flatten(logits)
     if not is_class or len(flat) != 1 or flat[0].shape.rank != 2 or flat[0].shape[-1] == 1:
+        return None
+    if rivals and not are_rivals(flat[0]):
         return None
     return at_least_float32(flat[0])
 

@@ -74,6 +74,19 @@ def ranking(logits: tf.Tensor) -> tf.Tensor:
     return getattr(logits, _RANKING, logits)
 
 
+_INDEPENDENT = "_tf_gradcam_independent"
+
+
+def note_independent(logits: tf.Tensor) -> None:
+    """Note on `logits` that each class is for itself, as with a sigmoid for each."""
+    setattr(logits, _INDEPENDENT, True)
+
+
+def are_rivals(logits: tf.Tensor) -> bool:
+    """Return whether more evidence for one class of `logits` is less for the others, as in a softmax."""
+    return not hasattr(logits, _INDEPENDENT) and not hasattr(logits, _RANKING)
+
+
 def with_class_index(target: Any, outputs: Any, logits: Any) -> Any:
     """Return `target` with the class index that its score belongs to, if there is one."""
     _, index = target.score(outputs, logits)
