@@ -2,7 +2,7 @@
 
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts
 from tf_gradcam._images.figure import show
-from tf_gradcam._images.optional import require
+from tf_gradcam._images.optional import packaged_file, require
 from tf_gradcam._images.read import (
     MAX_PIXELS,
     check_size,
@@ -23,6 +23,7 @@ __all__ = [
     "load_image",
     "overlay",
     "overlay_concepts",
+    "packaged_file",
     "read_values",
     "require",
     "resize_pixels",
