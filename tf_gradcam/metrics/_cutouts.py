@@ -105,12 +105,17 @@ def paste_object(name: str, side: int, random: np.random.Generator) -> tuple[np.
         Its pixels, uint8 `(h, w, 3)`, and how much of each pixel it covers, float32 `(h, w)` in [0, 1].
     """
     pixels, cover = _cut_out(name)
-    scale = side / max(cover.shape)
-    width, height = (max(1, round(length * scale)) for length in cover.shape[::-1])
+    angle = np.deg2rad(random.uniform(-12, 12))
+    cosine, sine = np.cos(angle), abs(np.sin(angle))
+    around = np.array(
+        [[cosine, sine], [sine, cosine]]
+    )  # from width and height to those of the turned rectangle
+    scale = side / (around @ cover.shape[::-1]).max()
+    width, height = (max(1, int(length * scale)) for length in cover.shape[::-1])
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     cover = cv2.resize(cover, (width, height), interpolation=cv2.INTER_AREA)
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), random.uniform(-12, 12), 1.0)
-    room = np.ceil(np.abs(turn[:, :2]) @ (width, height)).astype(int)  # the rectangle around it, turned
+    room = np.minimum(np.ceil(around @ (width, height)).astype(int), side)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), np.rad2deg(angle), 1.0)
     turn[:, 2] += (room - (width, height)) / 2
     pixels = cv2.warpAffine(pixels, turn, room.tolist(), borderMode=cv2.BORDER_REPLICATE)
     cover = cv2.warpAffine(cover, turn, room.tolist())

@@ -14,7 +14,8 @@ from tf_gradcam.metrics import _cutouts, _drawn
 
 __all__ = ["Scenes", "photographs", "shapes"]
 
-_ATTEMPTS = 200  # to find a place that is free; then the scene is drawn anew
+_ATTEMPTS = 100  # to find a place that is free; then the scene is drawn anew, with smaller objects
+_SHORTEST = (1.0, 1.0, 0.45, 0.3)  # objects that always fit, as a share of the image, by their number
 
 
 class Scenes(NamedTuple):
@@ -69,19 +70,26 @@ class Scenes(NamedTuple):
         return (scores[:, None] > own[..., None]).sum(axis=-1) < rank
 
 
-def shapes(count: int, seed: int = 0, *, objects: int = 2, size: int = 96) -> Scenes:
+def shapes(
+    count: int,
+    seed: int = 0,
+    *,
+    objects: int = 2,
+    size: int = 96,
+    lengths: tuple[float, float] = (0.2, 0.42),
+) -> Scenes:
     """Draw scenes of shapes and textures, to train a small network on and to explain it.
 
     The classes are five shapes of one colour (disc, ring, square, triangle, cross) and three textures of two
     (stripes, checker, dots) on patches of any outline, turned at random, on parts of scikit-image's brick,
-    grass and gravel. Colours are random, so they say nothing of the class. An object is a sixth to two fifths
-    of the image long.
+    grass and gravel. Colours are random, so they say nothing of the class.
 
     Args:
         count: how many scenes, N.
         seed: a whole number from 0; each gives other scenes.
         objects: how many objects in each scene, from 0 to 3.
-        size: the images' height and width in pixels, from 48.
+        size: the images' height and width in pixels, from 32.
+        lengths: the shortest and the longest object, as shares of `size`.
 
     Returns:
         The `Scenes`.
@@ -97,36 +105,42 @@ def shapes(count: int, seed: int = 0, *, objects: int = 2, size: int = 96) -> Sc
     model.fit(scenes.images, scenes.labels[:, 0])
     ```
     """
-    _check(count, seed, objects, size, 48)
+    _check(count, seed, objects, size, lengths)
 
-    def draw(name, ground, random):
-        side = int(random.uniform(size / 6, size / 2.5))
+    def draw(name, side, ground, random):
         pixels, mask = _drawn.draw_object(name, side, ground.mean(), random)
         return pixels, mask.astype(np.float32)
 
     def ground(random):
         return _cutouts.draw_ground(size, False, random)
 
-    outputs = tuple((number,) for number in range(len(_drawn.OBJECTS)))
-    scenes = [_scene(seed, number, objects, _drawn.OBJECTS, ground, draw) for number in range(count)]
-    return _together(scenes, size, objects, _drawn.OBJECTS, outputs)
+    names = _drawn.OBJECTS
+    scenes = [_scene([seed, number], objects, names, lengths, ground, draw) for number in range(count)]
+    return _together(scenes, size, objects, names, tuple((number,) for number in range(len(names))))
 
 
-def photographs(count: int, seed: int = 0, *, objects: int = 2, size: int = 224) -> Scenes:
+def photographs(
+    count: int,
+    seed: int = 0,
+    *,
+    objects: int = 2,
+    size: int = 224,
+    lengths: tuple[float, float] = (0.38, 0.6),
+) -> Scenes:
     """Paste photographed objects into scenes for networks that know ImageNet's classes.
 
     The objects are a cat, a coffee, a motorcycle, a pagoda, an officer, a flower and a helmet, cut out of the
-    photographs that scikit-image, scikit-learn and matplotlib install. They are resized to 0.3 to 0.55 of the
-    image, mirrored, tilted and brightened at random, and lie on parts of scikit-image's textures, a lake or
-    a table. `Scenes.outputs` names several of ImageNet's classes for most objects: also those that a
-    network takes a small cut-out for, such as a birdhouse for the pagoda, as nothing else in the scene
-    is one.
+    photographs that scikit-image, scikit-learn and matplotlib install. They are resized, mirrored, tilted and
+    brightened at random, and lie on parts of scikit-image's textures, a lake or a table. `Scenes.outputs`
+    names several of ImageNet's classes for most objects: also those that a network takes a small cut-out for,
+    such as a birdhouse for the pagoda, as nothing else in the scene is one.
 
     Args:
         count: how many scenes, N.
         seed: a whole number from 0; each gives other scenes.
         objects: how many objects in each scene, from 0 to 3.
-        size: the images' height and width in pixels, from 96.
+        size: the images' height and width in pixels, from 32.
+        lengths: the shortest and the longest object, as shares of `size`.
 
     Returns:
         The `Scenes`.
@@ -143,63 +157,76 @@ def photographs(count: int, seed: int = 0, *, objects: int = 2, size: int = 224)
     targets = scenes.targets(scores)[:, 0]  # of the first object of each scene
     ```
     """
-    _check(count, seed, objects, size, 96)
+    _check(count, seed, objects, size, lengths)
 
-    def draw(name, ground, random):
-        return _cutouts.paste_object(name, int(random.uniform(0.3, 0.55) * size), random)
+    def draw(name, side, _, random):
+        return _cutouts.paste_object(name, side, random)
 
     def ground(random):
         return _cutouts.draw_ground(size, True, random)
 
-    scenes = [_scene(seed, number, objects, _cutouts.OBJECTS, ground, draw) for number in range(count)]
-    return _together(scenes, size, objects, _cutouts.OBJECTS, _cutouts.OUTPUTS)
+    names = _cutouts.OBJECTS
+    scenes = [_scene([seed, number], objects, names, lengths, ground, draw) for number in range(count)]
+    return _together(scenes, size, objects, names, _cutouts.OUTPUTS)
 
 
-def _check(count, seed, objects, size, least_size) -> None:
-    limits = {"count": (count, 1, None), "seed": (seed, 0, None), "objects": (objects, 0, 3)}
-    limits["size"] = (size, least_size, None)
-    for name, (value, low, high) in limits.items():
-        if not is_whole(value) or value < low or (high is not None and value > high):
-            most = "" if high is None else f" to {high}"
-            raise ValueError(f"`{name}` must be a whole number from {low}{most}. Received: {name}={value!r}")
+def _check(count, seed, objects, size, lengths) -> None:
+    for name, value, low in (("count", count, 1), ("seed", seed, 0), ("size", size, 32)):
+        if not is_whole(value) or value < low:
+            raise ValueError(f"`{name}` must be a whole number from {low}. Received: {name}={value!r}")
+    if not is_whole(objects) or not 0 <= objects <= 3:
+        raise ValueError(f"`objects` must be a whole number from 0 to 3. Received: objects={objects!r}")
+    shares = np.asarray(lengths, float)
+    if shares.shape != (2,) or not 0.1 <= shares[0] <= shares[1] <= 1 or shares[0] > _SHORTEST[objects]:
+        raise ValueError(
+            f"`lengths` must be two shares of the image, the first from 0.1 to {_SHORTEST[objects]} for "
+            f"{objects} objects, the second from the first to 1. Received: lengths={lengths!r}"
+        )
 
 
 def _scene(
-    seed: int, number: int, objects: int, names: tuple[str, ...], draw_ground: Callable, draw: Callable
-):
+    seed: list[int],
+    objects: int,
+    names: tuple[str, ...],
+    lengths: tuple[float, float],
+    draw_ground: Callable,
+    draw: Callable,
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Return the image, labels and masks of one scene.
 
     Args:
-        seed: the user's.
-        number: the scene's.
+        seed: the user's, and the scene's number.
         objects: how many.
         names: the classes.
+        lengths: of the objects.
         draw_ground: returns the ground, given the source of randomness.
-        draw: returns an object's pixels and cover, given its name, the ground and the source of randomness.
+        draw: returns an object's pixels and cover, given its name, its side in pixels, the ground and the
+            source of randomness.
     """
-    random = np.random.default_rng([seed, number])
+    random = np.random.default_rng(seed)
     ground = draw_ground(random)
     labels = random.choice(len(names), objects, replace=False)
+    low, high = lengths
     while True:
         image = ground.copy()
         masks: list[np.ndarray] = []
         for label in labels:
-            pixels, cover = draw(names[label], ground, random)
-            corner = _free_place(np.any(masks, axis=0) if masks else None, cover > 0, image.shape, random)
+            side = int(len(ground) * random.uniform(low, high))
+            pixels, cover = draw(names[label], side, ground, random)
+            corner = _free_place(np.any(masks, axis=0) if masks else None, cover > 0, len(ground), random)
             if corner is None:
                 break
             masks.append(_lay(image, pixels, cover, corner))
         if len(masks) == objects:
             return image, labels, masks
+        high = 0.9 * high + 0.1 * low
 
 
-def _free_place(taken, mask, shape, random):
+def _free_place(taken, mask, size, random):
     """Return a corner (row, column) where a mask overlaps nothing that is taken; `None` if none is found."""
     height, width = mask.shape
-    if height > shape[0] or width > shape[1]:
-        return None
     for _ in range(_ATTEMPTS):
-        row, column = random.integers(shape[0] - height + 1), random.integers(shape[1] - width + 1)
+        row, column = random.integers(size - height + 1), random.integers(size - width + 1)
         if taken is None or not (taken[row : row + height, column : column + width] & mask).any():
             return row, column
     return None
