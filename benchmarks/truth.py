@@ -3,7 +3,7 @@
 Two networks explain scenes in which it is known where each object is: a small ResNet that is trained here on
 `metrics.truth.shapes`, and EfficientNet-Lite0 on `metrics.truth.photographs`.
 
-    python benchmarks/truth.py [--write docs/truth.md] [--network shapes] [--scenes 100] [--few 16]
+    python benchmarks/truth.py [--write docs/truth.md] [--network shapes] [--scenes 100] [--few 8]
 """
 
 import argparse
@@ -23,6 +23,7 @@ import truth_worlds
 from tf_gradcam import metrics
 
 WORLDS = {"shapes": truth_worlds.shapes, "photographs": truth_worlds.photographs}
+FEW = {"shapes": 24, "photographs": 8}  # cases for metrics and slow methods, by the cost of a forward pass
 SHARES = ("object", "other", "random")
 LOWER_IS_BETTER = {"deletion, zero", "deletion, blur", "average drop", "entropy", "mean of the heatmap"}
 
@@ -152,15 +153,16 @@ def main():
     parser.add_argument("--write", type=pathlib.Path, help="the page whose tables are replaced")
     parser.add_argument("--network", choices=list(WORLDS), action="append", help="only this one")
     parser.add_argument("--scenes", type=int, default=100, help="how many are drawn (default 100)")
-    parser.add_argument("--few", type=int, default=16, help="cases for metrics and slow methods (default 16)")
+    parser.add_argument("--few", type=int, help=f"cases for metrics and slow methods (default {FEW})")
     options = parser.parse_args()
     start, correlations = time.perf_counter(), {}
     for name in options.network or WORLDS:
         world = WORLDS[name](options.scenes)
         print(f"\n{world.about}\n", flush=True)
-        found = run(world, options.few)
+        few = options.few or FEW[name]
+        found = run(world, few)
         correlations[name] = rank_correlations(found)
-        text = tables(world, found, options.few)
+        text = tables(world, found, few)
         print(text, flush=True)
         if options.write:
             replace(options.write, name, text)

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from tf_gradcam.metrics import truth
+from tf_gradcam.metrics import _cutouts, truth
 
 DRAW = {"shapes": truth.shapes, "photographs": truth.photographs}
 
@@ -142,13 +142,31 @@ def test_the_largest_objects_fit():
             assert scenes.masks.sum(axis=1).max() == 1
 
 
-def test_without_scikit_image_it_says_what_to_install(monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "skimage" else find(name, *rest)
-    )
-    from tf_gradcam.metrics import _cutouts
+def test_the_smallest_objects_are_there(kind):
+    scenes = DRAW[kind](30, size=32, lengths=(0.1, 0.1))
+    assert scenes.masks.any(axis=(2, 3)).all()
 
-    _cutouts._grounds.cache_clear()
-    with pytest.raises(ImportError, match=r"tf_gradcam.metrics.truth needs skimage's data/brick.png"):
-        truth.shapes(1)
+
+@pytest.mark.parametrize(
+    ("package", "name", "file"),
+    [
+        ("skimage", "shapes", "skimage's data/"),
+        ("skimage", "photographs", "skimage's data/"),
+        ("sklearn", "photographs", "sklearn's datasets/images/"),
+    ],
+)
+def test_it_says_which_package_to_install(monkeypatch, package, name, file):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda each: None if each == package else find(each))
+    for cached in (_cutouts._ground, _cutouts._cut_out):
+        cached.cache_clear()
+    message = f"tf_gradcam.metrics.truth needs {file}.*Install it: pip install"
+    with pytest.raises(ImportError, match=message):
+        DRAW[name](30)
+
+
+def test_shapes_need_no_scikit_learn(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda each: None if each == "sklearn" else find(each))
+    _cutouts._ground.cache_clear()
+    assert len(truth.shapes(30).images) == 30

@@ -83,13 +83,15 @@ _SOURCES = {
         "277,511 280,450 300,400 340,355 400,343 440,355 475,385 495,440 500,460 505,490 500,511",
     ),
 }
-OBJECTS = tuple(_SOURCES)
-OUTPUTS = tuple(source.outputs for source in _SOURCES.values())
-_TEXTURES = ("brick", "grass", "gravel")
-# Of photographs: the columns that show a lake, and a table.
-_SCENERY = (
-    ("sklearn", "datasets/images/china.jpg", slice(380, 540)),
-    ("skimage", "data/coffee.png", slice(480, 600)),
+PHOTOGRAPHED = tuple(_SOURCES)
+IMAGENET_OUTPUTS = tuple(source.outputs for source in _SOURCES.values())
+_TEXTURES = 3  # the first grounds
+_GROUNDS = (  # package, file, and the columns that show no object
+    ("skimage", "data/brick.png", slice(None)),
+    ("skimage", "data/grass.png", slice(None)),
+    ("skimage", "data/gravel.png", slice(None)),
+    ("sklearn", "datasets/images/china.jpg", slice(380, 540)),  # a lake
+    ("skimage", "data/coffee.png", slice(480, 600)),  # a table
 )
 
 
@@ -97,7 +99,7 @@ def paste_object(name: str, side: int, random: np.random.Generator) -> tuple[np.
     """Return a cut-out, resized, and mirrored, tilted and brightened at random.
 
     Args:
-        name: the class, one of `OBJECTS`.
+        name: the class, one of `PHOTOGRAPHED`.
         side: the length of its longer side in pixels.
         random: the source of all that is random.
 
@@ -107,9 +109,7 @@ def paste_object(name: str, side: int, random: np.random.Generator) -> tuple[np.
     pixels, cover = _cut_out(name)
     angle = np.deg2rad(random.uniform(-12, 12))
     cosine, sine = np.cos(angle), abs(np.sin(angle))
-    around = np.array(
-        [[cosine, sine], [sine, cosine]]
-    )  # from width and height to those of the turned rectangle
+    around = np.array([[cosine, sine], [sine, cosine]])  # by it: the turned rectangle's width and height
     scale = side / (around @ cover.shape[::-1]).max()
     width, height = (max(1, int(length * scale)) for length in cover.shape[::-1])
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -148,8 +148,7 @@ def draw_ground(size: int, photographed: bool, random: np.random.Generator) -> n
         photographed: whether it may also be part of a photograph.
         random: the source of all that is random.
     """
-    grounds = _grounds()[: None if photographed else len(_TEXTURES)]
-    ground = grounds[random.integers(len(grounds))]
+    ground = _ground(random.integers(len(_GROUNDS) if photographed else _TEXTURES))
     shortest = min(ground.shape[:2])
     side = int(shortest * random.uniform(0.4, 1.0))
     row, column = (random.integers(length - side + 1) for length in ground.shape[:2])
@@ -161,9 +160,9 @@ def draw_ground(size: int, photographed: bool, random: np.random.Generator) -> n
 
 
 @functools.cache
-def _grounds():
-    textures = [_photograph("skimage", f"data/{name}.png") for name in _TEXTURES]
-    return textures + [_photograph(package, file)[:, columns] for package, file, columns in _SCENERY]
+def _ground(number):
+    package, file, columns = _GROUNDS[number]
+    return _photograph(package, file)[:, columns]
 
 
 def _photograph(package, file):

@@ -9,7 +9,7 @@ import numpy as np
 
 _SHAPES = ("disc", "ring", "square", "triangle", "cross")
 _TEXTURES = ("stripes", "checker", "dots")
-OBJECTS = (*_SHAPES, *_TEXTURES)
+DRAWN = (*_SHAPES, *_TEXTURES)
 _CONTRAST = 40.0  # least difference in brightness, of 255, between an object's colours and the ground's mean
 _NOISE = 5.0  # standard deviation of an object's pixels about its colours
 _PERIODS = (5.0, 8.0)  # of a texture, in pixels
@@ -21,7 +21,7 @@ def draw_object(
     """Draw an object, turned at random and in random colours.
 
     Args:
-        name: the class, one of `OBJECTS`.
+        name: the class, one of `DRAWN`.
         side: about the object's length in pixels.
         ground: the mean brightness of what it will lie on, in [0, 255].
         random: the source of all that is random.

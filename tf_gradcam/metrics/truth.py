@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam.metrics import _cutouts, _drawn
+from tf_gradcam.metrics._cutouts import IMAGENET_OUTPUTS, PHOTOGRAPHED, draw_ground, paste_object
+from tf_gradcam.metrics._drawn import DRAWN, draw_object
 
 __all__ = ["Scenes", "photographs", "shapes"]
 
@@ -101,22 +102,21 @@ def shapes(
     Example:
 
     ```python
-    scenes = tf_gradcam.metrics.truth.shapes(6000)
+    scenes = tf_gradcam.metrics.truth.shapes(6000, objects=1)
     model.fit(scenes.images, scenes.labels[:, 0])
     ```
     """
     _check(count, seed, objects, size, lengths)
 
     def draw(name, side, ground, random):
-        pixels, mask = _drawn.draw_object(name, side, ground.mean(), random)
+        pixels, mask = draw_object(name, side, ground.mean(), random)
         return pixels, mask.astype(np.float32)
 
     def ground(random):
-        return _cutouts.draw_ground(size, False, random)
+        return draw_ground(size, False, random)
 
-    names = _drawn.OBJECTS
-    scenes = [_scene([seed, number], objects, names, lengths, ground, draw) for number in range(count)]
-    return _together(scenes, size, objects, names, tuple((number,) for number in range(len(names))))
+    scenes = [_scene([seed, number], objects, DRAWN, lengths, ground, draw) for number in range(count)]
+    return _together(scenes, size, objects, DRAWN, tuple((number,) for number in range(len(DRAWN))))
 
 
 def photographs(
@@ -160,14 +160,13 @@ def photographs(
     _check(count, seed, objects, size, lengths)
 
     def draw(name, side, _, random):
-        return _cutouts.paste_object(name, side, random)
+        return paste_object(name, side, random)
 
     def ground(random):
-        return _cutouts.draw_ground(size, True, random)
+        return draw_ground(size, True, random)
 
-    names = _cutouts.OBJECTS
-    scenes = [_scene([seed, number], objects, names, lengths, ground, draw) for number in range(count)]
-    return _together(scenes, size, objects, names, _cutouts.OUTPUTS)
+    scenes = [_scene([seed, number], objects, PHOTOGRAPHED, lengths, ground, draw) for number in range(count)]
+    return _together(scenes, size, objects, PHOTOGRAPHED, IMAGENET_OUTPUTS)
 
 
 def _check(count, seed, objects, size, lengths) -> None:
