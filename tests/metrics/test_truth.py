@@ -108,6 +108,11 @@ def test_the_target_is_the_output_of_highest_score_that_stands_for_the_object():
     # Two scores of 0.1 share the fourth place; four are higher than the last one.
     np.testing.assert_array_equal(scenes.recognized(scores, 4), [[True, False], [True, True]])
     assert scenes.recognized(scores, 5).all()
+    for wrong in (scores[:1], scores[:, :4], scores[0]):
+        with pytest.raises(ValueError, match=r"`scores` must be .* \(2, at least 5\)"):
+            scenes.targets(wrong)
+    with pytest.raises(ValueError, match="`rank` must be a whole number from 1. Received: rank=0"):
+        scenes.recognized(scores, 0)
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,11 @@ class Scenes(NamedTuple):
 
         Returns:
             Indices of outputs, int64 `(N, M)`.
+
+        Raises:
+            ValueError: if there is not one row of scores for each image, or an output is missing.
         """
-        scores = np.asarray(scores)
+        scores = _checked_scores(scores, self)
         found = np.zeros_like(self.labels)
         for place, label in np.ndenumerate(self.labels):
             outputs = np.array(self.outputs[label])
@@ -65,10 +68,26 @@ class Scenes(NamedTuple):
 
         Returns:
             bool `(N, M)`.
+
+        Raises:
+            ValueError: as `targets` does, or if `rank` is not a whole number from 1.
         """
-        scores = np.asarray(scores)
+        if not is_whole(rank) or rank < 1:
+            raise ValueError(f"`rank` must be a whole number from 1. Received: rank={rank!r}")
+        scores = _checked_scores(scores, self)
         own = np.take_along_axis(scores, self.targets(scores), axis=1)
         return (scores[:, None] > own[..., None]).sum(axis=-1) < rank
+
+
+def _checked_scores(scores, scenes):
+    scores = np.asarray(scores)
+    least = 1 + max(max(outputs) for outputs in scenes.outputs)
+    if scores.ndim != 2 or len(scores) != len(scenes.labels) or scores.shape[1] < least:
+        raise ValueError(
+            f"`scores` must be the network's outputs ({len(scenes.labels)}, at least {least}), one row for each "
+            f"image. Received: shape {scores.shape}"
+        )
+    return scores
 
 
 def shapes(
