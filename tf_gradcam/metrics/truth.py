@@ -84,8 +84,8 @@ def _checked_scores(scores, scenes):
     least = 1 + max(max(outputs) for outputs in scenes.outputs)
     if scores.ndim != 2 or len(scores) != len(scenes.labels) or scores.shape[1] < least:
         raise ValueError(
-            f"`scores` must be the network's outputs ({len(scenes.labels)}, at least {least}), one row for each "
-            f"image. Received: shape {scores.shape}"
+            f"`scores` must be the network's outputs ({len(scenes.labels)}, at least {least}), one row for "
+            f"each image. Received: shape {scores.shape}"
         )
     return scores
 
