@@ -25,6 +25,10 @@ from tf_gradcam import metrics
 WORLDS = {"shapes": truth_worlds.shapes, "photographs": truth_worlds.photographs}
 FEW = {"shapes": 24, "photographs": 8}  # cases for metrics and slow methods, by the cost of a forward pass
 SHARES = ("object", "other", "random")
+TRUTHS = {
+    "object": lambda row: row["object"],
+    "object - random": lambda row: row["object"] - row["random"],
+}
 LOWER_IS_BETTER = {"deletion, zero", "deletion, blur", "average drop", "entropy", "mean of the heatmap"}
 
 
@@ -77,10 +81,10 @@ def first(cases, count):
     return type(cases)(*(column[:count] for column in cases))
 
 
-def rank_correlations(found) -> dict[str, float]:
+def rank_correlations(found, truth_of) -> dict[str, float]:
     """Return Spearman's correlation of each metric with the truth, positive where the metric chooses well."""
     rows = list(found.values())
-    truths = np.array([[row["object"] for row in rows]])
+    truths = np.array([[truth_of(row) for row in rows]])
     correlations = {}
     for name in [name for name in rows[0] if name not in SHARES]:
         sign = -1 if name in LOWER_IS_BETTER else 1
@@ -161,7 +165,9 @@ def main():
         print(f"\n{world.about}\n", flush=True)
         few = options.few or FEW[name]
         found = run(world, few)
-        correlations[name] = rank_correlations(found)
+        correlations |= {
+            f"{name}: {of}": rank_correlations(found, function) for of, function in TRUTHS.items()
+        }
         text = tables(world, found, few)
         print(text, flush=True)
         if options.write:
