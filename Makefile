@@ -9,7 +9,7 @@ LINT   := $(VENV)-lint/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-all test-fast test-minimum test-hub fuzz lint format notebooks bench bench-check \
-	bench-methods bench-serving peers gallery parity applications formats clean
+	bench-methods bench-serving peers gallery parity applications formats truth clean
 .NOTPARALLEL:  # two pips must not install into one environment at the same time
 
 help:  ## say what there is to make
@@ -80,6 +80,9 @@ applications: $(VENV)/test.stamp  ## explain every model of keras.applications, 
 
 formats: $(VENV)/test.stamp  ## write files for LiteRT, ONNX and OpenVINO and compare, for docs/formats.md
 	$(BIN)/python benchmarks/formats.py
+
+truth: $(VENV)/test.stamp  ## measure methods and metrics where the truth is known, for docs/truth.md
+	$(BIN)/python benchmarks/truth.py --write docs/truth.md
 
 clean:  ## remove everything that was made
 	rm -rf .venv .venv-lint .venv-minimum .venv-parity .venv-peers build dist *.egg-info

@@ -2,7 +2,7 @@
 
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, overlay_named
 from tf_gradcam._images.figure import show, show_named
-from tf_gradcam._images.optional import require
+from tf_gradcam._images.optional import packaged_file, require
 from tf_gradcam._images.read import (
     MAX_PIXELS,
     check_size,
@@ -24,6 +24,7 @@ __all__ = [
     "overlay",
     "overlay_concepts",
     "overlay_named",
+    "packaged_file",
     "read_values",
     "require",
     "resize_pixels",

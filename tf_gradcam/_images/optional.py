@@ -1,6 +1,8 @@
-"""Import an optional package, or say how to install it: `require`. Every module that needs one calls it."""
+"""Import an optional package or find a file of it, or say how to install it, for every module."""
 
 import importlib
+import importlib.util
+import pathlib
 from typing import Any
 
 
@@ -22,3 +24,22 @@ def require(module: str, package: str) -> Any:
             f"tf_gradcam needs `{package}` to read and draw images, and it can't be imported: {error}. "
             f"Install it: pip install {package}{headless}"
         ) from error
+
+
+def packaged_file(package: str, file: str, who: str) -> pathlib.Path:
+    """Return the path of a photograph that a package installs, without running any of the package's code.
+
+    Args:
+        package: the package's module, such as `"skimage"`.
+        file: the path inside it, such as `"data/coffee.png"`.
+        who: what needs the file, for the message.
+
+    Raises:
+        ImportError: if it is not installed; the message says how to install it.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = (spec and spec.submodule_search_locations) or ()
+    for path in (pathlib.Path(folder, file) for folder in folders):
+        if path.is_file():
+            return path
+    raise ImportError(f'{who} needs {package}\'s {file}. Install it: pip install "tf_gradcam[demo]"')

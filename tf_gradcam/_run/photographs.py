@@ -6,7 +6,6 @@ The command line finds photographs with it, `batches` reads them, and `findings`
 import collections
 import contextlib
 import glob
-import importlib.util
 import os
 import pathlib
 import re
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from tf_gradcam._images import load_image, read_values, resize_pixels, size_within
+from tf_gradcam._images import load_image, packaged_file, read_values, resize_pixels, size_within
 from tf_gradcam._model import is_channels_first
 from tf_gradcam._run.files import is_own_picture
 
@@ -157,12 +156,7 @@ def demo_photographs() -> list[Photograph]:
 
 
 def _demo_photograph(package, file) -> Photograph:
-    # find_spec finds the package without running any of its code.
-    spec = importlib.util.find_spec(package)
-    folders = (spec and spec.submodule_search_locations) or ()
-    path = next((path for path in (pathlib.Path(each, file) for each in folders) if path.is_file()), None)
-    if path is None:
-        raise ImportError(f'The demo needs {package}\'s {file}. Install it: pip install "tf_gradcam[demo]"')
+    path = packaged_file(package, file, "The demo")
     if path.stem != "rocket":
         return Photograph(path.name, str(path))
     # Squashed to a square, the rocket is short and wide: the model takes its tower for an oil rig.
