@@ -185,7 +185,7 @@ def test_a_map_of_the_wrong_shape_is_refused(functional, images):
         def explain(self, scene):
             return scene.activations
 
-    with pytest.raises(ValueError, match="`method` must return a map [(]N, h, w[)]"):
+    with pytest.raises(ValueError, match="`method` must return a map, a tensor [(]N, h, w[)]"):
         GradCAM(functional, method=Wrong())(images)
 
 

@@ -410,6 +410,7 @@ def test_the_default_of_an_ensemble_names_the_other_members(join, kind):
     assert warning.filename == __file__
 
 
+@pytest.mark.filterwarnings("ignore:A probability is explained")  # The mean of several has no logit.
 def test_layers_that_the_warning_names_are_explained_without_one(images):
     model = ensemble(keras.layers.Average())
     cam = GradCAM(model, ["one_last", "two_last"])

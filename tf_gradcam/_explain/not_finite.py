@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_gradcam._tensors import at_least_float32
 
 
-def not_finite(images: Any, one_answer: bool) -> tf.Tensor | None:
+def not_finite(images: Any, one_answer: bool = False) -> tf.Tensor | None:
     """Return NaN for each image that holds NaN or infinity, and 0 for the others: `(N,)` float32.
 
     Args:

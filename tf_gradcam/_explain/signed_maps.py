@@ -123,8 +123,9 @@ def signed_maps_function(
         axes = maps[0].shape.rank - passed.score.shape.rank
         channels_first = bool(layer_calls) and layer_calls[0].channels_first
         lengths = source_lengths(images, passed.source, axes, channels_first)
-        first_image = keras.tree.flatten(passed.images)[0]
-        nan = not_finite(passed.images, is_one_answer(passed.score, first_image))
+        nan = None  # In eager mode the images are arrays, which have been checked.
+        if not tf.executing_eagerly():
+            nan = not_finite(passed.images, is_one_answer(passed.score, passed.batch))
         outputs = (
             keras.tree.map_structure(lambda output: with_nan(output, nan), passed.outputs)
             if are_tensors
