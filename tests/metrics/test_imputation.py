@@ -44,9 +44,7 @@ def test_the_centre_and_the_corner_of_nine_pixels_have_the_values_worked_out_by_
     assert metrics.noisy_linear_imputation(image, removed, noise=0)[0, 0, 0, 0] == pytest.approx(7.2)
 
 
-@pytest.mark.parametrize(
-    "axes", [(1,), (2,), (23,), (1, 9), (9, 12), (17, 16), (3, 4, 5), (7, 6, 8)], ids=str
-)
+@pytest.mark.parametrize("axes", [(1,), (2,), (23,), (1, 9), (9, 12), (3, 4, 5), (5, 6, 7)], ids=str)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_it_solves_the_system_of_the_paper(axes, share):
     random = np.random.default_rng(1)
@@ -59,9 +57,9 @@ def test_it_solves_the_system_of_the_paper(axes, share):
 
 
 def test_it_fills_one_large_hole():
-    image = np.random.default_rng(2).normal(size=(1, 40, 33, 1))
-    removed = np.zeros((1, 40, 33), bool)
-    removed[0, 2:38, 3:] = True
+    image = np.random.default_rng(2).normal(size=(1, 25, 23, 1))
+    removed = np.zeros((1, 25, 23), bool)
+    removed[0, 2:23, 3:] = True
     filled = metrics.noisy_linear_imputation(image, removed, noise=0)
     np.testing.assert_allclose(filled[0], dense(image[0], removed[0]), atol=1e-7)
 

@@ -26,7 +26,7 @@ def test_infidelity_equals_a_loop_over_samples():
     random = np.random.default_rng(2)
     images, maps = random.normal(size=(3, 4, 5, 2)), random.normal(size=(3, 4, 5))
     result = metrics.infidelity(bent, images, maps, noise=0.2, samples=7, seed=3, batch_size=10)
-    fields = np.random.default_rng(3).normal(size=(7, 4, 5, 2))
+    fields = np.random.default_rng(3).standard_normal((7, 4, 5, 2), np.float32)
     for row in range(3):
         image, spread = images[row], images[row].max() - images[row].min()
         products, changes = [], []
@@ -110,11 +110,11 @@ def test_max_sensitivity_equals_a_loop_over_samples():
     maps = explain(images)
     result = metrics.max_sensitivity(explain, images, maps, radius=0.1, samples=5, seed=1)
     draws = np.random.default_rng(1)
-    fields = [draws.uniform(-1, 1, (4, 5, 2)) for _ in range(5)]
+    fields = [2 * draws.random((4, 5, 2), np.float32).astype(float) - 1 for _ in range(5)]
     for row in range(3):
         reach = 0.1 * (images[row].max() - images[row].min())
         norms = [np.linalg.norm(explain(images[row] + reach * field) - maps[row]) for field in fields]
-        assert result[row] == pytest.approx(max(norms) / np.linalg.norm(maps[row]), abs=1e-12)
+        assert result[row] == pytest.approx(max(norms) / np.linalg.norm(maps[row]), abs=1e-7)
 
 
 def test_max_sensitivity_grows_with_the_radius_and_is_nan_for_a_blank_map():

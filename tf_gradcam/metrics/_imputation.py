@@ -116,7 +116,7 @@ def noisy_linear_imputation(images: Any, removed: Any, *, noise: float = 0.01, s
 
 def _impute(images, removed, noise, seed):
     axes = tuple(range(2, images.ndim))
-    values = np.moveaxis(images, -1, 1).astype(np.float64)  # channels first: contiguous rows are faster
+    values = np.moveaxis(images, -1, 1).astype(np.float64)  # The solver takes channels first.
     bad = ~np.isfinite(values).all(axis=(1, *axes), keepdims=True)
     values = np.where(bad, 0, values)
     kept = ~removed[:, None]

@@ -102,7 +102,7 @@ def finite_rows(*batches: np.ndarray) -> np.ndarray:
 
 def check_masks(masks: Any, shape: tuple[int, ...], name: str, of: str) -> np.ndarray:
     """Return masks as a bool array, or raise an error unless they have this shape."""
-    array = np.asarray(masks)
+    array = _numbers(name, masks)
     if array.dtype != np.bool_:
         raise TypeError(
             f"`{name}` must be bool, True at each pixel that counts. Received: dtype {array.dtype}. "
@@ -119,7 +119,7 @@ def check_masks(masks: Any, shape: tuple[int, ...], name: str, of: str) -> np.nd
 def maps_and_masks(maps: Any, masks: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return maps, float64, and masks, bool, both `(N, *axes)`; `masks` may be boxes."""
     maps = as_maps(maps)
-    array = np.asarray(masks)
+    array = _numbers("masks", masks)
     corners = 2 * (maps.ndim - 1)
     are_boxes = array.dtype.kind in "iuf" and array.shape != maps.shape
     if are_boxes and array.ndim in (2, 3) and array.shape[-1] == corners and len(array) == len(maps):

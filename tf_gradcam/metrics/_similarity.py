@@ -76,7 +76,8 @@ def _correlation(first, second):
             continue  # The mean of equal numbers may differ from them by a rounding error.
         one, other = one - one.mean(), other - other.mean()
         one, other = one / np.abs(one).max(), other / np.abs(other).max()
-        correlations[row] = np.clip(one @ other / np.sqrt((one @ one) * (other @ other)), -1, 1)
+        norms = np.sqrt((one * one).sum() * (other * other).sum())
+        correlations[row] = np.clip((one * other).sum() / norms, -1, 1)
     return correlations
 
 

@@ -68,9 +68,10 @@ def infidelity(
     def batches():
         yield images
         for _ in range(samples):
-            field = (random.normal(size=images.shape[1:]) * deviation).astype(images.dtype)
-            predicted.append((field.sum(axis=-1, dtype=np.float64) * maps).reshape(len(maps), -1).sum(axis=1))
-            yield images - field
+            field = random.standard_normal(images.shape[1:], np.float32)
+            sums = (field.sum(axis=-1, dtype=np.float64) * maps).reshape(len(maps), -1).sum(axis=1)
+            predicted.append(sums * deviation.ravel())
+            yield images - deviation * field
 
     with np.errstate(invalid="ignore"):
         scores = score_all(score, batches(), samples + 1, images, batch_size)
@@ -196,8 +197,8 @@ def max_sensitivity(
     with np.errstate(invalid="ignore", divide="ignore"):
         reach = radius * spread(images)
         for _ in range(samples):
-            field = random.uniform(-1, 1, images.shape[1:])
-            noisy = explain_once(explain, (images + reach * field).astype(images.dtype))
+            field = 2 * random.random(images.shape[1:], np.float32) - 1
+            noisy = explain_once(explain, images + reach * field)
             change = np.sqrt(((noisy - maps).reshape(len(maps), -1) ** 2).sum(axis=1))
             largest = np.maximum(largest, change)  # of NaN and a number: NaN
         sensitivity = np.divide(largest, norms, out=np.full(len(maps), np.nan), where=norms > 0)
