@@ -31,7 +31,7 @@ FLOORS = [
     {"_methods", "_submodel"},
     {"methods"},
     {"_explain", "_registration"},
-    {"_concepts", "_export", "_run"},
+    {"_concepts", "_export", "_run", "metrics"},
     {"__init__"},
     {"_cli"},
     {"__main__"},

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # does not wait for TensorFlow, nor heatmaps for matplotlib.
 if _typing.TYPE_CHECKING:
     from tf_gradcam import methods as methods
+    from tf_gradcam import metrics as metrics
     from tf_gradcam import pretrained as pretrained
     from tf_gradcam import serving as serving
     from tf_gradcam import targets as targets
@@ -29,7 +30,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._model import list_layers as list_layers
     from tf_gradcam._submodel import build_submodel as build_submodel
 
-_MODULES = ("methods", "pretrained", "serving", "targets")
+_MODULES = ("methods", "metrics", "pretrained", "serving", "targets")
 _HOMES = {
     "Explanation": "_explain",
     "Factorization": "_concepts",
@@ -62,6 +63,7 @@ __all__ = [
     "load_image",
     "make_gradcam_heatmap",
     "methods",
+    "metrics",
     "overlay",
     "overlay_concepts",
     "pretrained",
