@@ -69,6 +69,17 @@ def to_heatmap(
     return _divide_by_maximum(positive)
 
 
+def to_signed_heatmap(
+    signed_map: tf.Tensor, size: tf.Tensor | None, interpolation: Interpolation, placement: Any = None
+) -> tf.Tensor:
+    """Resize, and divide by the largest absolute value: `(B, *size)` in `[-1, 1]`. See `to_heatmap`."""
+    heatmap = tf.cast(signed_map, tf.float32)
+    if size is not None:
+        heatmap = place_map(heatmap, size, interpolation, placement)
+    axes = list(range(1, heatmap.shape.rank))
+    return tf.math.divide_no_nan(heatmap, tf.reduce_max(tf.abs(heatmap), axis=axes, keepdims=True))
+
+
 def _divide_by_maximum(heatmaps):
     axes = range(1, heatmaps.shape.rank)
     return tf.math.divide_no_nan(heatmaps, tf.reduce_max(heatmaps, axis=list(axes), keepdims=True))

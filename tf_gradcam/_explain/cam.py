@@ -17,6 +17,8 @@ from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, method_name
 
 if TYPE_CHECKING:  # TensorFlow's decorator has no types, and would take those of what it decorates.
+    from tf_gradcam.metrics import Trust
+
     _Function = TypeVar("_Function", bound=Callable)
 
     def _not_converted(function: _Function) -> _Function: ...
@@ -194,6 +196,35 @@ class GradCAM:
         """
         return self._explainer.score(images, target).score
 
+    def trust(self, images: Any, target: Any = None, *, seed: int = 0, batch_size: int = 32) -> "Trust":
+        """Measure in short how far the heatmaps can be trusted on these images.
+
+        Two measures of faithfulness with two baselines each, whether maps change with the weights, and
+        whether they change with the class, each with a sentence that says what it means and what it can't.
+        See `tf_gradcam.metrics.trust`.
+
+        Args:
+            images: `(N, H, W, C)`, as `__call__` takes them; the model must take one input.
+            target: a class, one for each image, or `None` for each image's own predicted class.
+            seed: seed of everything that is drawn.
+            batch_size: largest number of images in memory at once, besides `images`.
+
+        Returns:
+            A `tf_gradcam.metrics.Trust`: print it.
+
+        Raises:
+            ValueError: as `metrics.trust` does.
+
+        Example:
+
+        ```python
+        print(cam.trust(photographs))
+        ```
+        """
+        from tf_gradcam import metrics  # Late: it imports OpenCV.
+
+        return metrics.trust(self, images, target, seed=seed, batch_size=batch_size)
+
     @_not_converted  # Users may call it in a tf.function.
     def __call__(
         self,
@@ -202,6 +233,7 @@ class GradCAM:
         *,
         size: str | int | Sequence[int] | None = "input",
         interpolation: Interpolation | None = None,
+        signed: bool = False,
     ) -> Explanation:
         """Explain a batch of images.
 
@@ -223,6 +255,8 @@ class GradCAM:
                 small objects: in a trial the peak of a 7x7 map was on the object in 52 % of scenes with
                 `"bilinear"`, 59 % `"bicubic"`, 64 % `"mitchellcubic"`, 69 % `"gaussian"`. Overshoot below 0
                 is set to 0. For a size smaller than the layer's grid, only `"area"` uses all values.
+            signed: whether `heatmap` keeps what speaks against the target: the map resized and divided by
+                its largest absolute value, in `[-1, 1]`. For one layer.
 
         Returns:
             An `Explanation` of tensors.
@@ -233,7 +267,7 @@ class GradCAM:
                 range, or is not one for each image; if `size` or `interpolation` is unknown; if the score
                 does not depend on the layer, or only on its class token.
         """
-        return self._explainer.explain("images", images, target, size, interpolation)
+        return self._explainer.explain("images", images, target, size, interpolation, signed=signed)
 
 
 def make_gradcam_heatmap(

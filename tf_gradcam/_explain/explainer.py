@@ -16,7 +16,7 @@ from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
 from tf_gradcam._explain.placed import relative_placements
 from tf_gradcam._explain.preprocess import apply_preprocess, cast_to_specs
-from tf_gradcam._explain.question import Question, check_target_taken
+from tf_gradcam._explain.question import Question, check_signed, check_target_taken
 from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
 from tf_gradcam._explain.signed_maps import SignedMaps, score_function, signed_maps_function
 from tf_gradcam._heatmap import (
@@ -26,6 +26,7 @@ from tf_gradcam._heatmap import (
     parse_interpolation,
     parse_size,
     to_heatmap,
+    to_signed_heatmap,
 )
 from tf_gradcam._methods import (
     Method,
@@ -174,6 +175,7 @@ class Explainer:
         size: Any,
         interpolation: Interpolation | None,
         first_eagerly: bool = False,
+        signed: bool = False,
     ) -> Explanation:
         """Explain a batch of images.
 
@@ -184,10 +186,12 @@ class Explainer:
             size: size of the heatmap.
             interpolation: how it is resized.
             first_eagerly: whether to run the first question without compiling, if possible.
+            signed: whether the heatmap keeps its negative values.
         """
         check_target_taken(self.method, target)
+        check_signed(signed, self._several)
         interpolation = self.interpolation if interpolation is None else parse_interpolation(interpolation)
-        question, images = self._ask(name, images, target, parse_size(size), interpolation)
+        question, images = self._ask(name, images, target, parse_size(size), interpolation, signed)
         tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         if first_eagerly and not self._traces:
             self._keep_trace(question.trace_key(tensors), None)  # The second one compiles.
@@ -202,7 +206,7 @@ class Explainer:
         tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         return self._explain_compiled(question, tensors, images)
 
-    def _ask(self, name, images, target, size, interpolation) -> tuple[Question, Any]:
+    def _ask(self, name, images, target, size, interpolation, signed=False) -> tuple[Question, Any]:
         """Return the question, and the images as tensors."""
         if self._snapshot is not None:
             self._snapshot.check()
@@ -210,7 +214,7 @@ class Explainer:
         if target is not None:
             flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
             target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._output_names)
-        question = Question(self._specs_to_trace(images), target, size, interpolation)
+        question = Question(self._specs_to_trace(images), target, size, interpolation, signed)
         check_images(name, images, question.specs)
         return question, images
 
@@ -279,8 +283,10 @@ class Explainer:
 
     def _keep_trace(self, key, compiled) -> None:
         """Store a trace, or `None` for a run in eager mode; drop traces whose callable has been deleted."""
-        kept = {key: each for key, each in self._traces.items() if not refers_to_dead_callable(key.target)}
-        self._traces = {**kept, key: compiled}
+        # In place: copies with other weights share it. A list first: other threads may add to it.
+        for dead in [each for each in list(self._traces) if refers_to_dead_callable(each.target)]:
+            self._traces.pop(dead, None)
+        self._traces[key] = compiled
 
     def _trace(self, question, tensors):
         """Return the compiled function for questions of this kind, traced with an open batch axis."""
@@ -321,14 +327,14 @@ class Explainer:
         Its arguments are the images, then the arrays of target and size, all flat: TensorFlow would need half
         a millisecond in every call to bind structures.
         """
-        _, _, size, interpolation = question
+        size = question.size
 
         def explain(*tensors):
             signed: SignedMaps = maps_function(*question.unpack(tensors))
             lengths = question.lengths(tensors)
             lengths = signed.image_lengths if lengths is None and size else lengths
             _check_lengths(lengths, signed, size)
-            heatmap, heatmaps = self._heatmaps(signed, lengths, interpolation)
+            heatmap, heatmaps = self._heatmaps(signed, lengths, question)
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)
@@ -346,8 +352,9 @@ class Explainer:
 
         return explain
 
-    def _heatmaps(self, signed: SignedMaps, lengths, interpolation):
+    def _heatmaps(self, signed: SignedMaps, lengths, question):
         """Return the fused heatmap of all layers, and a tuple with the heatmap of each."""
+        draw = to_signed_heatmap if question.signed else to_heatmap
         signed_maps, score, placements = signed.maps, signed.score, signed.placements
         batch_axes = score.shape.rank  # The batch axis, and the axis of several scores.
         grids = [tf.shape(signed_map)[batch_axes:] for signed_map in signed_maps]
@@ -359,7 +366,7 @@ class Explainer:
         heatmaps = []
         for signed_map, grid, placement in zip(signed_maps, grids, placements, strict=True):
             flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
-            heatmaps.append(to_heatmap(flat, lengths, interpolation, placement))
+            heatmaps.append(draw(flat, lengths, question.interpolation, placement))
         fused = (
             fuse_heatmaps(heatmaps, position_counts, self.fuse or FUSIONS[0])
             if self._several

@@ -57,6 +57,7 @@ from tf_gradcam._model.specs import (
     specs_to_trace,
     with_open_sides,
 )
+from tf_gradcam._model.weights import LayerWeights, weights_by_layer
 
 __all__ = [
     "ONE_MAP_PER_IMAGE",
@@ -65,6 +66,7 @@ __all__ = [
     "Grid",
     "LayerCall",
     "LayerInfo",
+    "LayerWeights",
     "Placement",
     "Places",
     "WeakLayerCall",
@@ -113,5 +115,6 @@ __all__ = [
     "to_grid",
     "trace_trial",
     "walk_layers",
+    "weights_by_layer",
     "with_open_sides",
 ]

@@ -1,5 +1,6 @@
 """Similarity of two maps of each image, signed: the sanity checks compare maps by it. So may users."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,10 @@ def _window_means(maps):
         means = sum(tap * lines[start : start + length] for start, tap in enumerate(taps / taps.sum()))
         maps = np.moveaxis(means, 0, axis)
     return maps
+
+
+SIMILARITIES: Mapping[str, Callable[[Any, Any], np.ndarray]] = {
+    "spearman": spearman,
+    "pearson": pearson,
+    "ssim": ssim,
+}
