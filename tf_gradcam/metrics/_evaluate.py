@@ -90,10 +90,12 @@ class Table:
 
     def __repr__(self) -> str:
         """Return the table as lines of text."""
-        return plain_table(*self._cells(), notes=self.notes)
+        header, rows = self._cells()
+        return plain_table(header, rows, self.notes)
 
     def _repr_html_(self) -> str:
-        return html_table(*self._cells(), notes=self.notes)
+        header, rows = self._cells()
+        return html_table(header, rows, self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return `{"rows": [...], "notes": [...]}` for JSON: each row a dict, `None` in place of NaN."""

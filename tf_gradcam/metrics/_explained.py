@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_gradcam import targets
 from tf_gradcam._methods import is_classless
 from tf_gradcam._targets import target_arrays, to_rows, with_arrays
-from tf_gradcam.metrics._inputs import as_images
+from tf_gradcam.metrics._inputs import as_images, finite_rows
 
 
 class Cam(Protocol):
@@ -79,24 +79,31 @@ class ExplainedBatch:
             images: altered copies of these images, N of them.
         """
         if cam is None and images is None and (target is None or self.is_classless):
-            return _one_map(self.explanation)
+            return self._finite(_one_map(self.explanation))
         images = self._tensor if images is None else tf.convert_to_tensor(images)
         size = "input" if self.has_several_layers else None
         target = None if self.is_classless else (self.target if target is None else target)
-        return _one_map((cam or self.cam)(images, target, size=size))
+        return self._finite(_one_map((cam or self.cam)(images, target, size=size)))
 
     @functools.cached_property
     def heatmaps(self) -> np.ndarray:
         """Heatmaps of the size of the images, `(N, *axes)` in [0, 1], float64."""
         if self.has_several_layers:
-            return np.asarray(self.explanation.heatmap, np.float64)
+            return self._finite(self.explanation.heatmap)
         target = None if self.is_classless else self.target
-        return np.asarray(self.cam(self._tensor, target).heatmap, np.float64)
+        return self._finite(self.cam(self._tensor, target).heatmap)
 
     @functools.cached_property
     def signed_maps(self) -> np.ndarray:
         """Signed maps of the size of the images, `(N, *axes)`; of several layers, the heatmaps."""
-        return np.asarray(self.explanation.heatmap, np.float64)
+        return self._finite(self.explanation.heatmap)
+
+    def _finite(self, maps) -> np.ndarray:
+        """Return maps, all NaN where the image or its signed map holds one: a ReLU may make it 0."""
+        maps = np.array(maps, np.float64)
+        signed = self.explanation.map if self.has_several_layers else [self.explanation.map]
+        maps[~finite_rows(self.images, *map(np.asarray, signed))] = np.nan
+        return maps
 
     def explain(self, images: np.ndarray) -> np.ndarray:
         """Return the signed maps of altered copies of these images, for the same target."""
@@ -200,7 +207,9 @@ def pinned(target: Any, explanation: Any, count: int) -> Any:
         flat = keras.tree.flatten(explanation.outputs)
         if flat and all(one is not None and one.shape.rank > 2 for one in flat):
             raise ValueError(_OPEN.format(f"a class of outputs {flat[0].shape}", _ADVICE[targets.Region]))
-        return rows if index is None else rows._replace(index=_filled(rows.index, index))
+        if index is None:  # A single unit without classes leaves nothing open.
+            return target if isinstance(target, tuple) and target.index is None else targets.Class()
+        return rows._replace(index=_filled(rows.index, index))
     fields = {name: getattr(target, name) for name in getattr(target, "_fields", ())}
     is_open = any(name in fields and fields[name] is None for name in ("other", "mask"))
     is_open |= isinstance(target, targets.Pixel | targets.Detection) and fields["index"] is None

@@ -22,28 +22,6 @@ class Group(NamedTuple):
     positions: tuple[int, ...]
 
 
-def groups_from_the_top(model: keras.Model, images: Any) -> list[Group]:
-    """Return all weights of a model by layers, from the output to the input.
-
-    A batch normalization belongs to the layer before it; those before the first kernel belong to that.
-    """
-    joined: list[list[LayerWeights]] = []
-    for layer in weights_by_layer(model, images):
-        if joined and not (_has_kernel(model, layer) and any(_has_kernel(model, one) for one in joined[-1])):
-            joined[-1].append(layer)
-        else:
-            joined.append([layer])
-    groups = []
-    for layers in reversed(joined):
-        named = next((one for one in layers if _has_kernel(model, one)), layers[0])
-        groups.append(Group(named.path, sum((one.positions for one in layers), ())))
-    return groups
-
-
-def _has_kernel(model, layer) -> bool:
-    return any(len(model.weights[position].shape) > 1 for position in layer.positions)
-
-
 class RandomWeights(NamedTuple):
     """The weights of a model, and random ones in their places.
 
@@ -65,20 +43,23 @@ class RandomWeights(NamedTuple):
         ]
 
 
-def randomized_weights(model: keras.Model, images: Any, seed: int) -> RandomWeights:
+def random_weights(model: keras.Model, images: Any, seed: int) -> tuple[RandomWeights, list[Group]]:
     """Draw new weights by the initializer of each layer; batch normalization gets its first statistics.
 
     A weight without an initializer is drawn from a normal distribution of its own mean and deviation.
     Integers, such as counters and states of random generators, stay; so do the statistics of a
     `keras.layers.Normalization`, which are of the data and not learned.
+
+    Returns:
+        The weights, and their groups from the output to the input.
     """
-    trained = [tf.convert_to_tensor(variable) for variable in model.weights]
+    layers, variables = weights_by_layer(model, images), model.weights
+    trained = [tf.convert_to_tensor(variable) for variable in variables]
     drawn, without = list(trained), []
-    for layer in weights_by_layer(model, images):
-        if isinstance(layer.layer, keras.layers.Normalization):
-            continue
-        for position in layer.positions:
-            variable = model.weights[position]
+    for layer in layers:
+        is_of_data = isinstance(layer.layer, keras.layers.Normalization)
+        for position in () if is_of_data else layer.positions:
+            variable = variables[position]
             if not trained[position].dtype.is_floating:
                 continue
             random = np.random.default_rng([seed % 2**32, position])
@@ -87,7 +68,29 @@ def randomized_weights(model: keras.Model, images: Any, seed: int) -> RandomWeig
                 value = _normal_like(np.asarray(trained[position], np.float64), random)
                 without.append(variable.path)
             drawn[position] = tf.cast(value, trained[position].dtype)
-    return RandomWeights(trained, drawn, tuple(without))
+    return RandomWeights(trained, drawn, tuple(without)), _groups_from_the_top(layers, trained)
+
+
+def _groups_from_the_top(layers: Sequence[LayerWeights], weights) -> list[Group]:
+    """Return all weights by layers, from the output to the input.
+
+    A batch normalization belongs to the layer before it; what comes before the first kernel belongs to that.
+    """
+
+    def has_kernel(layer):
+        return any(weights[position].shape.rank > 1 for position in layer.positions)
+
+    joined: list[list[LayerWeights]] = []
+    for layer in layers:
+        if joined and not (has_kernel(layer) and any(map(has_kernel, joined[-1]))):
+            joined[-1].append(layer)
+        else:
+            joined.append([layer])
+    groups = []
+    for together in reversed(joined):
+        named = next(filter(has_kernel, together), together[0])
+        groups.append(Group(named.path, tuple(each for one in together for each in one.positions)))
+    return groups
 
 
 def _initialized(layer, variable, seed):

@@ -8,7 +8,7 @@ import numpy as np
 from tf_gradcam.metrics._bootstrap import confidence_interval
 from tf_gradcam.metrics._explained import Cam, ExplainedBatch, explained_batches
 from tf_gradcam.metrics._inputs import check_choice, check_count, check_nonnegative, generator, spread
-from tf_gradcam.metrics._randomized import groups_from_the_top, randomized_weights
+from tf_gradcam.metrics._randomized import random_weights
 from tf_gradcam.metrics._similarity import SIMILARITIES
 from tf_gradcam.metrics._tables import html_table, plain_table, record
 
@@ -180,10 +180,8 @@ def sanity(
 
 def _stage(name, values, measure, level, seed) -> Stage:
     chosen = confidence_interval(values[measure], level=level, seed=seed)
-    means = {each: _mean(numbers) for each, numbers in values.items()}
-    return Stage(
-        name, **means, **{key: getattr(chosen, key) for key in ("low", "high", "counted", "missing")}
-    )
+    ranks, linear, structural = (_mean(values[each]) for each in ("spearman", "pearson", "ssim"))
+    return Stage(name, ranks, linear, structural, chosen.low, chosen.high, chosen.counted, chosen.missing)
 
 
 def _mean(values) -> float:
@@ -194,12 +192,11 @@ def _mean(values) -> float:
 def _random_cams(batch: ExplainedBatch, order, stages, seed) -> tuple[list[str], list[Cam], list[str]]:
     """Return the name of each stage, the explainer of each, and notes."""
     model = batch.cam.model
-    groups = groups_from_the_top(model, batch.images)
+    weights, groups = random_weights(model, batch.images, seed)
     if not groups:
         raise ValueError("`cam` must explain a model with weights. Received: a model without any.")
     if stages is not None:
         check_count(stages=stages)
-    weights = randomized_weights(model, batch.images, seed)
     everything = batch.cam.with_weights(weights.random)
     _check_changed(batch, everything)
     count = min(stages or len(groups), len(groups))

@@ -1,5 +1,8 @@
 """Calls of the functions that the user gives: `score` on many altered images, `explain` on one batch."""
 
+import concurrent.futures
+import contextvars
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,7 +24,8 @@ def score_all(
 
     Args:
         score: `images -> (M,)`.
-        batches: altered copies of `images`, one for each step. They are copied at once.
+        batches: altered copies of `images`, one for each step. They are copied at once, in a thread, while
+            those before them are scored.
         steps: number of copies.
         images: the batch `(N, *axes, C)`.
         batch_size: number of images in one call; at least one copy of the batch is.
@@ -35,11 +39,22 @@ def score_all(
     iterator = iter(batches)
     scores = np.empty((steps, count))
     # Parts of nearly one length: a function that is compiled for each shape is compiled twice at most.
-    for part in np.array_split(np.arange(steps), calls):
+    parts = np.array_split(np.arange(steps), calls)
+
+    def altered(part):
         copies = np.empty((len(part), *images.shape), images.dtype)
         for place in range(len(part)):
             copies[place] = next(iterator)
-        scores[part] = score_once(score, copies.reshape(-1, *images.shape[1:])).reshape(len(part), count)
+        return copies.reshape(-1, *images.shape[1:])
+
+    context = contextvars.copy_context()  # What NumPy is to ignore.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        ready = thread.submit(context.run, altered, parts[0])
+        for part, after in itertools.zip_longest(parts, parts[1:]):
+            copies = ready.result()
+            if after is not None:
+                ready = thread.submit(context.run, altered, after)
+            scores[part] = score_once(score, copies).reshape(len(part), count)
     return scores.T
 
 
