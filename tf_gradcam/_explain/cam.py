@@ -50,8 +50,9 @@ class GradCAM:
             such as `"eigencam"`, take no target.
         fuse: how to fuse the heatmaps of several layers, each scaled to `[0, 1]` first: `"mean"` (the
             default), `"max"`, `"layercam"`, the maximum after a tanh of the heatmaps that are not from the
-            coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8), or `"refinecam"`, their product
-            (RefineCAM, 2026, with `method="gradcam_plus_plus"`).
+            coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8), which leaves the peak where the
+            coarsest heatmap has it, or `"refinecam"`, their product
+            (RefineCAM, 2026; in a trial better with `"hirescam"` than with its `"gradcam_plus_plus"`).
         preprocess: function from images to the model's input, traced into the compiled function, so that it
             takes raw uint8 photographs. It gets them as float32 with unchanged values (0.0 to 255.0), because
             the `preprocess_input` functions of `keras.applications` are wrong on integer tensors.

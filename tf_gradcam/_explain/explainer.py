@@ -189,9 +189,9 @@ class Explainer:
             signed: whether the heatmap keeps its negative values.
         """
         check_target_taken(self.method, target)
-        check_signed(signed, self._several)
         interpolation = self.interpolation if interpolation is None else parse_interpolation(interpolation)
         question, images = self._ask(name, images, target, parse_size(size), interpolation, signed)
+        check_signed(signed, self._several)
         tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         if first_eagerly and not self._traces:
             self._keep_trace(question.trace_key(tensors), None)  # The second one compiles.

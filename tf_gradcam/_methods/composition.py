@@ -117,9 +117,9 @@ def _warn_if_affine(scene, samples) -> None:
     if scene.logits is None or non_affine_operations(scene.layer_output, scene.logits):
         return
     warnings.warn(
-        "`smooth` changes nothing here: from the layer to the logits the model is affine, so the gradients are "
-        f"the same for every noisy image, and {samples} samples only take time. Explain an earlier layer, or "
-        "targets.Probability.",
+        "`smooth` changes nothing here: from the layer to the logits the model is affine, so the gradients "
+        f"are the same for every noisy image, and {samples} samples only take time. Explain an earlier layer, "
+        "or targets.Probability.",
         stacklevel=2,
     )
 

@@ -15,6 +15,7 @@ from tf_gradcam.metrics._tables import html_table, plain_table, record
 
 _DEFAULTS = ("insertion", "deletion", "mu_fidelity")
 _OF_MEANS = "adcc_of_means"
+_CURVES = ("deletion", "insertion", "insertion_minus_deletion", "road")
 _PARTS = ("coherency", "complexity", "average_drop")
 _HEADER = (
     "metric",
@@ -302,10 +303,9 @@ class Evaluator:
         rows = [self._row(*column) for column in self._columns if column[0] not in self._hidden]
         if ("adcc", None) in self._columns:
             rows.append(self._row_of_means())
-        notes = [
-            f"{self._count} images; {100 * self._level:g} % intervals by bootstrap, seed {self._seed}. "
-            f"Curves follow the {self._scored}.",
-        ]
+        notes = [f"{self._count} images; {100 * self._level:g} % intervals by bootstrap, seed {self._seed}."]
+        if any(name in _CURVES for name, _ in self._columns):
+            notes.append(f"Curves follow the {self._scored}.")
         missing = sum(row.missing for row in rows)
         if missing:
             notes.append("Missing: images without a finite map or value; they are in no mean.")
