@@ -195,6 +195,7 @@ def test_markup_in_a_name_is_escaped():
         ({"baselines": ["black"]}, "`baselines` must be one of"),
         ({"baselines": []}, "`baselines` must name one or more"),
         ({"options": {"road": {}}}, "`options` must be for metrics of the table"),
+        ({"options": {"deletion": {"step": 5}}}, r"`options` of 'deletion' must be among \['steps'\]"),
         ({"metrics": ["energy"]}, r"`masks` must be given for \['energy'\]"),
         ({"masks": np.ones((9, 32, 32), bool)}, "`masks` must be None for these metrics"),
         (

@@ -45,6 +45,7 @@ def weights_by_layer(model: keras.Model, images: Any = None) -> list[LayerWeight
     if functional_graph(model) is None:
         trial = trace_trial(model, require_specs(model, images))
         runs = {id(run.layer): number for number, run in enumerate(trial.runs)}
+        runs[id(model)] = len(runs)
         order, latest = {}, -1
         for one in found:
             latest = order[id(one.layer)] = runs.get(id(one.layer), latest)

@@ -78,11 +78,13 @@ class Metric(NamedTuple):
         measure: function of a `MapsOfBatch`, and `baseline=`, `masks=` and options, that returns `(N,)`.
         better: `"higher"` or `"lower"`; `""` where neither is.
         needs: what it needs: `"baseline"`, `"masks"`, `"probability"`.
+        options: the names of the options that it takes.
     """
 
     measure: Callable[..., np.ndarray]
     better: str
     needs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def _curve(function):
@@ -124,13 +126,13 @@ def _arcc(maps):
 
 
 METRICS: Mapping[str, Metric] = {
-    "deletion": Metric(_curve(deletion), "lower", ("baseline",)),
-    "insertion": Metric(_curve(insertion), "higher", ("baseline",)),
-    "insertion_minus_deletion": Metric(_insertion_minus_deletion, "higher", ("baseline",)),
-    "mu_fidelity": Metric(_of_score(mu_fidelity), "higher", ("baseline",)),
-    "road": Metric(_curve(road), "higher"),
-    "infidelity": Metric(_of_score(infidelity), "lower"),
-    "max_sensitivity": Metric(_max_sensitivity, "lower"),
+    "deletion": Metric(_curve(deletion), "lower", ("baseline",), ("steps",)),
+    "insertion": Metric(_curve(insertion), "higher", ("baseline",), ("steps",)),
+    "insertion_minus_deletion": Metric(_insertion_minus_deletion, "higher", ("baseline",), ("steps",)),
+    "mu_fidelity": Metric(_of_score(mu_fidelity), "higher", ("baseline",), ("cells", "share", "samples")),
+    "road": Metric(_curve(road), "higher", (), ("percentages", "noise")),
+    "infidelity": Metric(_of_score(infidelity), "lower", (), ("noise", "samples")),
+    "max_sensitivity": Metric(_max_sensitivity, "lower", (), ("radius", "samples")),
     "average_drop": Metric(lambda maps: drop_between(*maps.masked), "lower", ("probability",)),
     "increase": Metric(lambda maps: increase_between(*maps.masked), "higher", ("probability",)),
     "average_gain": Metric(lambda maps: gain_between(*maps.masked), "higher", ("probability",)),
@@ -148,9 +150,9 @@ METRICS: Mapping[str, Metric] = {
     "rank_accuracy": Metric(_against_masks(rank_accuracy, True), "higher", ("masks",)),
     "roc_auc": Metric(_against_masks(roc_auc, True), "higher", ("masks",)),
     "auprc": Metric(_against_masks(auprc, True), "higher", ("masks",)),
-    "pointing_game": Metric(_against_masks(pointing_game, False), "higher", ("masks",)),
+    "pointing_game": Metric(_against_masks(pointing_game, False), "higher", ("masks",), ("tolerance",)),
     "energy": Metric(_against_masks(energy, False), "higher", ("masks",)),
-    "iou": Metric(_against_masks(iou, False), "higher", ("masks",)),
+    "iou": Metric(_against_masks(iou, False), "higher", ("masks",), ("threshold",)),
 }
 
 

@@ -273,6 +273,7 @@ class Evaluator:
                 f"`metrics` must not hold {needing} where there is no probability: they are shares of it. "
                 "Received: a target that is no class, or a model that does not end in a softmax or sigmoid."
             )
+        measured = {}
         for of in self._of:
             maps = MapsOfBatch(
                 batch, self._seed, self._batch_size, self._maps_of(of, batch.images.shape[:-1])
@@ -281,7 +282,9 @@ class Evaluator:
                 given = {"baseline": baseline} if baseline else {}
                 given |= {"masks": masks} if "masks" in METRICS[name].needs else {}
                 values = METRICS[name].measure(maps, **given, **self._options.get(name, {}))
-                self._values[(name, baseline), of].append(values)
+                measured[(name, baseline), of] = values
+        for column, values in measured.items():  # All of a batch, or after an error nothing of it.
+            self._values[column].append(values)
         self._count += len(batch.images)
         self._scored = "score that is explained" if batch.probability is None else "probability of the class"
 
@@ -341,6 +344,12 @@ def _check_given(names, baselines, options) -> None:
     unused = [name for name in options if name not in names]
     if unused:
         raise ValueError(f"`options` must be for metrics of the table, {names}. Received: {unused}")
+    for name, given in options.items():
+        known = METRICS[name].options
+        if not set(given) <= set(known):
+            raise ValueError(
+                f"`options` of {name!r} must be among {list(known)}. Received: {sorted(set(given))}"
+            )
     if any("baseline" in METRICS[name].needs for name in names) and not baselines:
         raise ValueError(
             f"`baselines` must name one or more of {list(BASELINES)}, better two. Received: none"

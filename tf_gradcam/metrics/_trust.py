@@ -103,7 +103,7 @@ def trust(cam: Cam, images: Any, target: Any = None, *, seed: int = 0, batch_siz
     they change with the class. Each comes with a sentence that says what it means and what it can't. No
     number says that a map is right; for that there must be masks, and `evaluate`.
 
-    It takes 86 forward passes for each image, and a few for maps. Images and target must be such as
+    It takes 87 forward passes for each image, and a few for maps. Images and target must be such as
     `evaluate` takes.
 
     Args:
