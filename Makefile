@@ -9,7 +9,7 @@ LINT   := $(VENV)-lint/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-all test-fast test-minimum test-hub fuzz lint format notebooks bench bench-check \
-	bench-methods bench-serving peers gallery parity applications formats truth clean
+	bench-methods bench-serving bench-trust peers gallery parity applications formats truth clean
 .NOTPARALLEL:  # two pips must not install into one environment at the same time
 
 help:  ## say what there is to make
@@ -59,6 +59,10 @@ bench-check: $(VENV)/test.stamp  ## compare with docs/speed.md, and fail where i
 
 bench-methods: $(VENV)/test.stamp  ## time every method, for docs/methods.md
 	$(BIN)/python benchmarks/methods.py
+
+bench-trust: $(VENV)/test.stamp  ## time `trust`, and randomize weights for every method, for docs/trust.md
+	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/sanity.py
 
 bench-serving: $(VENV)/test.stamp  ## put a served model under load, for docs/serving-load.md
 	$(BIN)/python benchmarks/serving.py

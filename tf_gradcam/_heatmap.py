@@ -79,14 +79,33 @@ def to_heatmap(
     return _divide_by_maximum(positive, scores)
 
 
+def to_signed_heatmap(
+    signed_map: tf.Tensor,
+    size: tf.Tensor | None,
+    interpolation: Interpolation,
+    placement: Any = None,
+    scores: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Resize, and divide by the largest absolute value: `(B, *size)` in `[-1, 1]`. See `to_heatmap`."""
+    heatmap = tf.cast(signed_map, tf.float32)
+    if size is not None:
+        heatmap = place_map(heatmap, size, interpolation, placement)
+    return tf.math.divide_no_nan(heatmap, _largest(tf.abs(heatmap), scores))
+
+
 def _divide_by_maximum(heatmaps, scores=None):
+    return tf.math.divide_no_nan(heatmaps, _largest(heatmaps, scores))
+
+
+def _largest(heatmaps, scores):
+    """Return the maximum of each heatmap, or of all images' heatmaps for each of their `scores`."""
     axes = list(range(1, heatmaps.shape.rank))
+    largest = tf.reduce_max(heatmaps, axis=axes, keepdims=True)
     if scores is None:
-        return tf.math.divide_no_nan(heatmaps, tf.reduce_max(heatmaps, axis=axes, keepdims=True))
-    shape = tf.shape(heatmaps)
-    of_each_score = tf.reshape(heatmaps, tf.concat([[-1, scores], shape[1:]], 0))
-    largest = tf.reduce_max(of_each_score, axis=[0, *(axis + 1 for axis in axes)], keepdims=True)
-    return tf.reshape(tf.math.divide_no_nan(of_each_score, largest), shape)
+        return largest
+    of_each_score = tf.reshape(largest, tf.concat([[-1, scores], tf.shape(largest)[1:]], 0))
+    common = tf.reduce_max(of_each_score, axis=0, keepdims=True)
+    return tf.reshape(tf.broadcast_to(common, tf.shape(of_each_score)), tf.shape(largest))
 
 
 def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: Interpolation) -> tf.Tensor:

@@ -1104,3 +1104,28 @@ def test_a_map_without_gradients_says_so(functional, images):
     with pytest.warns(UserWarning, match="the gradients or activations are 0"):
         heatmap = make_gradcam_heatmap(functional, images[0], target=targets.Value(1), size=None)
     np.testing.assert_array_equal(heatmap, np.zeros((8, 8)))
+
+
+def test_a_signed_heatmap_is_the_map_resized_with_its_sign(unchanged, images):
+    cam = GradCAM(unchanged, "conv2")
+    explanation = cam(images, 1, signed=True)
+    signed_map = explanation.map.numpy()
+    assert (signed_map < 0).any(axis=(1, 2)).all()
+    resized = tf.image.resize(signed_map[..., None], (SIDE, SIDE))[..., 0].numpy()
+    largest = np.abs(resized).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(explanation.heatmap, resized / largest, atol=1e-5)
+    plain = cam(images, 1).heatmap.numpy()
+    assert plain.min() == 0
+    np.testing.assert_array_equal(cam(images, 1, signed=False).heatmap, plain)
+    with pytest.raises(ValueError, match="`signed` must be False for several layers"):
+        GradCAM(unchanged, ["conv1", "conv2"])(images, signed=True)
+
+
+def test_a_signed_heatmap_lies_where_the_pixels_came_from(unchanged, images):
+    wide = np.pad(images, [(0, 0), (3, 0), (0, 5), (0, 0)])
+    cropped = GradCAM(unchanged, "conv2", preprocess=lambda batch: batch[:, 3:, :-5])
+    heatmap = cropped(wide, 1, signed=True).heatmap.numpy()
+    expected = GradCAM(unchanged, "conv2")(images, 1, signed=True).heatmap.numpy()
+    np.testing.assert_allclose(heatmap[:, 3:, :-5], expected, atol=1e-5)
+    assert not heatmap[:, :3].any()
+    assert not heatmap[:, :, -5:].any()

@@ -1,6 +1,7 @@
 """Smoothing and augmentation around any method: what is averaged, over what, and for which class."""
 
 import functools
+import warnings
 
 import keras
 import numpy as np
@@ -91,6 +92,25 @@ def test_the_class_is_that_of_the_image_without_noise(functional, images):
 
 
 @pytest.mark.slow
+def test_it_warns_where_smoothing_gradients_changes_nothing(unchanged, images):
+    def explained(layer, method, target=None):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            signed_map = GradCAM(unchanged, layer, method=method)(images, target).map.numpy()
+        return signed_map, [str(each.message) for each in caught]
+
+    noisy = methods.smooth("gradcam", samples=2)
+    smooth, (said,) = explained("relu2", noisy)
+    assert said.startswith("`smooth` changes nothing here: from the layer to the logits the model is affine")
+    np.testing.assert_allclose(smooth, explained("relu2", "gradcam")[0], rtol=1e-5, atol=1e-6)
+    for layer, method, target in [
+        ("conv2", noisy, None),
+        ("relu2", noisy, targets.Probability()),
+        ("relu2", methods.smooth("eigencam", samples=2), None),
+    ]:
+        assert explained(layer, method, target)[1] == []
+
+
 def test_every_parameter_of_smooth_but_batch_changes_the_map(functional, images):
     def signed_map(**parameters):
         method = methods.smooth("gradcam", **{"samples": 4, "noise": 0.3, **parameters})

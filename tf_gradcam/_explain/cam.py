@@ -17,6 +17,8 @@ from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, method_name
 
 if TYPE_CHECKING:  # TensorFlow's decorator has no types, and would take those of what it decorates.
+    from tf_gradcam.metrics import Trust
+
     _Function = TypeVar("_Function", bound=Callable)
 
     def _not_converted(function: _Function) -> _Function: ...
@@ -52,8 +54,9 @@ class GradCAM:
             layer on a grid twice as fine, which it finds. It explains the log-odds of a class.
         fuse: how to fuse the heatmaps of several layers, each scaled to `[0, 1]` first: `"mean"` (the
             default), `"max"`, `"layercam"`, the maximum after a tanh of the heatmaps that are not from the
-            coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8), or `"refinecam"`, their product
-            (RefineCAM, 2026, with `method="gradcam_plus_plus"`).
+            coarsest grid (Jiang et al., "LayerCAM", 2021, equation 8), which leaves the peak where the
+            coarsest heatmap has it, or `"refinecam"`, their product
+            (RefineCAM, 2026; in a trial better with `"hirescam"` than with its `"gradcam_plus_plus"`).
         preprocess: function from images to the model's input, traced into the compiled function, so that it
             takes raw uint8 photographs. It gets them as float32 with unchanged values (0.0 to 255.0), because
             the `preprocess_input` functions of `keras.applications` are wrong on integer tensors.
@@ -212,6 +215,35 @@ class GradCAM:
         """
         return self._explainer.score(images, target).score
 
+    def trust(self, images: Any, target: Any = None, *, seed: int = 0, batch_size: int = 32) -> "Trust":
+        """Measure in short how far the heatmaps can be trusted on these images.
+
+        Two measures of faithfulness with two baselines each, whether maps change with the weights, and
+        whether they change with the class, each with a sentence that says what it means and what it can't.
+        See `tf_gradcam.metrics.trust`.
+
+        Args:
+            images: `(N, H, W, C)`, as `__call__` takes them; the model must take one input.
+            target: a class, one for each image, or `None` for each image's own predicted class.
+            seed: seed of everything that is drawn.
+            batch_size: largest number of images in memory at once, besides `images`.
+
+        Returns:
+            A `tf_gradcam.metrics.Trust`: print it.
+
+        Raises:
+            ValueError: as `metrics.trust` does.
+
+        Example:
+
+        ```python
+        print(cam.trust(photographs))
+        ```
+        """
+        from tf_gradcam import metrics  # Late: it imports OpenCV.
+
+        return metrics.trust(self, images, target, seed=seed, batch_size=batch_size)
+
     @_not_converted  # Users may call it in a tf.function.
     def __call__(
         self,
@@ -220,6 +252,7 @@ class GradCAM:
         *,
         size: str | int | Sequence[int] | None = "input",
         interpolation: Interpolation | None = None,
+        signed: bool = False,
     ) -> Explanation:
         """Explain a batch of images.
 
@@ -247,6 +280,8 @@ class GradCAM:
                 object in 52 % of scenes with `"bilinear"`, 59 % `"bicubic"`, 69 % `"gaussian"`, 80 % with
                 `("gaussian", 0.8)`. Overshoot below 0 is set to 0. For a size smaller than the layer's grid,
                 only `"area"` and `("gaussian", cells)` use all values.
+            signed: whether `heatmap` keeps what speaks against the target: the map resized and divided by
+                its largest absolute value, in `[-1, 1]`. For one layer.
 
         Returns:
             An `Explanation` of tensors.
@@ -257,7 +292,7 @@ class GradCAM:
                 range, or is not one for each image; if `size` or `interpolation` is unknown; if the score
                 does not depend on the layer, or only on its class token.
         """
-        return self._explainer.explain("images", images, target, size, interpolation)
+        return self._explainer.explain("images", images, target, size, interpolation, signed=signed)
 
 
 def make_gradcam_heatmap(

@@ -9,26 +9,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._explain.answers import ANSWER_COUNT, is_one_answer
+from tf_gradcam._explain.answers import ANSWER_COUNT
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
+from tf_gradcam._explain.heatmaps import draw_heatmaps
 from tf_gradcam._explain.image_source import find_input
-from tf_gradcam._explain.not_finite import with_nan
-from tf_gradcam._explain.placed import relative_placements
 from tf_gradcam._explain.preprocess import OUT_OF_RANGE, apply_preprocess, cast_to_specs
-from tf_gradcam._explain.question import Question, check_target_taken
+from tf_gradcam._explain.question import Question, check_signed, check_target_taken
 from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
 from tf_gradcam._explain.signed_maps import SignedMaps, score_function, signed_maps_function
 from tf_gradcam._heatmap import (
     FUSIONS,
     Interpolation,
-    fuse_heatmaps,
     parse_interpolation,
     parse_size,
-    to_heatmap,
 )
 from tf_gradcam._methods import (
     Method,
@@ -197,6 +193,7 @@ class Explainer:
         interpolation: Interpolation | None,
         first_eagerly: bool = False,
         version: int | None = None,
+        signed: bool = False,
     ) -> Explanation:
         """Explain a batch of images.
 
@@ -208,10 +205,12 @@ class Explainer:
             interpolation: how it is resized.
             first_eagerly: whether to run the first question without compiling, if possible.
             version: the `structure_version` of the model, where the caller has just compared it.
+            signed: whether the heatmap keeps its negative values.
         """
         check_target_taken(self.method, target)
+        check_signed(signed, self._several)
         interpolation = self.interpolation if interpolation is None else parse_interpolation(interpolation)
-        question, images = self._ask(name, images, target, parse_size(size), interpolation, version)
+        question, images = self._ask(name, images, target, parse_size(size), interpolation, signed, version)
         tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         if first_eagerly and not self._traces:
             self._keep_trace(question.trace_key(tensors), None)  # The second one compiles.
@@ -226,7 +225,9 @@ class Explainer:
         tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         return self._explain_compiled(question, tensors, images)
 
-    def _ask(self, name, images, target, size, interpolation, version=None) -> tuple[Question, Any]:
+    def _ask(
+        self, name, images, target, size, interpolation, signed=False, version=None
+    ) -> tuple[Question, Any]:
         """Return the question, and the images as tensors."""
         if self._snapshot is not None:
             self._snapshot.check()
@@ -234,7 +235,7 @@ class Explainer:
         if target is not None:
             flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
             target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._output_names)
-        question = Question(self._specs_to_trace(images), target, size, interpolation)
+        question = Question(self._specs_to_trace(images), target, size, interpolation, signed)
         check_images(name, images, question.specs)
         return question, images
 
@@ -305,8 +306,10 @@ class Explainer:
 
     def _keep_trace(self, key, compiled) -> None:
         """Store a trace, or `None` for a run in eager mode; drop traces whose callable has been deleted."""
-        kept = {key: each for key, each in self._traces.items() if not refers_to_dead_callable(key.target)}
-        self._traces = {**kept, key: compiled}
+        # In place: copies with other weights share it. A list first: other threads may add to it.
+        for dead in [each for each in list(self._traces) if refers_to_dead_callable(each.target)]:
+            self._traces.pop(dead, None)
+        self._traces[key] = compiled
 
     def _trace(self, question, tensors):
         """Return the compiled function for questions of this kind, traced with an open batch axis."""
@@ -347,17 +350,11 @@ class Explainer:
         Its arguments are the images, then the arrays of target and size, all flat: TensorFlow would need half
         a millisecond in every call to bind structures.
         """
-        _, _, size, interpolation = question
 
         def explain(*tensors):
             signed: SignedMaps = maps_function(*question.unpack(tensors))
-            lengths = question.lengths(tensors)
-            lengths = signed.image_lengths if lengths is None and size else lengths
-            _check_lengths(lengths, signed, size)
-            heatmap, heatmaps = (
-                keras.tree.map_structure(lambda one: with_nan(one, signed.nan), each)
-                for each in self._heatmaps(signed, lengths, interpolation)
-            )
+            fuse = (self.fuse or FUSIONS[0]) if self._several else None
+            heatmap, heatmaps = draw_heatmaps(signed, question, question.lengths(tensors), fuse)
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)
@@ -374,31 +371,6 @@ class Explainer:
             return Explanation(None, None, value, index, outputs if are_tensors else None, ())
 
         return explain
-
-    def _heatmaps(self, signed: SignedMaps, lengths, interpolation):
-        """Return the fused heatmap of all layers, and a tuple with the heatmap of each."""
-        signed_maps, score, placements = signed.maps, signed.score, signed.placements
-        batch_axes = score.shape.rank  # The batch axis, and the axis of several scores.
-        grids = [tf.shape(signed_map)[batch_axes:] for signed_map in signed_maps]
-        position_counts = [tf.reduce_prod(grid) for grid in grids]
-        if lengths is None and self._several:
-            finest = tf.argmax(tf.stack(position_counts))
-            lengths = tf.gather(tf.stack(grids), finest)
-            placements = relative_placements(placements, finest)
-        scores = tf.size(score) if is_one_answer(score, signed_maps[0]) else None
-        heatmaps = []
-        for signed_map, grid, placement in zip(signed_maps, grids, placements, strict=True):
-            flat = tf.reshape(signed_map, tf.concat([[-1], grid], 0))
-            heatmaps.append(to_heatmap(flat, lengths, interpolation, placement, scores))
-        fused = heatmaps[0]
-        if self._several:
-            fused = fuse_heatmaps(heatmaps, position_counts, self.fuse or FUSIONS[0], scores)
-        batch = tf.shape(signed_maps[0])[:batch_axes]
-
-        def with_batch_axes(heatmap):
-            return tf.reshape(heatmap, tf.concat([batch, tf.shape(heatmap)[1:]], 0))
-
-        return with_batch_axes(fused), tuple(map(with_batch_axes, heatmaps))
 
     def _advice(self, error, images) -> str | None:
         """Return the text for an error of the running graph; `None` if the error is not a known one."""
@@ -430,20 +402,3 @@ class Explainer:
                 f"Choose a layer before: {layer_path(model, default)!r}, or layer=None."
             )
         return None
-
-
-def _check_lengths(lengths: Any, signed: SignedMaps, size: str | np.ndarray | None) -> None:
-    """Raise a `ValueError` unless `size` gives one length for each axis of the grid."""
-    axes = signed.maps[0].shape.rank - signed.score.shape.rank
-    if size is None:
-        return
-    if lengths is None:
-        raise ValueError(
-            f'`size` must be None or {axes} lengths. Received: size="input", but no input of the model has '
-            f"the {axes} axes of the layer's grid."
-        )
-    if lengths.shape[0] not in (None, axes):
-        raise ValueError(
-            f"`size` must hold one length for each of the {axes} axes of the layer's grid. "
-            f"Received: {lengths.shape[0]} lengths"
-        )

@@ -22,12 +22,14 @@ class Question(NamedTuple):
         target: target as `to_rows` returns it, or `None`.
         size: size as `parse_size` returns it.
         interpolation: as `parse_interpolation` returns it; `None` to ask for the score without a heatmap.
+        signed: whether the heatmap keeps its negative values.
     """
 
     specs: Any
     target: Any
     size: Any
     interpolation: Interpolation | None
+    signed: bool = False
 
     def target_arrays(self) -> list:
         """Return a flat list of the arrays in the target."""
@@ -68,7 +70,7 @@ class Question(NamedTuple):
         dtypes = tuple(image.dtype for image in images)
         target = None if self.target is None else trace_key(self.target)
         size = self.size if isinstance(self.size, str) else np.shape(self.size)
-        return TraceKey(shapes, dtypes, target, size, self.interpolation)
+        return TraceKey(shapes, dtypes, target, size, self.interpolation, self.signed)
 
 
 class TraceKey(NamedTuple):
@@ -79,6 +81,7 @@ class TraceKey(NamedTuple):
     target: Any
     size: Any
     interpolation: Interpolation | None
+    signed: bool
 
 
 def check_target_taken(method: Method, target: Any) -> None:
@@ -87,6 +90,15 @@ def check_target_taken(method: Method, target: Any) -> None:
         raise ValueError(
             f"`target` must be None for a method whose map is the same for every class. Received: "
             f"target={target!r:.80}"
+        )
+
+
+def check_signed(signed: bool, several: bool) -> None:
+    """Raise a `ValueError` if heatmaps of several layers are to be signed."""
+    if signed and several:
+        raise ValueError(
+            "`signed` must be False for several layers: only positive evidence can be fused. "
+            "Received: signed=True. Explain each layer by itself."
         )
 
 

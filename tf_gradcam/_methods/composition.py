@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import numbers
+import warnings
 
 import tensorflow as tf
 
@@ -18,6 +19,7 @@ from tf_gradcam._methods.protocol import (
     takes_gradients,
 )
 from tf_gradcam._methods.scene import Scene
+from tf_gradcam._model import non_affine_operations
 
 _FLIPS = {"horizontal": -1, "vertical": -2}  # axes of a map
 
@@ -30,6 +32,10 @@ class smooth:
     without noise: `smooth("gradcam_plus_plus")` is Smooth Grad-CAM++, with `g`, `g^2` and `g^3` averaged. For
     a method on the image's gradients, these are averaged: `smooth("gradient")` is SmoothGrad. For any other
     method, the map is averaged.
+
+    Around a formula it changes nothing where the model is affine from the layer to the logit, as at the
+    default layer of a classifier that ends in average pooling and a dense layer: there the gradients are the
+    same for every image. It warns of that. Explain an earlier layer, or `targets.Probability`.
 
     Source: Omeiza et al., "Smooth Grad-CAM++", 2019, equations 9 and 10; Smilkov et al., "SmoothGrad", 2017.
 
@@ -62,6 +68,7 @@ class smooth:
         """Return the averaged map, with the shape of the inner method's map."""
         method = self.method
         if is_formula(method) and takes_gradients(method):
+            _warn_if_affine(scene, self.samples)
             terms = self._mean_gradient_powers(scene, scene.activations, _is_gradcam_plus_plus(method))
             return method(scene.activations, *terms)
         formula = image_formula(method)
@@ -104,6 +111,18 @@ class smooth:
         )
         copies = image + self.noise * spread * noise[:, None]
         return tf.reshape(copies, tf.concat([[-1], tf.shape(image)[1:]], axis=0))
+
+
+def _warn_if_affine(scene, samples) -> None:
+    """Warn where the gradients don't depend on the image: their mean over noisy images is what they are."""
+    if scene.logits is None or non_affine_operations(scene.layer_output, scene.logits):
+        return
+    warnings.warn(
+        "`smooth` changes nothing here: from the layer to the logits the model is affine, so the gradients "
+        f"are the same for every noisy image; {samples} samples only take time. Explain an earlier layer, "
+        "or targets.Probability.",
+        stacklevel=2,
+    )
 
 
 def _is_gradcam_plus_plus(formula) -> bool:

@@ -61,6 +61,7 @@ from tf_gradcam._model.specs import (
     specs_to_trace,
     with_open_sides,
 )
+from tf_gradcam._model.weights import LayerWeights, weights_by_layer
 
 __all__ = [
     "ONE_MAP_PER_IMAGE",
@@ -69,6 +70,7 @@ __all__ = [
     "Grid",
     "LayerCall",
     "LayerInfo",
+    "LayerWeights",
     "Placement",
     "Places",
     "WeakLayerCall",
@@ -121,5 +123,6 @@ __all__ = [
     "trace_trial",
     "variables_read_first",
     "walk_layers",
+    "weights_by_layer",
     "with_open_sides",
 ]

@@ -1,0 +1,83 @@
+"""The short table of `GradCAM.trust`: its checks, its sentences, and what has no value."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import shapes
+
+from tf_gradcam import GradCAM, methods, metrics
+
+
+@pytest.fixture(scope="module")
+def images():
+    return shapes.draw(10, 5)[0]
+
+
+@pytest.fixture(scope="module")
+def trust(images):
+    return GradCAM(shapes.trained()).trust(images)
+
+
+def test_it_has_two_faithfulness_metrics_with_two_baselines_and_three_controls(trust):
+    assert [(check.check, check.baseline) for check in trust] == [
+        ("mu-fidelity", "zero"),
+        ("mu-fidelity", "blur"),
+        ("insertion minus deletion", "zero"),
+        ("insertion minus deletion", "blur"),
+        ("other class", None),
+        ("random weights: scores", None),
+        ("random weights: conv3", None),
+        ("random weights: everything", None),
+    ]
+    assert len(trust) == 8
+    for check in trust:
+        assert check.values.shape == (10,)
+        assert check.mean == pytest.approx(np.nanmean(check.values))
+        assert check.counted + check.missing == 10
+        assert check.means.endswith(".")
+
+
+def test_its_numbers_are_those_of_the_metrics(trust, images):
+    cam = GradCAM(shapes.trained())
+    shown = metrics.sanity(cam, images, stages=3)
+    np.testing.assert_allclose([check.mean for check in trust][5:], shown.similarity[1:], atol=1e-4)
+    few = {"insertion_minus_deletion": {"steps": 8}, "mu_fidelity": {"samples": 24}}
+    table = metrics.evaluate(cam, images, metrics=list(few), options=few, references=False)
+    expected = [table["mu_fidelity", name].mean for name in ("zero", "blur")]
+    expected += [table["insertion_minus_deletion", name].mean for name in ("zero", "blur")]
+    np.testing.assert_allclose([check.mean for check in trust][:4], expected, atol=1e-3)
+
+
+def turned_round(activations, gradients):
+    """Grad-CAM with the wrong sign."""
+    return -methods.gradcam(activations, gradients)
+
+
+def test_its_sentences_say_what_the_numbers_say(trust, images):
+    assert "the score depends more on what the heatmap shows" in repr(trust)
+    assert "maps change when weights are randomized" in repr(trust)
+    assert "maps depend on the class" in repr(trust)
+    failed = GradCAM(shapes.trained(), method="eigencam").trust(images[:4])
+    assert "maps stay alike when weights are randomized" in repr(failed)
+    assert "maps hardly depend on the class" in repr(failed)
+    turned = GradCAM(shapes.trained(), method=turned_round)
+    assert "worse than a map of noise" in repr(turned.trust(images))
+
+
+def test_it_can_be_written_as_json_and_html(trust):
+    written = json.loads(json.dumps(trust.to_dict(), allow_nan=False))
+    assert len(written["checks"]) == 8
+    assert trust._repr_html_().count("<tr>") == 9
+
+
+def test_a_model_without_classes_has_no_other_class():
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((12, 12, 3)), keras.layers.Conv2D(3, 3), keras.layers.GlobalAveragePooling2D()]
+    cam = GradCAM(keras.Sequential([*layers, keras.layers.Dense(1)]))
+    trust = cam.trust(np.random.default_rng(0).random((3, 12, 12, 3)).astype("float32"))
+    (check,) = (check for check in trust if check.check == "other class")
+    assert [np.isnan(check.mean), check.counted, check.missing] == [True, 0, 3]
+    assert "there is no other class" in repr(trust)
+    assert trust.to_dict()["checks"][4]["mean"] is None
