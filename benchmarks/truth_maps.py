@@ -30,7 +30,7 @@ class Map(NamedTuple):
     method: Any
     layers: tuple[int, ...] = (LAST,)
     fuse: str | None = None
-    interpolation: str = "bilinear"
+    interpolation: str | tuple[str, float] = "bilinear"
     target: Callable | None = logit
     few: bool = False
 
@@ -54,6 +54,8 @@ MAPS = {
     "noise, 7 x 7": Map(coarse_noise),
     "gradcam (the default: bilinear)": Map("gradcam"),
     "gradcam": _last("gradcam"),
+    "gradcam, gaussian of 0.8 cells": Map("gradcam", interpolation=("gaussian", 0.8)),
+    "locate": Map("locate", (), interpolation=("gaussian", 0.8)),
     "gradcam, finer": _last("gradcam", layers=(FINER,)),
     "hirescam, finer": _last("hirescam", layers=(FINER,)),
     "gradcam_elementwise": _last("gradcam_elementwise"),

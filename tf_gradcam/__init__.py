@@ -20,8 +20,12 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._explain import GradCAM as GradCAM
     from tf_gradcam._explain import make_gradcam_heatmap as make_gradcam_heatmap
     from tf_gradcam._export import export_gradcam as export_gradcam
+    from tf_gradcam._images import HeatmapBox as HeatmapBox
+    from tf_gradcam._images import box_iou as box_iou
+    from tf_gradcam._images import boxes as boxes
     from tf_gradcam._images import colorize as colorize
     from tf_gradcam._images import load_image as load_image
+    from tf_gradcam._images import masks as masks
     from tf_gradcam._images import overlay as overlay
     from tf_gradcam._images import overlay_concepts as overlay_concepts
     from tf_gradcam._images import show as show
@@ -35,8 +39,11 @@ _HOMES = {
     "Explanation": "_explain",
     "Factorization": "_concepts",
     "GradCAM": "_explain",
+    "HeatmapBox": "_images",
     "LayerInfo": "_model",
     "Scene": "_methods",
+    "box_iou": "_images",
+    "boxes": "_images",
     "build_submodel": "_submodel",
     "colorize": "_images",
     "deep_feature_factorization": "_concepts",
@@ -44,6 +51,7 @@ _HOMES = {
     "list_layers": "_model",
     "load_image": "_images",
     "make_gradcam_heatmap": "_explain",
+    "masks": "_images",
     "overlay": "_images",
     "overlay_concepts": "_images",
     "show": "_images",
@@ -52,9 +60,12 @@ __all__ = [
     "Explanation",
     "Factorization",
     "GradCAM",
+    "HeatmapBox",
     "LayerInfo",
     "Scene",
     "__version__",
+    "box_iou",
+    "boxes",
     "build_submodel",
     "colorize",
     "deep_feature_factorization",
@@ -62,6 +73,7 @@ __all__ = [
     "list_layers",
     "load_image",
     "make_gradcam_heatmap",
+    "masks",
     "methods",
     "metrics",
     "overlay",

@@ -342,6 +342,7 @@ def test_the_same_run_again_gives_the_same(plainly_explained, tiny):
         ["--model", "other.keras"],
         ["--out", "elsewhere"],
         ["--format", "jpg"],
+        ["--boxes", "0.15"],
     ],
     ids=" ".join,
 )
@@ -447,6 +448,8 @@ def test_a_preprocessing_function_comes_from_the_current_folder(tiny, functional
         (["--preprocess", "no_such_module:scale"], "no_such_module:scale"),
         (["--preprocess", "os:sep"], "os:sep"),
         (["--out", "short.txt"], "short.txt"),
+        (["--boxes", "1"], "--boxes: must be otsu, or a number from 0 and below 1. Received: 1"),
+        (["--boxes", "Otsu"], "--boxes: must be otsu, or a number from 0 and below 1. Received: Otsu"),
     ],
     ids=" ".join,
 )

@@ -34,6 +34,7 @@ def tiny(functional):
     [
         (["--out", "cat.onnx"], "`path` must be a folder of the model's versions for format='tensorflow'"),
         (["--out", "cat.onnx", "--format", "onnx", "--top-k", "2"], "`--top-k` is for --format tensorflow"),
+        (["--out", "cat.onnx", "--format", "onnx", "--boxes", "0"], "`--boxes` is for --format tensorflow"),
         (["--out", "cat.onnx", "--format", "onnx", "--frozen"], "`--frozen` is for --format tensorflow"),
         (["--out", "cat", "--format", "onnx"], "`path` must end in '.onnx'"),
         (["--out", "served", "--layer", "conv9"], "`--layer` must"),
@@ -77,9 +78,10 @@ def test_an_error_that_is_not_about_the_disk_is_passed_on(tiny, monkeypatch):
 
 
 def test_a_file_with_no_preprocessing_takes_what_its_model_takes(tiny):
-    assert main(["export", *tiny[:2], "--out", "served"]) == 0
+    assert main(["export", *tiny[:2], "--out", "served", "--boxes", "0.2"]) == 0
     signature = tf.saved_model.load("served/1").signatures["gradcam"]
     (spec,) = signature.structured_input_signature[1].values()
     assert (spec.dtype, spec.shape.as_list()) == (tf.float32, [None, 17, 17, 3])
     manifest = json.loads(pathlib.Path("served/1/assets.extra/gradcam.json").read_text("utf-8"))
     assert manifest["layer"] == ["relu2"]
+    assert manifest["boxes"] == 0.2

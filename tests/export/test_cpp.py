@@ -19,7 +19,7 @@ import tensorflow as tf
 from conftest import CLASSES, SIDE, build, preprocess
 from server import loader
 
-from tf_gradcam import GradCAM, export_gradcam
+from tf_gradcam import GradCAM, boxes, export_gradcam
 
 SIGNATURES = ["serving_default", "gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"]
 
@@ -186,11 +186,14 @@ def test_cpp_refuses_what_is_wrong_with_a_sentence_and_goes_on(run, photographs)
 @in_cpp
 def test_cpp_runs_the_frozen_graph(program, photographs, tmp_path):
     model = build("nested")
-    export_gradcam(model, tmp_path / "tiny", preprocess=preprocess, frozen=True)
+    export_gradcam(model, tmp_path / "tiny", preprocess=preprocess, frozen=True, boxes=0.5)
     with loader.load(program, tmp_path / "tiny" / "1", tmp_path) as run:
         answer = run("gradcam", images=photographs)
     expected = GradCAM(model, preprocess=preprocess)(photographs)
     np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
+    found = [found for (found,) in boxes(answer["heatmap"], 0.5, most=1)]
+    assert answer["box"].tolist() == [list(each.box) for each in found]
+    np.testing.assert_allclose(answer["box_score"], [each.score for each in found], atol=1e-6)
 
 
 @in_cpp

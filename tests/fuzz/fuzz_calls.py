@@ -35,6 +35,7 @@ OFTEN = {
     "export_gradcam": 2,
 }
 WITHOUT_TRACE = ["load_image", "colorize", "overlay", "overlay_concepts", "Explanation.overlay"]
+WITHOUT_TRACE += ["boxes", "masks", "box_iou", "serving.boxes"]
 WITHOUT_TRACE += ["serving.answers", "serving.heatmap", "serving.overlay", "methods.rise", "methods.smooth"]
 PICTURES = ["load_image", "colorize", "overlay", "overlay_concepts", "Explanation.overlay", "serving.overlay"]
 # An odd value for a target may be the number of a target.
@@ -148,7 +149,12 @@ class Calls:
         explained = heatmaps() + same("explanation", self.one)
         flat = [each for each in heatmaps() if np.ndim(each.value) == 2]
         stacked = [each for each in heatmaps() if np.ndim(each.value) == 3]
-        never_good = ["layer", "method", "target", "labels", "preprocess", "size", "top_k", "format"]
+        parts = {"threshold": half + same("otsu", "otsu"), "size": pixels, "most": few}
+        parts |= {"sort": same("area", "area"), "scale": same(None, None)}
+        numbers = np.array([[0, 0, 3, 2], [1, 1, 4, 4]])
+        corners = same("corners", numbers, numbers.tolist(), numbers.astype("float32"), tf.constant(numbers))
+        never_good = ["layer", "method", "target", "labels", "preprocess", "size", "top_k", "boxes"]
+        never_good += ["format"]
         export: dict = {argument: [] for argument in never_good}
         window = same((0, 255), (0, 255), [0.0, 255.0], np.float16([0, 255]))
         no = same(None, None)
@@ -197,6 +203,10 @@ class Calls:
             "serving.overlay": Entry(
                 tf_gradcam.serving.overlay, {**response, **drawing}, {**places, **drawn}
             ),
+            "boxes": Entry(tf_gradcam.boxes, {"heatmap": explained}, parts),
+            "masks": Entry(tf_gradcam.masks, {"heatmap": flat}, parts),
+            "box_iou": Entry(tf_gradcam.box_iou, {"boxes": corners, "others": corners}, {}),
+            "serving.boxes": Entry(tf_gradcam.serving.boxes, response, {**places, **parts}),
             "methods.rise": Entry(
                 methods.rise, {"masks": few}, {"cells": few, "batch": few, "seed": few, "probability": half}
             ),
@@ -234,6 +244,10 @@ def numbers_of(result):
         return [result.heatmap.numpy()]
     if isinstance(result, tf_gradcam.Factorization):
         return [result.heatmaps, result.concepts]
+    if isinstance(result, tf_gradcam.HeatmapBox):
+        return [np.array([*result.box, *result[1:]])]
+    if isinstance(result, list):  # of boxes, or of such lists
+        return [numbers for each in result for numbers in numbers_of(each)]
     if isinstance(result, dict):
         return [each for each in result.values() if each.dtype.kind in "biuf"]
     return [result] if isinstance(result, np.ndarray) else []

@@ -9,6 +9,8 @@ from conftest import build
 from photo_files import LABELS, classify, run, write_photo
 
 import tf_gradcam
+from tf_gradcam._run import Finding, Request
+from tf_gradcam._run.pictures import find_boxes
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,51 @@ def test_the_pictures_can_be_jpeg_files(classifier):
         assert (lossy != exact).any()
         # The photograph is noise, of which only the mean colour outlives the compression.
         np.testing.assert_allclose(lossy.mean((0, 1)), exact.mean((0, 1)), atol=4)
+
+
+@pytest.mark.parametrize("threshold", [0.9, "otsu"])
+def test_a_row_has_its_boxes_if_asked_and_the_overlay_shows_them(threshold, classifier):
+    photo = write_photo("photo.png", size=(40, 23))
+    (plain,) = run(classifier, photo, out="plain")
+    (row,) = run(classifier, photo, boxes=threshold)
+    image = tf_gradcam.load_image(photo, size=(17, 17)) / np.float32(255)
+    heatmap = tf_gradcam.make_gradcam_heatmap(classifier.model, image, size=(40, 23))
+    expected = tf_gradcam.boxes(heatmap, threshold)
+    found = row.pop("boxes")
+    assert {**row, "seconds": plain["seconds"]} == plain  # and without the option a row has no boxes
+    assert [(each["bbox"], each["area"]) for each in found] == [
+        (each.coco()["bbox"], each.area) for each in expected
+    ]
+    assert [each["score"] for each in found] == pytest.approx([each.score for each in expected], abs=1e-4)
+    before, after = (
+        tf_gradcam.load_image(f"{out}/photo-overlay.png").astype(int) for out in ("plain", "gradcam")
+    )
+    x, y, width, height = found[0]["bbox"]
+    for column in (x, x + width - 1):
+        assert (after[y : y + height, column] == 255).all()
+    for line in (y, y + height - 1):
+        assert (after[line, x : x + width] == 255).all()
+    far = np.ones((40, 23), bool)  # from each frame, which has a black edge
+    for x, y, width, height in (each["bbox"] for each in found):
+        far[max(y - 2, 0) : y + height + 2, max(x - 2, 0) : x + width + 2] = False
+    assert far.any() or threshold == "otsu"
+    np.testing.assert_array_equal(after[far], before[far])
+
+
+def test_a_map_of_many_specks_has_100_boxes_and_a_blank_one_none():
+    image, specks = np.zeros((60, 60, 3), np.uint8), np.zeros((60, 60), np.float32)
+    request = Request(pathlib.Path("gradcam"), boxes=0.5)
+    assert find_boxes(Finding({}, image, specks), request) == []
+    specks[::2, ::2] = 1
+    assert len(tf_gradcam.boxes(specks, 0.5)) == 900
+    assert find_boxes(Finding({}, image, specks), request) == tf_gradcam.boxes(specks, 0.5, most=100)
+
+
+def test_an_odd_threshold_is_refused_before_anything_is_written(classifier):
+    photo = write_photo("photo.png")
+    with pytest.raises(ValueError, match="`threshold` must be 'otsu' or a number.*Received: threshold=2"):
+        run(classifier, photo, boxes=2)
+    assert not pathlib.Path("gradcam").exists()
 
 
 def test_several_layers_are_named_in_the_row_and_fused_as_asked(classifier):

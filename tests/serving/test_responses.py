@@ -628,6 +628,32 @@ def test_the_heatmap_of_a_cat_is_on_the_cat(lite0):
     assert 100 < x < 330
 
 
+# boxes
+
+
+def test_the_boxes_are_those_of_the_heatmap_in_the_response():
+    heatmaps = np.zeros((2, 2, 3, 4), np.float32)
+    heatmaps[1, 1, 1:, 2:] = 1
+    heatmaps[1, 1, 0, 0] = 0.3
+    (first, second) = serving.boxes({"heatmap": heatmaps}, index=1, rank=1)
+    assert (first.box, second.box) == ((2, 1, 4, 3), (0, 0, 1, 1))
+    options = {"index": 1, "rank": 1, "size": (6, 12), "sort": "area", "most": 1}
+    (only,) = serving.boxes({"heatmap": heatmaps}, "otsu", **options)
+    assert (only.box, only.area) == ((6, 2, 12, 6), 24)
+    assert serving.boxes({"heatmap": heatmaps}) == []
+    assert serving.boxes({"heatmap": heatmaps}, 0.5, index=1, rank=1, scale=2) == []
+
+
+def test_boxes_are_found_in_a_map_and_in_a_png_file():
+    signed = {"map": np.array([[[-3.0, 1.0], [-1.0, 10.0]]])}
+    assert [each.box for each in serving.boxes(signed)] == [(1, 1, 2, 2)]
+    assert [each.box for each in serving.boxes(signed, 0.05)] == [(1, 0, 2, 2)]
+    grey = {"heatmap_png_bytes": np.array([png([[0, 255, 30]])], object)}
+    assert [each.box for each in serving.boxes(grey)] == [(1, 0, 2, 1)]  # 30 / 255 is below 0.15.
+    with pytest.raises(ValueError, match="`threshold` must be"):
+        serving.boxes(signed, 2)
+
+
 # In the client
 
 
@@ -646,6 +672,7 @@ def test_a_client_needs_neither_tensorflow_nor_keras_matplotlib_and_pillow():
         for response in (grpc, rest):
             picture = serving.overlay(response, np.full((2, 4, 3), 100, np.uint8))
             print(picture.shape, picture[0, 0], picture[0, 3], serving.heatmap(response, (1, 4)))
+            assert serving.boxes(response)[0].box == (1, 0, 2, 1)
     """
     done = subprocess.run([sys.executable, "-c", script], cwd=SOURCES, capture_output=True, text=True)
     assert done.stderr == ""

@@ -4,6 +4,7 @@ Only the standard library is imported, so that `--help` and a mistyped command a
 """
 
 import argparse
+import math
 
 from tf_gradcam import __version__
 from tf_gradcam._cli.explain import run_demo, run_explain
@@ -181,6 +182,13 @@ def _add_export_options(parser) -> None:
     parser.add_argument(
         "--top-k", type=_count, metavar="K", help="also write a signature that explains the K best classes"
     )
+    parser.add_argument(
+        "--boxes",
+        type=_fraction,
+        metavar="T",
+        help="also return the box around the strongest part of each heatmap above this fraction of its "
+        "maximum, such as 0.15",
+    )
 
 
 def _add_explain_options(parser, out) -> None:
@@ -240,6 +248,16 @@ def _add_picture_options(parser) -> None:
         "--colormap", default="jet", metavar="C", help="OpenCV's name of it (default: %(default)s)"
     )
     parser.add_argument(
+        "--boxes",
+        type=_fraction_or_otsu,
+        metavar="T|otsu",
+        help="find the boxes around what is above this fraction of the heatmap's maximum, such as 0.15, or "
+        'above Otsu\'s threshold: each row of the JSON gets "boxes", a list of {"bbox": [x, y, width, '
+        'height], "area", "score"} in pixels of the upright photograph, at most 100, those with most of '
+        "the heatmap first; score is the mean of the heatmap there. They are drawn on the overlays (default: "
+        "none)",
+    )
+    parser.add_argument(
         "--format",
         choices=("png", "jpg"),
         default="png",
@@ -252,6 +270,23 @@ def _count(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1. Received: {text}")
     return int(text)
+
+
+def _fraction_or_otsu(text: str) -> float | str:
+    try:
+        return text if text == "otsu" else _fraction(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"must be otsu, or {str(error).removeprefix('must be ')}") from None
+
+
+def _fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 and below 1. Received: {text}")
+    return number
 
 
 def _names(text: str) -> list[str]:

@@ -149,6 +149,7 @@ def _make_request(arguments: argparse.Namespace):
         alpha=arguments.alpha,
         colormap=arguments.colormap,
         fade=arguments.fade,
+        boxes=arguments.boxes,
     )
 
 

@@ -16,8 +16,10 @@ def run_export(arguments: argparse.Namespace) -> int:
 
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
     options = {"frozen": arguments.frozen, "labels": classifier.labels, "top_k": arguments.top_k}
+    options["boxes"] = arguments.boxes
     if arguments.format != "tensorflow":
-        for name in [name for name in ("frozen", "top_k") if options[name]]:
+        given = {"frozen": arguments.frozen, "top_k": arguments.top_k, "boxes": arguments.boxes is not None}
+        for name in [name for name in given if given[name]]:
             raise ValueError(f"`{name}` is for --format tensorflow alone. Leave it out.")
         options = {}
     try:

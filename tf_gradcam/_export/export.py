@@ -1,5 +1,6 @@
 """`export_gradcam`, and the checks of its arguments. Users and the command line call it."""
 
+import numbers
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ def export_gradcam(
     interpolation: Interpolation | None = None,
     frozen: bool = False,
     top_k: int | None = None,
+    boxes: float | None = None,
     format: str = "tensorflow",
 ) -> pathlib.Path:
     """Write a model that returns scores and heatmaps, for a server or device without tf_gradcam.
@@ -56,6 +58,12 @@ def export_gradcam(
       side at most 1024 pixels; and `heatmap_png_bytes`, `(N,)`, the heatmap in 256 grey levels. Photographs
       are turned upright and resized to the model's input, and their pixels, 0 to 255, are passed to
       `preprocess`, or to the model if there is none.
+
+    With `boxes` every signature with heatmaps also returns `box`, `(N, 4)` int32, the corners
+    `(x1, y1, x2, y2)` of the first of the boxes that `tf_gradcam.boxes` finds, and its `box_score`, `(N,)`
+    float32, the mean of the heatmap there; `gradcam_top_k` returns `(N, K, 4)` and `(N, K)`. They are in the
+    heatmap's pixels, and of `gradcam_bytes` in those of the upright photograph. Both are 0 for a heatmap of
+    zeros. `tf_gradcam.serving.boxes` finds all boxes of a served heatmap.
 
     A class out of range, or bytes that are not an image, raise INVALID_ARGUMENT with a message. For an image
     with NaN or infinity, `scores` and `heatmap` are NaN, in every format.
@@ -86,9 +94,11 @@ def export_gradcam(
             is faster, but the SavedModel, at most 2 GiB, then has another copy of the weights for each
             signature. Otherwise it has two copies, as Keras writes them.
         top_k: how many classes `gradcam_top_k` explains.
+        boxes: the threshold of `box`, such as 0.15, a fraction of the heatmap's maximum, 0 or more and below
+            1; `None` for no boxes.
         format: `"tensorflow"`; or `"litert"` for a `.tflite` file, `"onnx"` for an `.onnx` file, `"openvino"`
-            for an `.xml` file and a `.bin` file beside it. The last three take no `labels` and no `top_k`,
-            and are always frozen.
+            for an `.xml` file and a `.bin` file beside it. The last three take no `labels`, `top_k`
+            or `boxes`, and are always frozen.
 
     Returns:
         The file; or the folder of the version, which also holds a manifest, `assets.extra/gradcam.json`, with
@@ -99,7 +109,8 @@ def export_gradcam(
         OSError: if the files can't be written, as on a full disk.
         TypeError, ValueError: as `GradCAM` does; if `model` isn't built or has several outputs; if `method`,
             `preprocess` or `target` calls Python; if `labels` or `top_k` don't fit the model's classes or the
-            format; or if the format lacks an operation, which the error names with what to do.
+            format; if `boxes` is no such threshold, or the heatmaps are not `(H, W)`; or if the format lacks
+            an operation, which the error names with what to do.
 
     Example:
 
@@ -111,22 +122,26 @@ def export_gradcam(
     cam = _as_explainer(model, layer, method, preprocess)
     _check_no_progress(cam.method)
     path = _check_path(path, format)
+    _check_boxes(boxes)
     map_options = {"size": size, "interpolation": interpolation}
     try:
         if target is not None:
             _explain_black_images(cam, target, map_options)
         if format != "tensorflow":
-            _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k)
+            _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k, boxes=boxes)
             return convert(cam, path, format, target=target, size=size, interpolation=interpolation)
         names = _check_labels(labels)
         explainer = cam.freeze() if frozen else cam
-        signatures = explaining_signatures(explainer, target, names, top_k, map_options)
+        signatures = explaining_signatures(explainer, target, names, top_k, boxes, map_options)
     except NotImplementedError as error:  # TensorFlow raises it where NumPy is called with its tensors.
         raise ValueError(f"{CALLS_PYTHON} Received one that calls NumPy: {error!s:.200}") from error
     if explainer.is_frozen:
         _check_frozen_size(cam.model, len(signatures))
     settings = {"frozen": explainer.is_frozen, "labels": names, "top_k": top_k and int(top_k)}
-    return write_savedmodel(path, cam, signatures, {"target": target, **map_options, **settings})
+    threshold = None if boxes is None else float(boxes)
+    return write_savedmodel(
+        path, cam, signatures, {"target": target, **map_options, **settings, "boxes": threshold}
+    )
 
 
 def _as_explainer(model, layer, method, preprocess) -> GradCAM:
@@ -167,6 +182,17 @@ def _check_path(path: str | os.PathLike, format: str) -> pathlib.Path:
     return path
 
 
+def _check_boxes(boxes: Any) -> None:
+    if boxes is None:
+        return
+    is_number = isinstance(boxes, numbers.Real) and not isinstance(boxes, bool)
+    if not is_number or not 0 <= boxes < 1:
+        raise ValueError(
+            "`boxes` must be None or a threshold, a number of 0 or more and below 1. "
+            f"Received: boxes={boxes!r:.80}. For others call tf_gradcam.serving.boxes in the client."
+        )
+
+
 def _check_labels(labels: Any) -> list[str] | None:
     """Return the labels as a list of plain strings."""
     if labels is None:
@@ -179,7 +205,7 @@ def _check_labels(labels: Any) -> list[str] | None:
 
 def _check_savedmodel_only(format: str, **options: Any) -> None:
     for name, value in options.items():
-        if value:
+        if value or (name == "boxes" and value is not None):  # A threshold may be 0.
             raise ValueError(
                 f"`{name}` is for format='tensorflow' alone. Received: {name}={value!r:.80} and "
                 f"format={format!r}. Leave it out: such a file is frozen and explains one class."

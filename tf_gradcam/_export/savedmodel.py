@@ -97,6 +97,7 @@ def _manifest(cam: GradCAM, signatures, settings) -> dict[str, Any]:
         "frozen": settings["frozen"],
         "labels": settings["labels"],
         "top_k": settings["top_k"],
+        "boxes": settings["boxes"],
         "signatures": list(signatures),
         "weights_sha256": checksum.hexdigest(),
         "versions": {"tf_gradcam": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_gradcam import targets
 from tf_gradcam._checks import is_whole
 from tf_gradcam._explain import Explanation, GradCAM
+from tf_gradcam._export.components import place_box, strongest_box
 from tf_gradcam._export.photographs import (
     decode_photograph,
     fit_to_model,
@@ -54,6 +55,7 @@ def explaining_signatures(
     target: Any,
     labels: list[str] | None,
     top_k: int | None,
+    boxes: float | None,
     map_options: Mapping[str, Any],
 ) -> dict[str, Signature]:
     """Return the signatures that explain images, by name; see `export_gradcam`.
@@ -63,15 +65,20 @@ def explaining_signatures(
         target: what to explain; `None` for the predicted class.
         labels: the names of the classes, or `None`.
         top_k: how many classes `gradcam_top_k` explains, or `None` for no such signature.
+        boxes: the threshold of the box of each heatmap, or `None` for no boxes.
         map_options: `size` and `interpolation`, passed to `cam`.
 
     Raises:
-        ValueError: if the graph calls Python, or `labels` or `top_k` don't fit the model's classes.
+        ValueError: if the graph calls Python, `labels` or `top_k` don't fit the model's classes, or `boxes`
+            not its heatmaps.
     """
     specs = _image_specs(cam)
 
     def explain(images, target):
-        outputs = named_outputs(cam(images, target, **map_options))
+        explanation = cam(images, target, **map_options)
+        outputs = named_outputs(explanation)
+        if boxes is not None:
+            outputs["box"], outputs["box_score"] = _box(explanation, boxes)
         if labels is None or "class" not in outputs:
             return outputs
         return {**outputs, "label": tf.gather(labels, outputs["class"])}
@@ -100,6 +107,17 @@ def explaining_signatures(
         data = tf.TensorSpec([None], tf.string, "image_bytes")
         signatures["gradcam_bytes"] = Signature(_explain_encoded(explain_target, photograph), [data])
     return signatures
+
+
+def _box(explanation: Explanation, threshold: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the strongest box of each heatmap, and its score; see `export_gradcam`."""
+    heatmap = explanation.heatmap
+    if heatmap.shape.rank - explanation.score.shape.rank != 2:
+        raise ValueError(
+            "`boxes` needs heatmaps (H, W). Received: a model of signals or volumes, whose heatmaps have the "
+            f"shape {heatmap.shape}. Leave it out."
+        )
+    return strongest_box(heatmap, threshold)
 
 
 def named_outputs(explanation: Explanation) -> dict[str, tf.Tensor]:
@@ -180,7 +198,7 @@ def _explain_encoded(explain, photograph: _PhotographInput) -> Callable[..., Any
         pixels = decode_photograph(data, channels)
         fitted = tf.ensure_shape(fit_to_model(data, pixels, size), [*size, channels])
         # As a string: the photographs have different sizes.
-        return fitted, tf.io.serialize_tensor(shrink(pixels))
+        return fitted, tf.io.serialize_tensor(shrink(pixels)), tf.shape(pixels)[:2]
 
     def draw(picture_and_heatmap):
         picture, heatmap = picture_and_heatmap
@@ -188,12 +206,19 @@ def _explain_encoded(explain, photograph: _PhotographInput) -> Callable[..., Any
         return overlay_png(pixels, heatmap), heatmap_png(heatmap)
 
     def explain_bytes(image_bytes):
-        values_and_picture = tf.TensorSpec([*size, channels], tf.float32), tf.TensorSpec([], tf.string)
+        of_photograph = (
+            tf.TensorSpec([*size, channels], tf.float32),
+            tf.TensorSpec([], tf.string),
+            tf.TensorSpec([2], tf.int32),
+        )
         # Four at a time: each may take hundreds of megabytes.
-        images, pictures = tf.map_fn(
-            read, image_bytes, parallel_iterations=4, fn_output_signature=values_and_picture
+        images, pictures, sizes = tf.map_fn(
+            read, image_bytes, parallel_iterations=4, fn_output_signature=of_photograph
         )
         outputs = explain(tf.transpose(images, [0, 3, 1, 2]) if channels_first else images)
+        if "box" in outputs:
+            heatmap_size = tf.shape(outputs["heatmap"])[1:]
+            outputs["box"] = place_box(outputs["box"], heatmap_size, sizes)
         two_files = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string)
         overlays, heatmaps = tf.map_fn(
             draw, (pictures, outputs.pop("heatmap")), fn_output_signature=two_files

@@ -1,5 +1,9 @@
-"""Read photographs and draw heatmaps over them, for users and other packages; never imports TensorFlow."""
+"""Read photographs, draw heatmaps over them, find boxes in heatmaps; never imports TensorFlow.
 
+Users and the packages above call it.
+"""
+
+from tf_gradcam._images.components import HeatmapBox, box_iou, boxes, masks
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, overlay_named
 from tf_gradcam._images.figure import show, show_named
 from tf_gradcam._images.optional import packaged_file, require
@@ -16,11 +20,15 @@ from tf_gradcam._images.titles import class_probabilities
 
 __all__ = [
     "MAX_PIXELS",
+    "HeatmapBox",
+    "box_iou",
+    "boxes",
     "check_size",
     "class_probabilities",
     "colorize",
     "header_size",
     "load_image",
+    "masks",
     "overlay",
     "overlay_concepts",
     "overlay_named",

@@ -62,6 +62,8 @@ def _class_name(index, labels) -> str:
         raise TypeError(f"`labels` must be a sequence of names. Received: labels={labels!r:.80}")
     try:
         name = labels[index]
+    except TypeError as error:  # of a tensor without values
+        raise TypeError(f"`labels` must be a sequence of names. Received: labels={labels!r:.80}") from error
     except (IndexError, KeyError) as error:
         raise ValueError(
             f"`labels` must name every class that is explained. Received: {len(labels)} names, none for "

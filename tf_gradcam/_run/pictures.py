@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tf_gradcam._images import colorize, load_image, overlay, show, size_within
+from tf_gradcam._images import HeatmapBox, boxes, colorize, load_image, overlay, show, size_within
 from tf_gradcam._run.files import write_picture
 from tf_gradcam._run.findings import EVERY_CLASS, Finding
 from tf_gradcam._run.request import Request
@@ -26,14 +26,33 @@ _MOST_COLUMNS = 5  # of a comparison
 _PANEL_WIDTH = 2.6  # in inches
 _GAP = 0.02  # between panels, as a share of a panel's width
 _TITLE_MARGIN, _TITLE_LINE = 0.06, 0.07  # likewise
+_MOST_BOXES = 100  # of a heatmap; a map at the image may have thousands of specks
+_BOX_COLOR, _BOX_EDGE_COLOR = (255, 255, 255), (0, 0, 0)  # legible on every colour
 _DRAWING = threading.Lock()  # matplotlib draws one figure at a time
 
 
-def draw_pictures(finding: Finding, request: Request) -> dict[str, np.ndarray]:
-    """Return the overlay and the heatmap of a finding, RGB, by their keys in its row."""
+def find_boxes(finding: Finding, request: Request) -> list[HeatmapBox]:
+    """Return the boxes of a finding, in the photograph's pixels; none unless the request asks for boxes."""
+    if request.boxes is None:
+        return []
+    return boxes(finding.heatmap, request.boxes, most=_MOST_BOXES)
+
+
+def draw_pictures(finding: Finding, request: Request, found: Sequence[HeatmapBox]) -> dict[str, np.ndarray]:
+    """Return the overlay with boxes and the heatmap of a finding, RGB, by their keys in its row."""
     heatmap = colorize(finding.heatmap, request.colormap)
-    pictures = (_overlay(finding.image, finding.heatmap, request), heatmap)
-    return dict(zip(_KINDS, pictures, strict=True))
+    picture = _overlay(finding.image, finding.heatmap, request)
+    for each in reversed(found):  # The first one lies on top.
+        _draw_box(picture, each.box)
+    return dict(zip(_KINDS, (picture, heatmap), strict=True))
+
+
+def _draw_box(picture, box) -> None:
+    """Draw a white frame with black edges into a picture."""
+    x1, y1, x2, y2 = box
+    width = max(1, round(max(picture.shape) / 400))
+    for color, thickness in ((_BOX_EDGE_COLOR, 3 * width), (_BOX_COLOR, width)):
+        cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), color, thickness)
 
 
 def picture_files(name: str, request: Request) -> list[str]:
@@ -51,8 +70,12 @@ def write_pictures(findings: Sequence[Finding], name: str, request: Request) -> 
     written = []
     for rank, finding in enumerate(findings, start=1):
         suffix = _suffix(finding.row.get("method"), rank, request)
-        files = _write_files(finding, name + suffix, request)
-        written.append(finding._replace(row={**finding.row, **files}))
+        found = find_boxes(finding, request)
+        files = _write_files(finding, name + suffix, request, found)
+        row = {**finding.row, **files}
+        if request.boxes is not None:
+            row["boxes"] = [each.coco() for each in found]
+        written.append(finding._replace(row=row))
     if not several:
         return written
     comparison = _comparison_file(name)
@@ -71,10 +94,10 @@ def _comparison_file(name) -> str:
     return f"{name}-methods.png"
 
 
-def _write_files(finding, name, request) -> dict[str, str]:
+def _write_files(finding, name, request, found) -> dict[str, str]:
     """Write overlay and heatmap of a finding, and return their file names."""
     files = {}
-    for kind, picture in draw_pictures(finding, request).items():
+    for kind, picture in draw_pictures(finding, request, found).items():
         files[kind] = f"{name}-{kind}.{request.format}"
         encodable, encoded = cv2.imencode(f".{request.format}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         if not encodable:

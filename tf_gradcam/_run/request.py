@@ -32,6 +32,8 @@ class Request:
         alpha: opacity of the heatmap, in [0, 1].
         colormap: OpenCV's name of a colormap.
         fade: whether the colours fade out where the heatmap is low.
+        boxes: the threshold of the boxes in each heatmap, as `tf_gradcam.boxes` takes it; `None` for no
+            boxes.
     """
 
     out: pathlib.Path
@@ -47,6 +49,7 @@ class Request:
     alpha: float = 0.4
     colormap: str = "jet"
     fade: bool = False
+    boxes: float | str | None = None
 
 
 class Classifier(NamedTuple):

@@ -10,7 +10,7 @@ from tf_gradcam._run.batches import ReadResult, explain_in_batches
 from tf_gradcam._run.files import may_write
 from tf_gradcam._run.findings import Finding, PhotographExplainer
 from tf_gradcam._run.photographs import Photograph, picture_names
-from tf_gradcam._run.pictures import draw_pictures, picture_files, write_pictures
+from tf_gradcam._run.pictures import draw_pictures, find_boxes, picture_files, write_pictures
 from tf_gradcam._run.request import Classifier, Request
 
 MAX_PHOTOGRAPHS = 16  # in a batch
@@ -37,7 +37,7 @@ def explain_photographs(
     """
     explainer = PhotographExplainer(request, classifier)
     for finding in explainer.rehearse():
-        draw_pictures(finding, request)
+        draw_pictures(finding, request, find_boxes(finding, request))
     request.out.mkdir(parents=True, exist_ok=True)
     disk_full: list[OSError] = []
 

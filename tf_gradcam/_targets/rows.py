@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._arrays import real_array
+from tf_gradcam._arrays import array_or_empty, real_array
 from tf_gradcam._checks import is_whole
 from tf_gradcam._targets.boxes import Box, Detection
 from tf_gradcam._targets.classes import (
@@ -163,10 +163,7 @@ def _one_hot_hint(value) -> str:
     """Return advice for a one-hot vector, or a batch of them, in place of classes; else `""`."""
     if _is_symbolic(value) or not isinstance(value, np.ndarray | list | tf.Tensor):
         return ""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # a ragged list
-        return ""
+    array = array_or_empty(value)
     is_binary = array.ndim in (1, 2) and array.shape[-1] > 1 and bool(np.isin(array, (0, 1)).all())
     if not is_binary or not bool((array.sum(axis=-1) == 1).all()):
         return ""

@@ -1,10 +1,12 @@
-"""The heatmap in a response, and its picture: `heatmap` and `overlay`. Users call them."""
+"""The heatmap in a response, its picture and its boxes: `heatmap`, `overlay`, `boxes`. Users call them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tf_gradcam._checks import is_whole
+from tf_gradcam._images import boxes as heatmap_boxes
 from tf_gradcam._images import check_size, header_size, load_image, overlay_named, require
 from tf_gradcam.serving._arrays import MOST_VALUES
 from tf_gradcam.serving._responses import answers
@@ -105,6 +107,47 @@ def overlay(
     """
     values = heatmap(response, index=index, rank=rank)
     return overlay_named("photograph", photograph, values, alpha, colormap, fade)
+
+
+def boxes(
+    response: Any,
+    threshold: float | str = 0.15,
+    *,
+    index: int = 0,
+    rank: int = 0,
+    scale: float | None = None,
+    size: Sequence[int] | None = None,
+    sort: str = "share",
+    most: int | None = None,
+) -> list[Any]:
+    """Return the boxes of the heatmap of a response, as `tf_gradcam.boxes` does.
+
+    Those of `heatmap_png_bytes` are made from its 256 grey levels.
+
+    Args:
+        response: a response, or its outputs; see `answers`.
+        threshold: what counts, as a fraction of the maximum, or `"otsu"`; see `tf_gradcam.boxes`.
+        index: position of the image in the batch; see `heatmap`.
+        rank: position among its heatmaps, where it has several; see `heatmap`.
+        scale: what `threshold` is a fraction of; see `tf_gradcam.boxes`.
+        size: `(height, width)` of the photograph in whose pixels the boxes are; `None` for the heatmap's own.
+        sort: which boxes come first; see `tf_gradcam.boxes`.
+        most: how many boxes at most; see `tf_gradcam.boxes`.
+
+    Returns:
+        A list of `tf_gradcam.HeatmapBox`.
+
+    Raises:
+        ImportError, TypeError, ValueError: as `heatmap` and `tf_gradcam.boxes` do.
+
+    Example:
+
+    ```python
+    found = serving.boxes(response, 0.2, size=(300, 451), most=1)
+    ```
+    """
+    values = heatmap(response, index=index, rank=rank)
+    return heatmap_boxes(values, threshold, scale=scale, size=size, sort=sort, most=most)
 
 
 def _heatmap_or_map(outputs, index) -> tuple[str, np.ndarray]:
