@@ -10,7 +10,11 @@ NOTEBOOKS = sorted((pathlib.Path(__file__).parent.parent / "notebooks").glob("*.
 
 
 # How many pictures each draws, and what it prints.
-PICTURES = {"quickstart": (4, "Egyptian cat"), "serving": (3, "`image_bytes` must be JPEG")}
+PICTURES = {
+    "quickstart": (4, "Egyptian cat"),
+    "serving": (3, "`image_bytes` must be JPEG"),
+    "trust": (1, "IoU with"),
+}
 
 
 def test_every_notebook_is_known():

@@ -24,14 +24,14 @@ RunEnd = KeyboardInterrupt | OSError  # an exception that ends a run before it i
 
 
 def run_explain(arguments: argparse.Namespace) -> int:
-    _begin(arguments)
+    begin(arguments)
     from tf_gradcam._run import find_photographs
 
     found = find_photographs(arguments.photos)
     rows: list[dict[str, Any]] = []
     run_end = _explain(found.photographs, arguments, _keep_rows(rows, pathlib.Path(arguments.out)))
     code = _finish(rows, len(found.photographs), run_end, arguments)
-    _print_skipped(found)
+    print_skipped(found)
     return code
 
 
@@ -58,7 +58,7 @@ def _keep_rows(rows: list[dict[str, Any]], out: pathlib.Path) -> Callable[[list]
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
-    _begin(arguments)
+    begin(arguments)
     from tf_gradcam._run import demo_photographs
 
     photographs = demo_photographs()
@@ -81,7 +81,7 @@ def _draw_contact_sheet(findings, arguments) -> None:
     draw_contact_sheet(findings, request.out / f"{name}.png", request)
 
 
-def _begin(arguments: argparse.Namespace) -> None:
+def begin(arguments: argparse.Namespace) -> None:
     """Import TensorFlow; on a terminal, say that this and the model take a while."""
     from rich import console
 
@@ -134,14 +134,13 @@ def _make_request(arguments: argparse.Namespace):
     """Return the request that the options of `explain` or `demo` make."""
     from tf_gradcam._run import Request
 
-    output = arguments.output
     return Request(
         out=pathlib.Path(arguments.out),
         methods=tuple(arguments.method),
         layer=requested_layer(arguments),
         call=arguments.call,
         fuse=arguments.fuse,
-        output=int(output) if output is not None and output.isdecimal() else output,
+        output=requested_output(arguments),
         target=arguments.target,
         top=arguments.top,
         channels=arguments.channels,
@@ -157,6 +156,12 @@ def requested_layer(arguments: argparse.Namespace) -> str | list[str] | None:
     """Return the layer that `--layer` asks for, a list of several, or `None`."""
     requested = arguments.layer
     return requested[0] if requested and len(requested) == 1 else requested
+
+
+def requested_output(arguments: argparse.Namespace) -> str | int | None:
+    """Return the name or position of the output that `--output` asks for, or `None`."""
+    output = arguments.output
+    return int(output) if output is not None and output.isdecimal() else output
 
 
 def _finish(
@@ -221,7 +226,7 @@ def _print_problems(rows, several_methods, run_end, arguments) -> None:
         print_problem(problem, arguments, kind, about)
 
 
-def _print_skipped(found) -> None:
+def print_skipped(found) -> None:
     """Say how many files were skipped, if any."""
     counts = {
         "that are no photographs": len(found.no_photographs),

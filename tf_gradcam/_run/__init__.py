@@ -1,6 +1,8 @@
 """One run over many photographs: read, explain, draw, write. The command line and benchmarks call it."""
 
 from tf_gradcam._run.chosen_methods import choose_methods
+from tf_gradcam._run.evaluation import Evaluation, Measures, choose_metrics, evaluate_photographs
+from tf_gradcam._run.evaluation_page import write_evaluation
 from tf_gradcam._run.files import may_write
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.photographs import (
@@ -24,12 +26,16 @@ from tf_gradcam._run.run import explain_photographs
 __all__ = [
     "RESULTS_FILE",
     "Classifier",
+    "Evaluation",
     "Finding",
+    "Measures",
     "Photograph",
     "Request",
     "choose_methods",
+    "choose_metrics",
     "demo_photographs",
     "draw_contact_sheet",
+    "evaluate_photographs",
     "explain_photographs",
     "find_photographs",
     "fit_to_spec",
@@ -38,6 +44,7 @@ __all__ = [
     "may_write",
     "picture_names",
     "read_photograph",
+    "write_evaluation",
     "write_figure",
     "write_pictures",
     "write_results",

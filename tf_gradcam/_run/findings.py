@@ -54,6 +54,7 @@ class PhotographExplainer:
     """Explains photographs with one classifier, as a request asks for.
 
     `is_slow` tells whether a photograph takes so long that it should be explained alone, not in a batch.
+    `methods` are the requested methods with their explainers, and `target` is the requested class, if any.
 
     Args:
         request: the methods, layer, output and classes to explain.
@@ -65,10 +66,10 @@ class PhotographExplainer:
 
     def __init__(self, request: Request, classifier: Classifier) -> None:
         self._request, self._classifier = request, classifier
-        self._methods = make_explainers(classifier.model, choose_methods(request), request)
-        self.is_slow = any(method.slow for method in self._methods)
+        self.methods = make_explainers(classifier.model, choose_methods(request), request)
+        self.is_slow = any(method.slow for method in self.methods)
         requested = request.target
-        self._target = None if requested is None else class_index(requested, classifier.labels)
+        self.target = None if requested is None else class_index(requested, classifier.labels)
 
     def explain(self, images: Sequence[np.ndarray]) -> list[list[Finding]]:
         """Explain photographs of one size, as `read_photograph` returns them; return the findings in each."""
@@ -80,19 +81,17 @@ class PhotographExplainer:
         This also compiles, which would otherwise count as the first photograph's time. A slow method is only
         compiled, and the heatmap of its finding is zeros.
         """
-        # Not of one colour, as some preprocessing divides by the deviation.
-        picture = np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.uint8)
-        (findings,) = self._explain([picture], rehearsing=True)
+        (findings,) = self._explain([make_up_picture()], rehearsing=True)
         return findings
 
     def _explain(self, images, rehearsing) -> list[list[Finding]]:
-        inputs, size = self._to_inputs(images), images[0].shape[:2]
+        inputs, size = self.to_inputs(images), images[0].shape[:2]
         pictures = [make_viewable(image) for image in images]
         findings: list[list[Finding]] = [[] for _ in images]
-        for method in self._methods:
+        for method in self.methods:
             run = compile_only if rehearsing and method.slow else explain_and_time
             explain_class = functools.partial(self._explain_class, run, method, inputs, size)
-            target = None if method.classless else self._target
+            target = None if method.classless else self.target
             batches = _explain_best_classes(explain_class, target, self._request.top)
             # In a rehearsal the second class is enough to show a `top` that is too high.
             for explanations in itertools.islice(batches, 2 if rehearsing else None):
@@ -103,7 +102,7 @@ class PhotographExplainer:
                     findings_of_image.append(Finding(row, picture, explanation.heatmap))
         return findings
 
-    def _to_inputs(self, images) -> np.ndarray:
+    def to_inputs(self, images) -> np.ndarray:
         """Return photographs as the model takes them, `(N, h, w, C)`."""
         model, preprocess, _ = self._classifier
         spec = require_specs(model)
@@ -118,6 +117,12 @@ class PhotographExplainer:
         explanation, seconds = run(method.cam, inputs, target, size=size)
         outputs = _explained_output(self._classifier.model, explanation.outputs, name)
         return _split_explanation(explanation, outputs, seconds)
+
+
+def make_up_picture() -> np.ndarray:
+    """Return a picture to rehearse with, as `read_photograph` would return it."""
+    # Not of one colour, as some preprocessing divides by the deviation.
+    return np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.uint8)
 
 
 def explain_and_time(cam: Any, images: np.ndarray, target: Any, size: Any) -> tuple[Any, float]:
