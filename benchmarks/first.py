@@ -51,7 +51,7 @@ def measure(what, name) -> dict:
     if what == "tf_gradcam":
         start = time.perf_counter()
         import tf_gradcam
-        from tf_gradcam._model import default_layer
+        from tf_gradcam._layers import default_layer
 
         tf_gradcam.make_gradcam_heatmap  # noqa: B018  loaded when first used
         found["import"] = time.perf_counter() - start

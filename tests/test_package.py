@@ -26,10 +26,11 @@ PACKAGE = ROOT / "tf_gradcam"
 FLOORS = [
     {"_arrays", "_checks", "_tensors"},
     {"_images", "pretrained"},
-    {"_targets", "serving"},
+    {"_graph", "_targets", "serving"},
     {"_heatmap", "_model", "targets"},
+    {"_layers"},
     {"_methods", "_submodel"},
-    {"methods", "metrics"},
+    {"_signed_maps", "methods", "metrics"},
     {"_explain", "_registration"},
     {"_concepts", "_export", "_run"},
     {"__init__"},

@@ -29,9 +29,9 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._images import overlay as overlay
     from tf_gradcam._images import overlay_concepts as overlay_concepts
     from tf_gradcam._images import show as show
+    from tf_gradcam._layers import LayerInfo as LayerInfo
+    from tf_gradcam._layers import list_layers as list_layers
     from tf_gradcam._methods import Scene as Scene
-    from tf_gradcam._model import LayerInfo as LayerInfo
-    from tf_gradcam._model import list_layers as list_layers
     from tf_gradcam._submodel import build_submodel as build_submodel
 
 _MODULES = ("methods", "metrics", "pretrained", "serving", "targets")
@@ -40,7 +40,7 @@ _HOMES = {
     "Factorization": "_concepts",
     "GradCAM": "_explain",
     "HeatmapBox": "_images",
-    "LayerInfo": "_model",
+    "LayerInfo": "_layers",
     "Scene": "_methods",
     "box_iou": "_images",
     "boxes": "_images",
@@ -48,7 +48,7 @@ _HOMES = {
     "colorize": "_images",
     "deep_feature_factorization": "_concepts",
     "export_gradcam": "_export",
-    "list_layers": "_model",
+    "list_layers": "_layers",
     "load_image": "_images",
     "make_gradcam_heatmap": "_explain",
     "masks": "_images",

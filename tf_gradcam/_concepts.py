@@ -10,34 +10,33 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam._explain import (
-    apply_preprocess,
-    cast_to_specs,
-    find_placements,
-    find_source,
-    source_lengths,
-    tapped_layer,
-)
+from tf_gradcam._graph import Placement
 from tf_gradcam._heatmap import parse_size, place_map
+from tf_gradcam._layers import draws_whole_image, resolve_layers
 from tf_gradcam._methods import gradcam
 from tf_gradcam._model import (
     Grid,
     LayerCall,
-    Placement,
     as_batch,
     build_model,
     check_images,
     check_model,
     count_call_arguments,
     declared_specs,
-    draws_whole_image,
     find_logits,
     forward,
     from_grid,
     functional_graph,
     is_built,
-    resolve_layers,
     specs_to_trace,
+)
+from tf_gradcam._signed_maps import (
+    apply_preprocess,
+    cast_to_specs,
+    find_placements,
+    find_source,
+    source_lengths,
+    tapped_layer,
 )
 from tf_gradcam._tensors import at_least_float32
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_gradcam._layers import resolve_layers
 from tf_gradcam._model import (
     LayerCall,
     check_model,
@@ -15,7 +16,6 @@ from tf_gradcam._model import (
     forward,
     logits_need_graph,
     require_specs,
-    resolve_layers,
     walk_layers,
 )
 

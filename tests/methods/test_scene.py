@@ -12,8 +12,8 @@ from oracle import Oracle
 from zoo import FEW
 
 from tf_gradcam import GradCAM, methods, targets
+from tf_gradcam._graph.graph import ancestors
 from tf_gradcam._methods.protocol import is_classless, takes_gradients
-from tf_gradcam._model.graph import ancestors
 
 SLOW = pytest.mark.slow
 

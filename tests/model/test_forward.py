@@ -10,8 +10,7 @@ from conftest import SIDE, head
 from oracle import Oracle
 
 from tf_gradcam import build_submodel
-from tf_gradcam._model.forward import LayerCall, forward, tap
-from tf_gradcam._model.graph import (
+from tf_gradcam._graph.graph import (
     ancestors,
     concatenated_parts,
     find_token_start,
@@ -19,6 +18,7 @@ from tf_gradcam._model.graph import (
     non_affine_operations,
     operations_between,
 )
+from tf_gradcam._model.forward import LayerCall, forward, tap
 from tf_gradcam._model.layers import find_layer
 from tf_gradcam._model.logits import find_logits
 

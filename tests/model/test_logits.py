@@ -12,9 +12,9 @@ from conftest import chain
 from keras import layers, ops
 
 from tf_gradcam import GradCAM, targets
+from tf_gradcam._graph.probabilities import is_probability
 from tf_gradcam._model.forward import LayerCall, forward
 from tf_gradcam._model.logits import find_logits
-from tf_gradcam._model.probabilities import is_probability
 
 SIDE, UNITS, PLACES = 9, 4, 16
 

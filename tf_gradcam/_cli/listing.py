@@ -9,7 +9,7 @@ from tf_gradcam._cli.terminal import format_shape, import_tensorflow, print_tabl
 def run_layers(arguments: argparse.Namespace) -> int:
     import_tensorflow()
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._model import default_layer, list_layers
+    from tf_gradcam._layers import default_layer, list_layers
 
     model = load_classifier(arguments.model).model
     default = None

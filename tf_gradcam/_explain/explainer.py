@@ -11,20 +11,24 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gradcam._explain.answers import ANSWER_COUNT
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
 from tf_gradcam._explain.heatmaps import draw_heatmaps
-from tf_gradcam._explain.image_source import find_input
-from tf_gradcam._explain.preprocess import OUT_OF_RANGE, apply_preprocess, cast_to_specs
 from tf_gradcam._explain.question import Question, check_signed, check_target_taken
 from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
-from tf_gradcam._explain.signed_maps import SignedMaps, score_function, signed_maps_function
 from tf_gradcam._heatmap import (
     FUSIONS,
     Interpolation,
     parse_interpolation,
     parse_size,
+)
+from tf_gradcam._layers import (
+    default_layer,
+    draws_whole_image,
+    ends_without_convolution,
+    final_activation,
+    locating_layers,
+    resolve_layers,
 )
 from tf_gradcam._methods import (
     Method,
@@ -45,21 +49,25 @@ from tf_gradcam._model import (
     check_model,
     count_call_arguments,
     declared_specs,
-    default_layer,
-    draws_whole_image,
-    ends_without_convolution,
-    final_activation,
     functional_graph,
     has_noted_logits,
     is_built,
     layer_path,
-    locating_layers,
     raw_image_specs,
     replaced_weights,
-    resolve_layers,
     specs_to_trace,
     structure_version,
     variables_read_first,
+)
+from tf_gradcam._signed_maps import (
+    ANSWER_COUNT,
+    OUT_OF_RANGE,
+    SignedMaps,
+    apply_preprocess,
+    cast_to_specs,
+    find_input,
+    score_function,
+    signed_maps_function,
 )
 from tf_gradcam._targets import check_range, refers_to_dead_callable, to_rows
 

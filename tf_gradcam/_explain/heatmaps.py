@@ -3,12 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._explain.answers import is_one_answer
-from tf_gradcam._explain.not_finite import with_nan
-from tf_gradcam._explain.placed import relative_placements
 from tf_gradcam._explain.question import Question
-from tf_gradcam._explain.signed_maps import SignedMaps
 from tf_gradcam._heatmap import fuse_heatmaps, to_heatmap, to_signed_heatmap
+from tf_gradcam._signed_maps import SignedMaps, is_one_answer, relative_placements, with_nan
 
 
 def draw_heatmaps(

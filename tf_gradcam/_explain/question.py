@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import targets
-from tf_gradcam._explain.preprocess import cast_to_specs
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, is_classless
+from tf_gradcam._signed_maps import cast_to_specs
 from tf_gradcam._targets import holds_callable, target_arrays, to_rows, trace_key, with_arrays
 
 

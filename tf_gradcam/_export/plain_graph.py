@@ -17,7 +17,7 @@ from tf_gradcam._export.plain_operations import (
     copy_operation,
 )
 from tf_gradcam._export.plain_windows import UnsupportedOperation
-from tf_gradcam._model import ancestors
+from tf_gradcam._graph import ancestors
 
 # Constants with more numbers are weights: shapes and the vectors of a normalization have fewer.
 LARGE_CONSTANT = 2**14

@@ -18,8 +18,9 @@ from tf_gradcam._export.plain_windows import UnsupportedOperation
 from tf_gradcam._export.runtimes import SUFFIXES, Arrays, Graph, require_packages, runner, write_graph
 from tf_gradcam._export.signatures import named_outputs
 from tf_gradcam._heatmap import Interpolation
+from tf_gradcam._layers import default_layer
 from tf_gradcam._methods import is_formula
-from tf_gradcam._model import default_layer, layer_path, require_specs, walk_layers
+from tf_gradcam._model import layer_path, require_specs, walk_layers
 
 # Above what rounding does: at an early layer it may move the maximum of a pooling to another place.
 _MAX_DIFFERENCE = 1e-3

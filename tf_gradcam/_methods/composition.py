@@ -8,6 +8,7 @@ import warnings
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
+from tf_gradcam._graph import non_affine_operations
 from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
 from tf_gradcam._methods.formulas import gradcam_plus_plus
 from tf_gradcam._methods.protocol import (
@@ -19,7 +20,6 @@ from tf_gradcam._methods.protocol import (
     takes_gradients,
 )
 from tf_gradcam._methods.scene import Scene
-from tf_gradcam._model import non_affine_operations
 
 _FLIPS = {"horizontal": -1, "vertical": -2}  # axes of a map
 

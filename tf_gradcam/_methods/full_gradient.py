@@ -7,13 +7,13 @@ from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from tf_gradcam._graph import operations_between
 from tf_gradcam._methods.image_gradients import (
     called_functions,
     enlarge_to_image,
     operations_inside_functions,
 )
 from tf_gradcam._methods.scene import Scene
-from tf_gradcam._model import operations_between
 
 
 @dataclasses.dataclass(frozen=True)

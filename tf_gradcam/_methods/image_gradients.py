@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from tf_gradcam._arrays import array_or_empty
 from tf_gradcam._checks import check_counts
+from tf_gradcam._graph import Placement, operations_between
 from tf_gradcam._heatmap import place_map
 from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
 from tf_gradcam._methods.formulas import gradcam
 from tf_gradcam._methods.scene import Scene
-from tf_gradcam._model import Placement, operations_between
 
 
 @dataclasses.dataclass(frozen=True)

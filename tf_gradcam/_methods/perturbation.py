@@ -12,10 +12,10 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
+from tf_gradcam._graph import non_affine_operations
 from tf_gradcam._heatmap import place_map, resize_map
 from tf_gradcam._methods.chunks import copies_per_pass, gather_chunks, sum_chunks
 from tf_gradcam._methods.scene import Scene
-from tf_gradcam._model import non_affine_operations
 
 Progress = Callable[[int, int], None]
 

@@ -9,20 +9,17 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_gradcam._graph import Placement, Places, ancestors, operations_between
 from tf_gradcam._model import (
     ForwardPass,
     Grid,
     LayerCall,
-    Placement,
-    Places,
-    ancestors,
     check_gradient,
     find_logits,
     forward,
     from_grid,
     graph_gradient,
     not_on_path_error,
-    operations_between,
     spatial_axes,
     to_grid,
 )

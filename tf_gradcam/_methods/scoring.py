@@ -7,9 +7,9 @@ import math
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number
+from tf_gradcam._graph import mean_poolings, non_affine_operations
 from tf_gradcam._methods.formulas import gradcam
 from tf_gradcam._methods.scene import Scene
-from tf_gradcam._model import mean_poolings, non_affine_operations
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tf_gradcam._model.graph import operations_between
+from tf_gradcam._graph import operations_between
 from tf_gradcam._model.grid import Grid, to_grid
 from tf_gradcam._tensors import at_least_float32
 

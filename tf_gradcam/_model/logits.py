@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._model.graph import ancestors, function_graph
+from tf_gradcam._graph import ancestors, function_graph
 from tf_gradcam._model.keras_internals import has_noted_logits, noted_logits
 from tf_gradcam._targets import note_independent, note_ranking
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._model import LayerWeights, weights_by_layer
+from tf_gradcam._layers import LayerWeights, weights_by_layer
 
 
 class Group(NamedTuple):

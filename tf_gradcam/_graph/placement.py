@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_gradcam._model.graph import operations_between
-from tf_gradcam._model.graph_steps import (
+from tf_gradcam._graph.graph import operations_between
+from tf_gradcam._graph.graph_steps import (
     HIDING,
     MOVING,
     WEIGHTED,

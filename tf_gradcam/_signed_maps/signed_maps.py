@@ -12,12 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tf_gradcam._explain.answers import is_one_answer, score_answers
-from tf_gradcam._explain.image_source import find_input, image_source
-from tf_gradcam._explain.not_finite import not_finite, with_nan
-from tf_gradcam._explain.placed import find_placements
-from tf_gradcam._explain.preprocess import apply_preprocess, check_preprocessed
-from tf_gradcam._explain.tapped import TappedLayer, find_source, source_lengths, tapped_layer
+from tf_gradcam._graph import Placement, is_dense_head, is_probability, mean_poolings
 from tf_gradcam._methods import (
     Method,
     SceneContext,
@@ -32,19 +27,21 @@ from tf_gradcam._methods import (
 )
 from tf_gradcam._model import (
     ForwardPass,
-    Placement,
     WeakLayerCall,
     check_gradient,
     find_logits,
     forward,
-    is_dense_head,
-    is_probability,
-    mean_poolings,
     not_on_path_error,
     specs_to_trace,
     tape_gradients,
     to_grid,
 )
+from tf_gradcam._signed_maps.answers import is_one_answer, score_answers
+from tf_gradcam._signed_maps.image_source import find_input, image_source
+from tf_gradcam._signed_maps.not_finite import not_finite, with_nan
+from tf_gradcam._signed_maps.placed import find_placements
+from tf_gradcam._signed_maps.preprocess import apply_preprocess, check_preprocessed
+from tf_gradcam._signed_maps.tapped import TappedLayer, find_source, source_lengths, tapped_layer
 from tf_gradcam._targets import class_logits, log_odds, pick, pin_choices, taken_for_logits
 from tf_gradcam._tensors import at_least_float32
 

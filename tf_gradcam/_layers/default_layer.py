@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import keras
 
-from tf_gradcam._model.branches import (
+from tf_gradcam._graph import ancestors, concatenated_parts
+from tf_gradcam._layers.branches import (
     are_joint,
     around,
     depended_on_by_all,
     is_on_every_path,
     parallel_layers,
 )
-from tf_gradcam._model.discovery import (
+from tf_gradcam._layers.discovery import (
     LayerMap,
     Trial,
     maps_from_keras_graph,
@@ -25,13 +26,17 @@ from tf_gradcam._model.discovery import (
     only_depended_on,
     trace_trial,
 )
-from tf_gradcam._model.forward import LayerCall
-from tf_gradcam._model.graph import ancestors, concatenated_parts
-from tf_gradcam._model.grid import position_count
-from tf_gradcam._model.inputs import require_specs
-from tf_gradcam._model.keras_internals import functional_graph
-from tf_gradcam._model.layers import are_channels_first, check_layer, find_layer
-from tf_gradcam._model.specs import is_channels_first, with_trial_sides
+from tf_gradcam._model import (
+    LayerCall,
+    are_channels_first,
+    check_layer,
+    find_layer,
+    functional_graph,
+    is_channels_first,
+    position_count,
+    require_specs,
+    with_trial_sides,
+)
 
 # Layers between the last convolution and the head, which are never the default: a pooled map is coarser than
 # necessary, and a permuted, reshaped or cropped map does not lie on the image.

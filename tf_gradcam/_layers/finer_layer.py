@@ -10,14 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gradcam._model.default_layer import is_after_convolutions, resolve_layers
-from tf_gradcam._model.discovery import LayerMap, maps_from_trial, trace_trial
-from tf_gradcam._model.forward import LayerCall
-from tf_gradcam._model.graph import ancestors
-from tf_gradcam._model.grid import position_count
-from tf_gradcam._model.inputs import require_specs
-from tf_gradcam._model.layers import are_channels_first
-from tf_gradcam._model.specs import with_trial_sides
+from tf_gradcam._graph import ancestors
+from tf_gradcam._layers.default_layer import is_after_convolutions, resolve_layers
+from tf_gradcam._layers.discovery import LayerMap, maps_from_trial, trace_trial
+from tf_gradcam._model import LayerCall, are_channels_first, position_count, require_specs, with_trial_sides
 
 
 def locating_layers(model: keras.Model, images: Any = None) -> list[LayerCall]:

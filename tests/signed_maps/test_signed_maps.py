@@ -9,7 +9,7 @@ from conftest import CLASSES, SIDE, build, chain, parts
 from oracle import Oracle
 
 from tf_gradcam import GradCAM, make_gradcam_heatmap, targets
-from tf_gradcam._model.graph import ancestors
+from tf_gradcam._graph.graph import ancestors
 
 
 @pytest.mark.parametrize("layer", ["conv2", "relu2"])  # after the latter nothing but pooling: CAM

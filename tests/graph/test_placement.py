@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gradcam._model import Places, draws_whole_image
+from tf_gradcam._graph import Places
+from tf_gradcam._layers import draws_whole_image
 
 layers = keras.layers
 H, W = 60, 80  # Of the image.

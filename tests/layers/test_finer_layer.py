@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tf_gradcam._model import locating_layers
+from tf_gradcam._layers import locating_layers
 
 
 def names(model, images=None):

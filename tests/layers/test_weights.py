@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import KINDS, SIDE, build, parts
 
-from tf_gradcam._model import weights_by_layer
+from tf_gradcam._layers import weights_by_layer
 
 
 class Backwards(keras.Model):

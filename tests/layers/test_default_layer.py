@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import SIDE, chain, parts, reused
 
 from tf_gradcam import GradCAM, targets
-from tf_gradcam._model.default_layer import default_layer, resolve_layers
+from tf_gradcam._layers.default_layer import default_layer, resolve_layers
 
 
 def default(model, images=None):

@@ -8,14 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_gradcam._graph import ancestors, has_channel_axis
 from tf_gradcam._methods import Method, SourceImage, method_name
-from tf_gradcam._model import (
-    ancestors,
-    are_channels_first,
-    declared_specs,
-    has_channel_axis,
-    is_channels_first,
-)
+from tf_gradcam._model import are_channels_first, declared_specs, is_channels_first
 
 
 def find_input(model: keras.Model, images: Any, requested: Any, method: Method) -> int | None:

@@ -4,10 +4,8 @@ from typing import Any, NamedTuple
 
 import keras
 
-from tf_gradcam._model.discovery import trace_trial
-from tf_gradcam._model.inputs import require_specs
-from tf_gradcam._model.keras_internals import functional_graph
-from tf_gradcam._model.layers import walk_layers
+from tf_gradcam._layers.discovery import trace_trial
+from tf_gradcam._model import functional_graph, require_specs, walk_layers
 
 
 class LayerWeights(NamedTuple):

@@ -9,20 +9,28 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._model.forward import LayerCall, call_model, forward, tap
-from tf_gradcam._model.graph import ancestors, find_token_start, flattened_grids
-from tf_gradcam._model.grid import Grid, find_grid, position_count, to_grid
-from tf_gradcam._model.inputs import require_specs
-from tf_gradcam._model.keras_internals import (
+from tf_gradcam._graph import ancestors, find_token_start, flattened_grids
+from tf_gradcam._model import (
+    Grid,
+    LayerCall,
+    are_channels_first,
+    call_model,
+    check_model,
     child_layers,
+    find_grid,
+    find_logits,
+    forward,
     functional_graph,
     is_functional,
     is_keras_own,
     nodes_in_order,
+    position_count,
+    require_specs,
+    tap,
+    to_grid,
+    walk_layers,
+    with_trial_sides,
 )
-from tf_gradcam._model.layers import are_channels_first, check_model, walk_layers
-from tf_gradcam._model.logits import find_logits
-from tf_gradcam._model.specs import with_trial_sides
 
 _TRIAL_BATCH = 3  # Images in a trial run, to recognize outputs with one row for each image.
 

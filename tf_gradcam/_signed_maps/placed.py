@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gradcam._explain.tapped import TappedLayer
+from tf_gradcam._graph import Placement, Places
 from tf_gradcam._methods import Method, SourceImage, is_formula
-from tf_gradcam._model import Placement, Places, spatial_axes
+from tf_gradcam._model import spatial_axes
+from tf_gradcam._signed_maps.tapped import TappedLayer
 
 
 def find_placements(

@@ -11,13 +11,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gradcam._model.discovery import LayerMap, Trial
-from tf_gradcam._model.forward import LayerCall, forward
-from tf_gradcam._model.graph import ancestors
-from tf_gradcam._model.keras_internals import functional_graph, nodes_in_order
-from tf_gradcam._model.layers import walk_layers
-from tf_gradcam._model.logits import find_logits
-from tf_gradcam._model.specs import with_trial_sides
+from tf_gradcam._graph import ancestors
+from tf_gradcam._layers.discovery import LayerMap, Trial
+from tf_gradcam._model import (
+    LayerCall,
+    find_logits,
+    forward,
+    functional_graph,
+    nodes_in_order,
+    walk_layers,
+    with_trial_sides,
+)
 
 _MAX_LAYERS = 32  # Number of layers whose gradients are computed at once.
 _MAX_SCORES = 16  # Number of scores whose gradients are computed, at equal steps.

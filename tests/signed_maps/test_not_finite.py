@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import SIDE, build
 
 from tf_gradcam import GradCAM, targets
-from tf_gradcam._explain.not_finite import not_finite, with_nan
+from tf_gradcam._signed_maps.not_finite import not_finite, with_nan
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_gradcam._model.graph import ancestors, function_graph
+from tf_gradcam._graph.graph import ancestors, function_graph
 
 _ROUNDING = 1e-5
 _UNKNOWN = (-math.inf, math.inf)

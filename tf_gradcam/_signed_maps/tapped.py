@@ -6,19 +6,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_gradcam._graph import ancestors
+from tf_gradcam._layers import activation_grid, maps_from_trial, trace_trial
 from tf_gradcam._methods import SourceImage
-from tf_gradcam._model import (
-    Grid,
-    LayerCall,
-    activation_grid,
-    ancestors,
-    is_channels_first,
-    maps_from_trial,
-    spatial_lengths,
-    specs_to_trace,
-    to_grid,
-    trace_trial,
-)
+from tf_gradcam._model import Grid, LayerCall, is_channels_first, spatial_lengths, specs_to_trace, to_grid
 from tf_gradcam._tensors import at_least_float32
 
 
