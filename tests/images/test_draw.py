@@ -208,15 +208,16 @@ def test_an_explanation_of_one_image_is_a_heatmap(photograph, heatmap):
 
 
 @pytest.mark.parametrize(
-    ("score", "received", "example"),
+    ("count", "score", "received", "example"),
     [
-        (np.zeros(2), r"\(2, 7, 7\)", r"heatmap\[0\]"),
-        (np.zeros((1, 3)), r"\(1, 3, 7, 7\)", r"heatmap\[0, 0\]"),
-        (np.zeros((2, 1)), r"\(2, 1, 7, 7\)", r"heatmap\[0, 0\]"),
+        (2, np.zeros(2), r"\(2, 7, 7\)", r"heatmap\[0\]"),
+        (1, np.zeros((1, 3)), r"\(1, 3, 7, 7\)", r"heatmap\[0, 0\]"),
+        (2, np.zeros((2, 1)), r"\(2, 1, 7, 7\)", r"heatmap\[0, 0\]"),
+        (2, np.zeros(1), r"\(2, 7, 7\)", r"heatmap\[0\]"),  # a bag of images with one score
     ],
 )
-def test_an_explanation_of_several_heatmaps_says_which_to_give(score, received, example):
-    explained = types.SimpleNamespace(heatmap=np.zeros((*score.shape, 7, 7)), score=score)
+def test_an_explanation_of_several_heatmaps_says_which_to_give(count, score, received, example):
+    explained = types.SimpleNamespace(heatmap=np.zeros((count, *score.shape[1:], 7, 7)), score=score)
     with pytest.raises(ValueError, match=f"`heatmap` must be one heatmap. Received: .*{received}.*{example}"):
         overlay(GREY, explained)
 

@@ -184,7 +184,8 @@ def _single_heatmap(argument, heatmap):
         return heatmap
     explanation, values = heatmap, real_array(argument, heatmap.heatmap)
     # Images, and classes where several were explained; the other axes are the heatmap's own.
-    leading = np.shape(explanation.score) if hasattr(explanation, "score") else values.shape[:-2]
+    axes = np.ndim(explanation.score) if hasattr(explanation, "score") else values.ndim - 2
+    leading = values.shape[:axes]  # Of a bag of images the score has one row, and the heatmap has them all.
     if np.prod(leading) != 1:
         first = ", ".join("0" * len(leading))
         raise ValueError(
