@@ -80,7 +80,8 @@ def test_the_table_of_methods_is_that_of_the_module():
 
 @pytest.mark.slow
 def test_the_examples_of_the_methods_run_as_they_stand(tmp_path, monkeypatch):
-    made, own, concepts = re.findall(r"```python\n(.*?)```", METHODS.read_text(encoding="utf-8"), re.DOTALL)
+    page = METHODS.read_text(encoding="utf-8")
+    at_image, locate, parts, made, own, concepts = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     images = keras.Input((16, 16, 3))
     steps = [keras.layers.Conv2D(4, 3, activation="relu", name=f"block{n}") for n in (3, 5, 7)]
@@ -90,6 +91,20 @@ def test_the_examples_of_the_methods_run_as_they_stand(tmp_path, monkeypatch):
     cv2.imwrite("cat.jpg", random.integers(0, 256, (16, 16, 3), dtype="uint8"))
     names = {"dataclasses": dataclasses, "tf": tf, "tf_gradcam": tf_gradcam, "GradCAM": tf_gradcam.GradCAM}
     names |= {"model": model, "images": random.random((2, 16, 16, 3))}
+    names["make_gradcam_heatmap"] = tf_gradcam.make_gradcam_heatmap
+    exec(locate, names | {"image": names["images"][0]})
+    exec(parts, names)
+    assert names["heatmaps"].shape == (2, 16, 16)
+    before, after = keras.Input((8, 8, 3), name="before"), keras.Input((8, 8, 3), name="after")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Subtract()([before, after]))
+    two_images = keras.Model([before, after], keras.layers.Dense(2)(pooled))
+    waveform = keras.Input((20, 1))
+    by_wave = keras.Model(waveform, keras.layers.Dense(2)(keras.layers.Flatten()(waveform)))
+    pair = {"before": random.random((2, 8, 8, 3)), "after": random.random((2, 8, 8, 3))}
+    exec(
+        at_image,
+        names | pair | {"model": by_wave, "waveforms": random.random((2, 20, 1)), "two_images": two_images},
+    )
     for line in made.splitlines()[2:]:
         explain = eval(line.partition("  #")[0], {**names, "methods": methods})
         assert explain(names["images"]).heatmap.shape == (2, 16, 16)

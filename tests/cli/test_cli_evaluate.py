@@ -3,7 +3,6 @@
 import errno
 import json
 import pathlib
-import signal
 import sys
 
 import cv2
@@ -114,7 +113,7 @@ def test_a_full_disk_and_an_interrupt_have_the_codes_of_explain(tiny, capsys, mo
         raise OSError(errno.ENOSPC, "No space left on device", "evaluation.json")
 
     def interrupt(*args):
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(_run, "evaluate_photographs", lambda *args: nothing)
     monkeypatch.setattr(_run, "write_evaluation", is_full)

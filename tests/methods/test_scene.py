@@ -449,7 +449,7 @@ AT_THE_IMAGE = ["gradient", "gradient_x_input", methods.integrated_gradients(ste
 @pytest.mark.parametrize("method", AT_THE_IMAGE, ids=repr)
 @pytest.mark.product(kept=in_turn(AT_THE_IMAGE))
 def test_methods_at_the_image_have_a_map_as_large_as_the_image(kind, method):
-    explanation = GradCAM(kind.model, call=kind.call, method=method)(kind.inputs, target(kind))
+    explanation = GradCAM(kind.model, method=method)(kind.inputs, target(kind))
     assert explanation.map.shape[-len(kind.size) :] == kind.size
     assert explanation.heatmap.shape == explanation.map.shape
     assert np.isfinite(explanation.map).all()
