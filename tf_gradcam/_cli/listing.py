@@ -38,6 +38,7 @@ def run_methods(arguments: argparse.Namespace) -> int:
     print(
         "forward passes: the cost; K: channels of the layer, see --channels; n: samples or masks\n"
         "signed, yes: negative values mark evidence against the class\n"
-        "no class: its map is the same for every class"
+        "no class: its map is the same for every class\n"
+        "locate: gradcam times gradcam_elementwise on a finer grid, to find an object; it finds the layers"
     )
     return 0
