@@ -177,7 +177,16 @@ def test_interpolations_that_are_known(interpolation):
 
 @pytest.mark.parametrize(
     "interpolation",
-    [("gaussian", 0), ("gaussian", "0.8"), ("bilinear", 1), ("gaussian",), ("gaussian", True), 0.8, "gauss"],
+    [
+        ("gaussian", 0),
+        ("gaussian", "0.8"),
+        ("bilinear", 1),
+        ("gaussian",),
+        ("gaussian", True),
+        [np.zeros(3), 1],
+        0.8,
+        "gauss",
+    ],
 )
 def test_interpolations_that_are_not(interpolation):
     with pytest.raises(ValueError, match="`interpolation` must be one of"):

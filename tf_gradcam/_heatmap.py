@@ -40,9 +40,15 @@ def parse_interpolation(interpolation: Any) -> Interpolation:
     """Return a method of `tf.image.resize`, or `("gaussian", cells)` with a float."""
     if isinstance(interpolation, str) and interpolation in INTERPOLATIONS:
         return interpolation
-    if isinstance(interpolation, tuple | list) and len(interpolation) == 2 and interpolation[0] == "gaussian":
-        cells = interpolation[1]
-        if isinstance(cells, numbers.Real) and not isinstance(cells, bool) and 0.1 <= float(cells) <= 100:
+    if isinstance(interpolation, tuple | list) and len(interpolation) == 2:
+        name, cells = interpolation
+        is_gaussian = isinstance(name, str) and name == "gaussian"
+        if (
+            is_gaussian
+            and isinstance(cells, numbers.Real)
+            and not isinstance(cells, bool)
+            and 0.1 <= float(cells) <= 100
+        ):
             return "gaussian", float(cells)
     hint = did_you_mean(str(interpolation), INTERPOLATIONS)
     raise ValueError(

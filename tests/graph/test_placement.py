@@ -118,6 +118,9 @@ MOVED = {
 @pytest.mark.parametrize("sides", ["fixed", "open"])
 def test_crops_pads_and_flips_are_followed(name, sides):
     function, expected = MOVED[name]
+    is_old = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 7)
+    if (name, sides) == ("centre", "open") and is_old:
+        pytest.skip("CenterCrop of Keras 3.6 needs to know the sides.")
     shape = (None, H, W, 3) if sides == "fixed" else (None, None, None, 3)
     frame, order, unknown = place(function, shape)
     np.testing.assert_allclose(frame, expected, atol=1e-6)

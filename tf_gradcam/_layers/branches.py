@@ -121,8 +121,8 @@ def are_joint(trial: Trial, parts: Sequence[tf.Tensor]) -> bool:
 def _is_joint(output, units, varying) -> bool:
     operation = output.op
     inputs = [tensor for tensor in operation.inputs if tensor.op in varying]
-    if operation.type in _DENSE:
-        return units in output.shape[1:]
+    if operation.type in _DENSE:  # Its other axes may be labels that share one dense layer.
+        return units in (output.shape[-1], output.shape[1] if "Conv" in operation.type else None)
     if operation.type in _REDUCING and inputs and inputs[0].op.type == "Pack":
         axes = tf.get_static_value(operation.inputs[1])
         is_over_members = axes is not None and axes == inputs[0].op.get_attr("axis")

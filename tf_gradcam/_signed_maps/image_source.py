@@ -47,12 +47,12 @@ def _input_names(model, images) -> list[list[str]]:
     """
     declared = declared_specs(model)
     specs = [None] if declared is None else keras.tree.flatten(declared)
-    leaves = keras.tree.flatten_with_path(images)
-    if len(specs) != len(leaves):
-        specs = [None] * len(leaves)
+    paths = _paths(images)
+    if len(specs) != len(paths):
+        specs = [None] * len(paths)
     arguments = [one for one in inspect.signature(model.call).parameters if one not in ("training", "mask")]
     names = []
-    for (path, _), spec in zip(leaves, specs, strict=True):
+    for path, spec in zip(paths, specs, strict=True):
         name = getattr(spec, "name", None)
         own = "/".join(map(str, path))
         if not path:
@@ -61,6 +61,22 @@ def _input_names(model, images) -> list[list[str]]:
             own = "/".join([arguments[path[0]], *map(str, path[1:])])
         names.append([own] if name is None else [name, own])
     return names
+
+
+def _paths(images) -> list[tuple]:
+    """Return keys and positions that lead to each of the flattened inputs."""
+    paths: list[tuple] = []
+
+    def number(structure, path):
+        if isinstance(structure, dict):
+            return {key: number(value, (*path, key)) for key, value in structure.items()}
+        if isinstance(structure, list | tuple):
+            return [number(value, (*path, place)) for place, value in enumerate(structure)]
+        paths.append(path)
+        return len(paths) - 1
+
+    # Keras sorts the keys of a dict; its function with paths is younger than the oldest Keras here.
+    return [paths[place] for place in keras.tree.flatten(number(images, ()))]
 
 
 def image_source(model: keras.Model, images: Any, score: tf.Tensor, position: int | None) -> SourceImage:
