@@ -24,7 +24,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "tf_gradcam"
 # The floors, from the ground up. An import goes to a lower floor, or stays in its package.
 FLOORS = [
-    {"_arrays", "_checks", "_tensors"},
+    {"_arrays", "_checks", "_optional", "_tensors"},
+    {"_files"},
+    {"formats"},
     {"_images", "pretrained"},
     {"_graph", "_targets", "serving"},
     {"_heatmap", "_model", "targets"},
@@ -42,7 +44,7 @@ FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package 
 PACKAGES = sorted(FLOOR_OF)
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-WITHOUT_TENSORFLOW = {"_arrays", "_checks", "_images", "serving"}
+WITHOUT_TENSORFLOW = {"_arrays", "_checks", "_files", "_images", "_optional", "formats", "serving"}
 
 
 def imports(tree):

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # For editors and type checkers. At run time each name is loaded when it is first used: `tf-gradcam --help`
 # does not wait for TensorFlow, nor heatmaps for matplotlib.
 if _typing.TYPE_CHECKING:
+    from tf_gradcam import formats as formats
     from tf_gradcam import methods as methods
     from tf_gradcam import metrics as metrics
     from tf_gradcam import pretrained as pretrained
@@ -34,7 +35,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._methods import Scene as Scene
     from tf_gradcam._submodel import build_submodel as build_submodel
 
-_MODULES = ("methods", "metrics", "pretrained", "serving", "targets")
+_MODULES = ("formats", "methods", "metrics", "pretrained", "serving", "targets")
 _HOMES = {
     "Explanation": "_explain",
     "Factorization": "_concepts",
@@ -70,6 +71,7 @@ __all__ = [
     "colorize",
     "deep_feature_factorization",
     "export_gradcam",
+    "formats",
     "list_layers",
     "load_image",
     "make_gradcam_heatmap",

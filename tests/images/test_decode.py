@@ -444,10 +444,10 @@ def test_bands_that_are_no_colours_are_refused(samples, dtype):
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_file_is_decoded_beyond_the_limit(monkeypatch, tmp_path, name):
-    monkeypatch.setattr("tf_gradcam._images.read.MAX_PIXELS", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr("tf_gradcam._files.read.MAX_PIXELS", HEIGHT * WIDTH - 1)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
-    monkeypatch.setattr("tf_gradcam._images.decode._decode_pnm", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("tf_gradcam._files.decode._decode_pnm", lambda *_: pytest.fail("decoded"))
     for _, source in every_source(FILES[name][0], tmp_path / "file"):
         with pytest.raises(ValueError, match=r"at most 1,359 pixels.*40 x 34"):
             load_image(source)
@@ -455,7 +455,7 @@ def test_no_file_is_decoded_beyond_the_limit(monkeypatch, tmp_path, name):
 
 def test_a_pil_image_of_a_file_of_too_many_bytes_is_refused(monkeypatch):
     data = opencv(".png", RGB16)
-    monkeypatch.setattr("tf_gradcam._images.read.MAX_BYTES", len(data) - 1)
+    monkeypatch.setattr("tf_gradcam._files.read.MAX_BYTES", len(data) - 1)
     with pytest.raises(ValueError, match="its file has more than"):
         load_image(PIL.Image.open(io.BytesIO(data)))
 
@@ -470,7 +470,7 @@ def test_a_file_that_is_cut_short_is_refused(name, part):
 
 
 def test_flipped_bytes_give_values_or_a_value_error(monkeypatch):
-    monkeypatch.setattr("tf_gradcam._images.read.MAX_PIXELS", 100_000)
+    monkeypatch.setattr("tf_gradcam._files.read.MAX_PIXELS", 100_000)
     random = np.random.default_rng(0)
     for data, *_ in FILES.values():
         for _ in range(15):

@@ -15,8 +15,9 @@ import pytest
 import skimage.data
 import tensorflow as tf
 
-from tf_gradcam._images import read as image
-from tf_gradcam._images.read import MAX_BYTES, load_image
+from tf_gradcam._files import read as image
+from tf_gradcam._files.read import MAX_BYTES
+from tf_gradcam._images.read import load_image
 
 ORIENTATION = 0x112  # the EXIF tag
 RED = np.full((4, 6, 3), (255, 0, 0), np.uint8)

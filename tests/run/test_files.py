@@ -10,7 +10,8 @@ import PIL.Image
 import pytest
 
 from tf_gradcam._checks import is_disk_full
-from tf_gradcam._run.files import is_own_picture, may_write, write_file, write_picture
+from tf_gradcam._files import write_file
+from tf_gradcam._run.files import is_own_picture, may_write, write_picture
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,8 @@ It repeats `load_image` and `overlay` in TensorFlow operations, since a server h
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._images import MAX_PIXELS, colorize
+from tf_gradcam._files import MAX_PIXELS
+from tf_gradcam._images import colorize
 
 LONGEST_SIDE = 1024  # pixels of an overlay: about what a screen shows; more would only cost time
 _ALPHA = 0.4  # the weight of the colours, the default of `overlay`

@@ -6,11 +6,8 @@ Users and the packages above call it.
 from tf_gradcam._images.components import HeatmapBox, box_iou, boxes, masks
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, overlay_named
 from tf_gradcam._images.figure import show, show_named
-from tf_gradcam._images.optional import packaged_file, require
 from tf_gradcam._images.read import (
-    MAX_PIXELS,
     check_size,
-    header_size,
     load_image,
     read_values,
     resize_pixels,
@@ -19,22 +16,18 @@ from tf_gradcam._images.read import (
 from tf_gradcam._images.titles import class_probabilities
 
 __all__ = [
-    "MAX_PIXELS",
     "HeatmapBox",
     "box_iou",
     "boxes",
     "check_size",
     "class_probabilities",
     "colorize",
-    "header_size",
     "load_image",
     "masks",
     "overlay",
     "overlay_concepts",
     "overlay_named",
-    "packaged_file",
     "read_values",
-    "require",
     "resize_pixels",
     "show",
     "show_named",

@@ -11,8 +11,9 @@ import numpy as np
 
 from tf_gradcam._arrays import real_array
 from tf_gradcam._checks import did_you_mean, is_whole
-from tf_gradcam._images.optional import require
-from tf_gradcam._images.read import MAX_PIXELS, check_size
+from tf_gradcam._files import MAX_PIXELS
+from tf_gradcam._images.read import check_size
+from tf_gradcam._optional import require
 
 _ORDERS = ("share", "score", "area")
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from tf_gradcam._arrays import real_array
 from tf_gradcam._checks import did_you_mean
-from tf_gradcam._images.optional import require
 from tf_gradcam._images.read import read_pixels, resize_pixels
+from tf_gradcam._optional import require
 
 
 def colorize(heatmap: Any, colormap: str = "jet") -> np.ndarray:

@@ -7,9 +7,9 @@ import numpy as np
 
 from tf_gradcam._arrays import real_array
 from tf_gradcam._images.draw import blend, check_order, colormap_colors, fit_to_photograph
-from tf_gradcam._images.optional import require
 from tf_gradcam._images.read import read_pixels, resize_pixels, size_within
 from tf_gradcam._images.titles import explanation_titles
+from tf_gradcam._optional import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

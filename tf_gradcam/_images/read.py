@@ -1,25 +1,18 @@
 """Read a photograph from a path, bytes, a PIL image or an array: as RGB pixels, or as the values of its file.
 
 Users call `load_image`, and every module that draws a photograph does. A run calls `read_values` for what a
-model sees. `resize_pixels`, `size_within`, `check_size` and `header_size` are for other modules, too.
+model sees. `resize_pixels`, `size_within` and `check_size` are for other modules, too.
 """
 
-import io
 import os
-import pathlib
-import stat
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tf_gradcam._arrays import array_or_empty, real_array
-from tf_gradcam._images.decode import FORMATS, StoredImage, decode_file, from_pillow, unread_file
-from tf_gradcam._images.optional import require
-
-MAX_PIXELS = 100_000_000  # height * width; a larger image is refused before it is decoded
-MAX_BYTES = 4 * MAX_PIXELS  # of a file
+from tf_gradcam._files import MAX_PIXELS, StoredImage, read_stored
+from tf_gradcam._optional import require
 
 
 def load_image(
@@ -113,12 +106,9 @@ def read_values(source: Any) -> np.ndarray:
 
 def _read(source, argument) -> tuple[StoredImage, bool]:
     """Return the values of a photograph, `(H, W)` or `(H, W, C)`, and whether it is an array."""
-    if isinstance(source, str | os.PathLike):
-        source = _read_file(pathlib.Path(source), argument)
-    if isinstance(source, bytes | bytearray):
-        return _decode(source, argument), False
-    if hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
-        return _from_pillow(source, argument), False
+    is_file = isinstance(source, str | os.PathLike | bytes | bytearray)
+    if is_file or hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
+        return read_stored(source, argument), False
     return StoredImage(_from_array(source, argument)), True
 
 
@@ -147,92 +137,7 @@ def size_within(size: Sequence[int], longest: int) -> tuple[int, int]:
     return height, width
 
 
-# Files
-
-
-def _read_file(path, argument) -> bytes:
-    try:
-        status = path.stat()
-    except ValueError as error:  # zero bytes, or what can't be encoded
-        raise ValueError(f"`{argument}` must be a path. Received: {str(path)!r:.80}, {error}") from error
-    # Not a folder, and not a device or pipe, which may never end.
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(
-            f"`{argument}` must be the path of an image file. Received: {str(path)!r}, which is not a file."
-        )
-    if status.st_size > MAX_BYTES:
-        raise ValueError(
-            f"`{argument}` must be a file of at most {MAX_BYTES:,} bytes. Received: {str(path)!r} "
-            f"of {status.st_size:,} bytes. Save it smaller."
-        )
-    return path.read_bytes()
-
-
-def _decode(data, argument) -> StoredImage:
-    _check_pixels(header_size(data, argument), argument)
-    try:
-        return decode_file(data)
-    except ImportError:
-        raise
-    except Exception as error:  # Damaged files raise errors of many types.
-        raise ValueError(
-            f"`{argument}` must be a complete image. Received: {len(data)} bytes, which can't be decoded: "
-            "truncated, damaged, or of a rare kind. Save it again, or download it again."
-        ) from error
-
-
-def header_size(data: bytes, argument: str = "source") -> tuple[int, int]:
-    """Return width and height from the header of an image file; no pixel is decoded.
-
-    The errors name `argument`.
-    """
-    image = require("PIL.Image", "pillow")
-    # Pillow warns above a limit that is lower than ours, and about files that OpenCV reads well.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            header = image.open(io.BytesIO(data), formats=FORMATS)
-            header.verify()  # OpenCV would allocate gigabytes for a PNG chunk with a false length.
-            return header.size
-        except image.DecompressionBombError as error:
-            raise ValueError(
-                f"`{argument}` must be an image of at most {MAX_PIXELS:,} pixels. Received: {error} "
-                "Shrink it first."
-            ) from error
-        except Exception as error:  # Damaged headers raise errors of many types.
-            raise ValueError(
-                f"`{argument}` must be an image, one of {', '.join(FORMATS)}. "
-                f"Received: {len(data)} bytes that start with {bytes(data[:16])!r}. "
-                "Convert it, or check whether the file is complete."
-            ) from error
-
-
-def _check_pixels(size, argument) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"`{argument}` must be an image of at most {MAX_PIXELS:,} pixels. "
-            f"Received: {width} x {height} pixels. Shrink it first."
-        )
-
-
-# PIL images and arrays
-
-
-def _from_pillow(image, argument) -> StoredImage:
-    _check_pixels(image.size, argument)
-    try:  # Pillow decodes a file only now.
-        data = unread_file(image, MAX_BYTES + 1)
-        if data is None:
-            return from_pillow(image)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"its file has more than {MAX_BYTES:,} bytes")
-        return _decode(data, argument)
-    except Exception as error:
-        raise ValueError(
-            f"`{argument}` must be a complete image that converts to RGB. Received: a PIL image of "
-            f"{image.size[0]} x {image.size[1]} pixels, mode {image.mode!r}: {error}. Save it again."
-        ) from error
+# Arrays
 
 
 def _from_array(source, argument) -> np.ndarray:

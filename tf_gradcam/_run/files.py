@@ -1,39 +1,14 @@
-"""Write files completely or not at all, and mark pictures as written by tf_gradcam.
-
-`pictures` and `results` write every file with it.
-"""
+"""Mark pictures as written by tf_gradcam, and never replace others. `pictures` writes every picture with it."""
 
 import os
-import pathlib
 import struct
-import uuid
 import zlib
+
+from tf_gradcam._files import write_file
 
 _WRITTEN_BY = b"tf_gradcam"
 _PNG_HEADER = 33  # bytes: the signature and the first chunk
 _PNG_TEXT = b"tEXtSoftware\x00" + _WRITTEN_BY
-
-
-def write_file(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file completely, or not at all.
-
-    It is written under a temporary name in the same folder and then renamed. If that fails, an earlier
-    file at `path` is unchanged, and the temporary file is removed.
-
-    Raises:
-        OSError: if it can't be written; it names `path`.
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException as error:  # an interrupt, too
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-        raise
 
 
 def write_picture(path: str | os.PathLike, encoded: bytes) -> None:

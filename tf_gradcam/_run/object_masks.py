@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from tf_gradcam._images import MAX_PIXELS
+from tf_gradcam._files import MAX_PIXELS
 from tf_gradcam._run.photographs import Photograph
 
 _MODES = ("1", "L", "P", "RGB")  # of Pillow, of 8 bits or fewer and without an alpha channel

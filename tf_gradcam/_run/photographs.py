@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from tf_gradcam._images import load_image, packaged_file, read_values, resize_pixels, size_within
+from tf_gradcam._images import load_image, read_values, resize_pixels, size_within
 from tf_gradcam._model import is_channels_first
+from tf_gradcam._optional import packaged_file
 from tf_gradcam._run.files import is_own_picture
 
 MODEL_INPUT_SIDE = 512  # longest side of a photograph, in pixels, for a model that has no fixed size

@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from tf_gradcam._checks import printable
-from tf_gradcam._run.files import write_file
+from tf_gradcam._files import write_file
 
 RESULTS_FILE = "explanations.json"
 UNFINISHED_RESULTS_FILE = "explanations-unfinished.json"

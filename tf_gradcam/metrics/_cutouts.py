@@ -9,7 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from tf_gradcam._images import load_image, packaged_file
+from tf_gradcam._images import load_image
+from tf_gradcam._optional import packaged_file
 
 
 class _Source(NamedTuple):

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._checks import is_whole
+from tf_gradcam._files import header_size
 from tf_gradcam._images import boxes as heatmap_boxes
-from tf_gradcam._images import check_size, header_size, load_image, overlay_named, require
+from tf_gradcam._images import check_size, load_image, overlay_named
+from tf_gradcam._optional import require
 from tf_gradcam.serving._arrays import MOST_VALUES
 from tf_gradcam.serving._responses import answers
 from tf_gradcam.serving._rest import ONLY_OUTPUT

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_gradcam._images.optional import require
+from tf_gradcam._optional import require
 
 # What OpenCV decodes. Pillow opens more formats: some of them, such as EPS, are programs, not images.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")

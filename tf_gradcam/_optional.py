@@ -6,12 +6,13 @@ import pathlib
 from typing import Any
 
 
-def require(module: str, package: str) -> Any:
+def require(module: str, package: str, extra: str = "") -> Any:
     """Import and return a module of an optional package.
 
     Args:
         module: the module to import, such as `"cv2"`.
         package: the package that installs it, such as `"opencv-python"`.
+        extra: the extra of this package that installs it, such as `"dicom"`, if there is one.
 
     Raises:
         ImportError: if it can't be imported; the message says how to install it.
@@ -19,10 +20,12 @@ def require(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        purpose = f"for the extra `{extra}`" if extra else "to read and draw images"
+        install = f'"tf_gradcam[{extra}]"' if extra else package
         headless = " (or opencv-python-headless, for a machine without libGL)" if module == "cv2" else ""
         raise ImportError(
-            f"tf_gradcam needs `{package}` to read and draw images, and it can't be imported: {error}. "
-            f"Install it: pip install {package}{headless}"
+            f"tf_gradcam needs `{package}` {purpose}, and it can't be imported: {error}. "
+            f"Install it: pip install {install}{headless}"
         ) from error
 
 

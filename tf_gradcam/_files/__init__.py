@@ -1,0 +1,33 @@
+"""Files of photographs, decoded to the values that they hold, and pixels made of values.
+
+It never imports TensorFlow. `formats` and `_images` call it.
+"""
+
+from tf_gradcam._files.decode import StoredImage
+from tf_gradcam._files.pixels import (
+    OwnRange,
+    PictureOptions,
+    checked_limits,
+    limits_of_window,
+    make_pixels,
+    percentile_limits,
+    to_pixels,
+)
+from tf_gradcam._files.read import MAX_PIXELS, header_size, read_stored
+from tf_gradcam._files.write import unfinished, write_file
+
+__all__ = [
+    "MAX_PIXELS",
+    "OwnRange",
+    "PictureOptions",
+    "StoredImage",
+    "checked_limits",
+    "header_size",
+    "limits_of_window",
+    "make_pixels",
+    "percentile_limits",
+    "read_stored",
+    "to_pixels",
+    "unfinished",
+    "write_file",
+]

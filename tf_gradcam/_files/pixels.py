@@ -1,0 +1,151 @@
+"""Make pixels for people to look at of values in any range: `make_pixels`, `to_pixels`.
+
+`formats` calls it for what a scan holds, and `_images` for files and arrays of more than 8 bits.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tf_gradcam._arrays import array_or_empty
+
+_PERCENTILES = (1.0, 99.0)  # of values that have no range of their own
+_SAMPLED = 4_000_000  # values for percentiles, at most: more change nothing that can be seen
+
+
+class PictureOptions(NamedTuple):
+    """How values become pixels; see `tf_gradcam.formats.Scan.picture`."""
+
+    window: Any = None
+    limits: Any = None
+    percentiles: Any = None
+    bands: Any = None
+
+
+class OwnRange(NamedTuple):
+    """What a file says of its own display: black and white, and its windows `(center, width)`."""
+
+    limits: tuple[float, float] | None = None
+    windows: tuple[tuple[float, float], ...] = ()
+
+
+def make_pixels(
+    values: np.ndarray, valid: np.ndarray | None, options: PictureOptions, own: OwnRange
+) -> np.ndarray:
+    """Return values `(..., C)` as uint8 `(..., 3)`; see `tf_gradcam.formats.Scan.picture`.
+
+    Args:
+        values: any real numbers.
+        valid: `(...)` bool, where they were measured; or `None`.
+        options: how.
+        own: the file's own range, for the default.
+    """
+    shown = values[..., _band_indices(options.bands, values.shape[-1])]
+    low, high = _limits(shown, valid, options, own)
+    pixels = to_pixels(shown, low, high)
+    if valid is not None:
+        pixels[~valid] = 0
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def to_pixels(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map `low` to 0 and `high` to 255, evenly in between, clipped and rounded, to uint8; NaN becomes 0."""
+    is_narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
+    wide = values.astype(np.float32 if is_narrow else np.float64)
+    if values.dtype.kind == "f":
+        wide = np.nan_to_num(wide, nan=low, posinf=high, neginf=low)
+    return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def limits_of_window(window: Any) -> tuple[float, float]:
+    """Return the lowest and highest value of a window `(center, width)`, or raise a `ValueError`."""
+    center, width = two_numbers("window", window, "(center, width), two finite numbers with width > 0")
+    if not width > 0:
+        raise ValueError(f"`window` must be (center, width), with width > 0. Received: window={window!r:.80}")
+    return center - width / 2, center + width / 2
+
+
+def checked_limits(limits: Any) -> tuple[float, float]:
+    """Return `limits` as two floats in order, or raise a `ValueError`."""
+    rule = "(low, high), two finite numbers with low < high"
+    low, high = two_numbers("limits", limits, rule)
+    if not (low < high and np.isfinite(high - low)):
+        raise ValueError(f"`limits` must be {rule}. Received: limits={limits!r:.80}")
+    return low, high
+
+
+def two_numbers(name: str, value: Any, rule: str) -> tuple[float, float]:
+    """Return two finite floats, or raise a `ValueError` that names the argument and its rule."""
+    numbers = array_or_empty(value)
+    if numbers.shape != (2,) or numbers.dtype.kind == "b" or not np.isfinite(numbers).all():
+        raise ValueError(f"`{name}` must be {rule}. Received: {name}={value!r:.80}")
+    first, second = map(float, numbers)
+    return first, second
+
+
+def only_one(options: PictureOptions) -> None:
+    """Raise a `ValueError` if more than one way to choose black and white is given."""
+    given = [name for name in ("window", "limits", "percentiles") if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise ValueError(f"Give one of `window`, `limits` and `percentiles`. Received: {', '.join(given)}")
+
+
+def percentile_limits(values: np.ndarray, percentiles: Any) -> tuple[float, float]:
+    """Return two percentiles of finite values, as limits that differ; `(0, 1)` where no value is finite."""
+    rule = "(low, high), two numbers with 0 <= low < high <= 100"
+    low, high = two_numbers("percentiles", percentiles, rule)
+    if not 0 <= low < high <= 100:
+        raise ValueError(f"`percentiles` must be {rule}. Received: percentiles={percentiles!r:.80}")
+    flat = values.ravel()
+    flat = flat[:: max(1, len(flat) // _SAMPLED)].astype(np.float64)
+    flat = flat[np.isfinite(flat)]
+    if not len(flat):
+        return 0.0, 1.0
+    first, last = (float(limit) for limit in np.percentile(flat, (low, high)))
+    return first, last if last > first else first + 1
+
+
+def _limits(shown, valid, options, own) -> tuple[float, float]:
+    """Return the values that become black and white."""
+    only_one(options)
+    if options.window is not None:
+        return limits_of_window(_window(options.window, own.windows))
+    if options.limits is not None:
+        return checked_limits(options.limits)
+    measured = shown if valid is None else shown[valid]
+    if options.percentiles is not None:
+        return percentile_limits(measured, options.percentiles)
+    if own.limits is not None:
+        return own.limits
+    if shown.dtype == np.uint8:
+        return 0.0, 255.0
+    if shown.dtype.kind == "b":
+        return 0.0, 1.0
+    if shown.dtype.kind == "f" and measured.size and measured.min() >= 0 and measured.max() <= 1:
+        return 0.0, 1.0
+    return percentile_limits(measured, _PERCENTILES)
+
+
+def _window(window, windows) -> Any:
+    """Return the window that is meant, one of the file's own where `window` is a number."""
+    if not isinstance(window, int | np.integer) or isinstance(window, bool):
+        return window
+    if not 0 <= window < len(windows):
+        raise ValueError(
+            f"`window` must be (center, width), or the number of one of the file's {len(windows)} "
+            f"windows, from 0. Received: window={window!r:.80}"
+        )
+    return windows[window]
+
+
+def _band_indices(bands, count) -> list[int]:
+    """Return the channels, from 0, that are red, green and blue, or the one that is grey."""
+    if bands is None:
+        return [0, 1, 2] if count >= 3 else [0]
+    numbers = array_or_empty(bands)
+    is_list = numbers.ndim == 1 and len(numbers) in (1, 3) and numbers.dtype.kind in "iu"
+    if not is_list or not (numbers.min() >= 1 and numbers.max() <= count):
+        raise ValueError(
+            f"`bands` must be one or three numbers of bands from 1 to {count}. Received: bands={bands!r:.80}"
+        )
+    return [int(number) - 1 for number in numbers]
