@@ -1,4 +1,4 @@
-"""Mark pictures as written by tf_gradcam, and never replace others. `pictures` writes every picture with it."""
+"""Mark pictures as written by tf_gradcam, and replace no others: `pictures` writes every picture with it."""
 
 import os
 import struct
