@@ -292,7 +292,7 @@ def test_path_bytes_and_pil_image_give_the_files_own_values_and_the_same_pixels(
     for way, source in every_source(data, tmp_path / "file"):
         np.testing.assert_array_equal(read_values(source), repeated(values), err_msg=way)
         if isinstance(pixels, str):
-            with pytest.raises(ValueError, match=r"`source` must hold .* Received: .*window=\(low, high\)"):
+            with pytest.raises(ValueError, match=r"`source` must hold .* Received: .*limits=\(low, high\)"):
                 load_image(source)
             continue
         loaded = load_image(source)

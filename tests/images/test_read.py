@@ -189,8 +189,8 @@ def test_a_window_is_mapped_to_0_to_255_and_clipped():
     expected = np.repeat(expected[..., None], 3, axis=-1)
     picture = PIL.Image.fromarray(SIXTEEN)
     for source in (SIXTEEN, picture, encode(picture), encode(picture, "TIFF"), tf.constant(SIXTEEN)):
-        np.testing.assert_array_equal(load_image(source, window=(0, 4095)), expected)
-    resized = load_image(encode(picture), size=(4, 8), window=(0, 4095))
+        np.testing.assert_array_equal(load_image(source, limits=(0, 4095)), expected)
+    resized = load_image(encode(picture), size=(4, 8), limits=(0, 4095))
     np.testing.assert_array_equal(resized, load_image(expected, size=(4, 8)))
 
 
@@ -206,19 +206,19 @@ def test_a_window_is_mapped_to_0_to_255_and_clipped():
 )
 def test_a_window_makes_pixels_of_any_real_numbers(values, window, pixels):
     expected = np.repeat(np.array(pixels)[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(load_image(values, window=window), expected)
+    np.testing.assert_array_equal(load_image(values, limits=window), expected)
     with_alpha = np.stack([values] * 4, axis=-1)
-    np.testing.assert_array_equal(load_image(with_alpha, window=window), expected)
+    np.testing.assert_array_equal(load_image(with_alpha, limits=window), expected)
 
 
 def test_values_without_a_range_ask_for_a_window():
     for values in (SIXTEEN, SIXTEEN.astype(np.float32), -SIXTEEN.astype(np.int32)):
-        with pytest.raises(ValueError, match=r"`source` must be in \[0, 255\].*window=\(low, high\)"):
+        with pytest.raises(ValueError, match=r"`source` must be in \[0, 255\].*limits=\(low, high\)"):
             load_image(values)
     for values in (SIXTEEN.astype(np.float32), SIXTEEN.astype(np.int32)):
         for source in (PIL.Image.fromarray(values), encode(PIL.Image.fromarray(values), "TIFF")):
             with pytest.raises(
-                ValueError, match=r"`source` must hold uint8 or uint16.*from 0 to 6\.?.*window="
+                ValueError, match=r"`source` must hold uint8 or uint16.*from 0 to 6\.?.*limits="
             ):
                 load_image(source)
 
@@ -226,15 +226,15 @@ def test_values_without_a_range_ask_for_a_window():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_have_no_place_in_a_window(value):
     with pytest.raises(ValueError, match="`source` must hold finite values"):
-        load_image(np.array([[0, value]]), window=(0, 1))
+        load_image(np.array([[0, value]]), limits=(0, 1))
 
 
 @pytest.mark.parametrize(
     "window", [5, (1,), (0, 1, 2), (1, 1), (2, 1), (0, np.nan), (0, np.inf), ("a", "b"), (False, True), "ab"]
 )
 def test_a_window_that_is_none_is_refused(window):
-    with pytest.raises(ValueError, match=r"`window` must be None or \(low, high\).*Received: window="):
-        load_image(RED, window=window)
+    with pytest.raises(ValueError, match=r"`limits` must be \(low, high\).*Received: limits="):
+        load_image(RED, limits=window)
 
 
 # Size

@@ -11,6 +11,7 @@ from tf_gradcam._files.pixels import (
     limits_of_window,
     make_pixels,
     percentile_limits,
+    take_bands,
     to_pixels,
 )
 from tf_gradcam._files.read import MAX_PIXELS, header_size, read_stored
@@ -27,6 +28,7 @@ __all__ = [
     "make_pixels",
     "percentile_limits",
     "read_stored",
+    "take_bands",
     "to_pixels",
     "unfinished",
     "write_file",

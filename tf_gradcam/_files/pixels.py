@@ -40,7 +40,7 @@ def make_pixels(
         options: how.
         own: the file's own range, for the default.
     """
-    shown = values[..., _band_indices(options.bands, values.shape[-1])]
+    shown = take_bands(values, options.bands)
     low, high = _limits(shown, valid, options, own)
     pixels = to_pixels(shown, low, high)
     if valid is not None:
@@ -138,14 +138,20 @@ def _window(window, windows) -> Any:
     return windows[window]
 
 
-def _band_indices(bands, count) -> list[int]:
-    """Return the channels, from 0, that are red, green and blue, or the one that is grey."""
+def take_bands(values: np.ndarray, bands: Any) -> np.ndarray:
+    """Return the channels of `(..., C)` that are red, green and blue, or the one that is grey.
+
+    Args:
+        values: `(..., C)`.
+        bands: three numbers from 1, or one; `None` for the first three, or the first of fewer.
+    """
+    count = values.shape[-1]
     if bands is None:
-        return [0, 1, 2] if count >= 3 else [0]
+        return values[..., : 3 if count >= 3 else 1]
     numbers = array_or_empty(bands)
     is_list = numbers.ndim == 1 and len(numbers) in (1, 3) and numbers.dtype.kind in "iu"
     if not is_list or not (numbers.min() >= 1 and numbers.max() <= count):
         raise ValueError(
             f"`bands` must be one or three numbers of bands from 1 to {count}. Received: bands={bands!r:.80}"
         )
-    return [int(number) - 1 for number in numbers]
+    return values[..., numbers.astype(int) - 1]

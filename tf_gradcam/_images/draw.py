@@ -12,6 +12,7 @@ import numpy as np
 from tf_gradcam._arrays import real_array
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._images.read import read_pixels, resize_pixels
+from tf_gradcam._images.volume import as_volume, slice_pairs
 from tf_gradcam._optional import require
 
 
@@ -44,16 +45,18 @@ def overlay(
 
     Args:
         image: the photograph, not the preprocessed image: path, bytes, PIL image or array, as `load_image`
-            takes it.
+            takes it; or a `tf_gradcam.formats.Scan`, or the path of one. Of a volume or video, every slice or
+            frame is drawn: for a long clip call `overlay_video`.
         heatmap: `(h, w)` or `(1, h, w)` in `[0, 1]` on any grid, or the `Explanation` of one image and one
-            class. It is resized to the photograph.
+            class. It is resized to the photograph. For a volume or video `(d, h, w)`.
         alpha: weight of the colours in `[0, 1]`: 0 gives the photograph, 1 the colours.
         colormap: name of an OpenCV colour map; see `colorize`.
         fade: `False` for `a = alpha` everywhere; `True` for `a = alpha * heatmap`, so that the photograph is
             unchanged where the heatmap is 0.
 
     Returns:
-        uint8 array `(H, W, 3)`, RGB, of the photograph's height and width.
+        uint8 array `(H, W, 3)`, RGB, of the photograph's height and width; `(D, H, W, 3)` for a volume or
+        video.
 
     Raises:
         ImportError, FileNotFoundError, TypeError, ValueError: as `load_image` and `colorize` do.
@@ -75,6 +78,11 @@ def overlay_named(
 ) -> np.ndarray:
     """Return what `overlay` returns; the errors name `argument` for the photograph."""
     check_order(argument, image, heatmap, "heatmap")
+    scan = as_volume(image, argument)
+    if scan is not None:
+        pairs = slice_pairs(scan, "heatmap", heatmap)
+        fitted = [(picture, fit_to_photograph("heatmap", each, picture)) for picture, each in pairs]
+        return np.stack([blend(picture, each, alpha, colormap, fade) for picture, each in fitted])
     photograph = read_pixels(image, argument)
     return blend(photograph, fit_to_photograph("heatmap", heatmap, photograph), alpha, colormap, fade)
 

@@ -9,6 +9,7 @@ from tf_gradcam._arrays import real_array
 from tf_gradcam._images.draw import blend, check_order, colormap_colors, fit_to_photograph
 from tf_gradcam._images.read import read_pixels, resize_pixels, size_within
 from tf_gradcam._images.titles import explanation_titles
+from tf_gradcam._images.volume import as_volume, hottest_slices
 from tf_gradcam._optional import require
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ def show(
 
     Args:
         image: one photograph (path, bytes, PIL image or array, as `load_image` takes it), or a list of N, of
-            any sizes, or an array `(N, H, W, C)`.
+            any sizes, or an array `(N, H, W, C)`; or a `tf_gradcam.formats.Scan`, or the path of one. Of a
+            volume or video, the up to six slices or frames with most heat are drawn.
         explanation: an `Explanation` of N images, with one class or M classes for each image; or one heatmap
-            `(h, w)`, or N heatmaps, `(N, h, w)` or a list, in `[0, 1]`. With M classes for each image there
-            are N * M rows: all classes of the first image, then those of the second.
+            `(h, w)`, or N heatmaps, `(N, h, w)` or a list, in `[0, 1]`; for a volume `(d, h, w)`. With M
+            classes for each image there are N * M rows: all classes of the first image, then those of the
+            second.
         titles: one string for each row. With `None`, an `Explanation` of classes is titled with the class,
             the model's probability of it (if the outputs are probabilities) and the explained score:
             `"tabby (probability 0.78), score 9.12"`. The title of another `Explanation` is its score, and
@@ -86,6 +89,10 @@ def show_named(
 ) -> "Figure":
     """Return what `show` returns; the errors name `argument` for the photographs."""
     check_order(argument, image, explanation, "explanation")
+    scan = as_volume(image, argument)
+    if scan is not None:
+        image, explanation, names = hottest_slices(scan, "explanation", explanation)
+        titles = names if titles is None else titles
     photographs = [_shrink(read_pixels(each, argument)) for each in _as_list(argument, image, single_rank=3)]
     heatmaps = _heatmaps_of_each_image(explanation)
     _check_count("explanation", "heatmap", len(heatmaps), f"image of `{argument}`", len(photographs))

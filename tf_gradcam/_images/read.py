@@ -10,15 +10,33 @@ from typing import Any
 
 import numpy as np
 
+from tf_gradcam import formats
 from tf_gradcam._arrays import array_or_empty, real_array
-from tf_gradcam._files import MAX_PIXELS, StoredImage, read_stored
+from tf_gradcam._files import (
+    MAX_PIXELS,
+    OwnRange,
+    PictureOptions,
+    StoredImage,
+    make_pixels,
+    read_stored,
+    take_bands,
+    to_pixels,
+)
 from tf_gradcam._optional import require
+
+_DEFAULT = PictureOptions()
 
 
 def load_image(
-    source: Any, size: tuple[int, int] | None = None, *, window: tuple[float, float] | None = None
+    source: Any,
+    size: tuple[int, int] | None = None,
+    *,
+    window: int | tuple[float, float] | None = None,
+    limits: tuple[float, float] | None = None,
+    percentiles: tuple[float, float] | None = None,
+    bands: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Read a photograph as RGB pixels of 8 bits, for people to look at.
+    """Read a photograph or scan as RGB pixels of 8 bits, for people to look at.
 
     Files are not trusted: a file that is not an image, is truncated, or decodes to more than 100 million
     pixels is refused. The same photograph gives the same pixels as path, bytes and PIL image: it is turned
@@ -28,21 +46,27 @@ def load_image(
 
     Values of more than 8 bits become pixels by the range of their file, never by that of the picture: 0 to
     65535 (uint16), or to the highest value that the file declares (PGM, PPM, JPEG 2000, TIFF of 12 bits),
-    becomes 0 to 255. So data of 12 bits in a PNG of 16 is nearly black without a `window`. Floating values in
-    `[0, 1]` are multiplied by 255. What has no such range needs a `window`: signed integers, uint32, and
-    floating values beyond `[0, 1]`.
+    becomes 0 to 255. So data of 12 bits in a PNG of 16 is nearly black without `limits`. Floating values in
+    `[0, 1]` are multiplied by 255. What has no such range needs `window`, `limits` or `percentiles`: signed
+    integers, uint32, and floating values beyond `[0, 1]`. Scans have a rule of their own; see
+    `tf_gradcam.formats.Scan.picture`.
 
     Args:
         source: path (`str` or `os.PathLike`) or bytes of a JPEG, PNG, GIF, BMP, PPM, WebP, TIFF, JPEG 2000 or
             AVIF file; or a PIL image; or an array or tensor `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
             `(H, W, 4)`, RGB with channels last: bool, integer in `[0, 255]`, or floating, in `[0, 1]` when
-            nothing in it exceeds 1, else in `[0, 255]`. With a `window`, real numbers in any range.
+            nothing in it exceeds 1, else in `[0, 255]`. With `window`, `limits` or `percentiles`, real
+            numbers in any range; with `bands`, any number of channels. Or a `tf_gradcam.formats.Scan` of
+            one image, or the path of a file that `tf_gradcam.formats.read` reads, such as DICOM.
         size: `(height, width)` in pixels, or `None` to keep the photograph's own. The photograph is resized
             without regard to its aspect ratio and is not cropped: area averages where it shrinks, bilinear
             where it grows.
-        window: `(low, high)` in the units of `source`: `low` and what is below becomes 0, `high` and what is
-            above 255, evenly in between. For data of 12 bits it is `(0, 4095)`. With `None`, the range is
-            that of the file or array, as above.
+        window: `(center, width)` in the units of `source`, as radiologists give it: soft tissue of a CT is
+            `(40, 400)`. For a DICOM file with several windows also the number of one, from 0.
+        limits: `(low, high)` in the units of `source`: `low` and what is below becomes 0, `high` and what is
+            above 255, evenly in between. For data of 12 bits it is `(0, 4095)`.
+        percentiles: `(low, high)` in `[0, 100]`: the limits are these percentiles of the values.
+        bands: the numbers of three channels for red, green and blue, or of one for grey, from 1.
 
     Returns:
         A new uint8 array `(H, W, 3)`, RGB in `[0, 255]`.
@@ -50,41 +74,82 @@ def load_image(
     Raises:
         FileNotFoundError: if there is no file at the path.
         ImportError: if OpenCV, which decodes and resizes, or Pillow, which reads the header and decodes some
-            formats, is not installed.
+            formats, or the library of a scan's format is not installed.
         TypeError: if `source` is of a type that cannot be a photograph.
         ValueError: if the file is damaged, truncated, too large or not an image; if the array has the wrong
-            shape or values that are not pixels; if the values need a `window`; if `size` is not a height and
-            width, or `window` not two numbers in order.
+            shape or values that are not pixels; if the values need `limits`; if `size` is not a height and
+            width; if more than one of `window`, `limits` and `percentiles` is given, or if they are not two
+            numbers in order; if there is no such band.
 
     Example:
 
     ```python
     photograph = tf_gradcam.load_image("cat.jpg", size=(224, 224))
-    radiograph = tf_gradcam.load_image("patient.png", window=(0, 4095))  # data of 12 bits
+    radiograph = tf_gradcam.load_image("patient.png", limits=(0, 4095))  # data of 12 bits
     ```
     """
     check_size(size)
-    limits = None if window is None else _checked_window(window)
-    pixels = read_pixels(source, "source", limits)
+    pixels = read_pixels(source, "source", PictureOptions(window, limits, percentiles, bands))
     return np.array(pixels) if size is None else resize_pixels(pixels, size)
 
 
-def read_pixels(source: Any, argument: str, limits: tuple[float, float] | None = None) -> np.ndarray:
+def read_pixels(source: Any, argument: str, options: PictureOptions = _DEFAULT) -> np.ndarray:
     """Return what `load_image` returns; not a copy, where `source` is an array of 8-bit RGB.
 
     Args:
         source: see `load_image`.
         argument: the caller's argument that `source` is; the errors name it.
-        limits: the values that become 0 and 255, or `None` for the rule of `load_image`.
+        options: which values become black and white, and which channels are shown.
     """
-    stored, is_array = _read(source, argument)
-    if limits is not None:
-        pixels = _map_to_uint8(stored.values, *limits, argument)
-    elif is_array:
-        pixels = _to_uint8(stored.values, argument)
-    else:
-        pixels = _stored_to_uint8(*stored, argument)
-    return _as_rgb(pixels)
+    source = as_scan(source, argument)
+    if isinstance(source, formats.Scan):
+        return _scan_pixels(source, argument, options)
+    stored, is_array = _read(source, argument, options.bands is not None)
+    if any(option is not None for option in options):
+        return _chosen_pixels(stored, argument, options, is_array)
+    if is_array:
+        return _as_rgb(_to_uint8(stored.values, argument))
+    return _as_rgb(_stored_to_uint8(*stored, argument))
+
+
+def as_scan(source: Any, argument: str) -> Any:
+    """Return the `Scan` of a path that `formats.read` reads; any other source unchanged.
+
+    The errors name `argument`.
+    """
+    if not isinstance(source, str | os.PathLike) or not formats.is_scan(source):
+        return source
+    try:
+        return formats.read(source)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`path`", f"`{argument}`")) from error
+
+
+def _scan_pixels(scan, argument, options) -> np.ndarray:
+    if len(scan.axes) != 2:
+        raise ValueError(
+            f"`{argument}` must be one image. Received: {scan!r}. Take one slice or frame: "
+            "scan.picture(index=0) of scan = tf_gradcam.formats.read(path)."
+        )
+    return scan.picture(**options._asdict())
+
+
+def _chosen_pixels(stored, argument, options, is_array) -> np.ndarray:
+    """Return the pixels of a photograph or array by options that the caller gave."""
+    values = stored.values[..., None] if stored.values.ndim == 2 else stored.values
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(
+            f"`{argument}` must hold finite values. Received: values that are NaN or infinite. "
+            "Replace them first."
+        )
+    if options.bands is not None and all(
+        option is None for option in options[:3]
+    ):  # The range is that of any file.
+        shown = take_bands(values, options.bands)
+        return _as_rgb(
+            _to_uint8(shown, argument) if is_array else _stored_to_uint8(shown, stored.maximum, argument)
+        )
+    return make_pixels(values, None, options, OwnRange())
 
 
 def read_values(source: Any) -> np.ndarray:
@@ -100,16 +165,16 @@ def read_values(source: Any) -> np.ndarray:
     Raises:
         FileNotFoundError, ImportError, TypeError, ValueError: as `load_image` does.
     """
-    stored, is_array = _read(source, "source")
+    stored, is_array = _read(source, "source", any_channels=False)
     return _as_rgb(_to_uint8(stored.values, "source") if is_array else stored.values)
 
 
-def _read(source, argument) -> tuple[StoredImage, bool]:
+def _read(source, argument, any_channels) -> tuple[StoredImage, bool]:
     """Return the values of a photograph, `(H, W)` or `(H, W, C)`, and whether it is an array."""
     is_file = isinstance(source, str | os.PathLike | bytes | bytearray)
     if is_file or hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
         return read_stored(source, argument), False
-    return StoredImage(_from_array(source, argument)), True
+    return StoredImage(_from_array(source, argument, any_channels)), True
 
 
 def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -140,9 +205,9 @@ def size_within(size: Sequence[int], longest: int) -> tuple[int, int]:
 # Arrays
 
 
-def _from_array(source, argument) -> np.ndarray:
+def _from_array(source, argument, any_channels) -> np.ndarray:
     values = real_array(argument, source, "a path, bytes, a PIL image, or an array or tensor of real numbers")
-    is_image = values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 3, 4))
+    is_image = values.ndim == 2 or (values.ndim == 3 and (any_channels or values.shape[-1] in (1, 3, 4)))
     if not is_image or values.size == 0:
         raise ValueError(
             f"`{argument}` must be one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels last. "
@@ -175,7 +240,7 @@ def _to_uint8(values, argument) -> np.ndarray:
         raise ValueError(
             f"`{argument}` must be in [0, 255], or in [0, 1] if floating. Received: values from "
             f"{values.min():.4g} to {values.max():.4g}. Give the photograph, not the preprocessed image; or "
-            "the values that become black and white: load_image(..., window=(low, high))."
+            "the values that become black and white: load_image(..., limits=(low, high))."
         )
     return rounded.astype(np.uint8)
 
@@ -194,32 +259,18 @@ def _stored_to_uint8(values, maximum, argument) -> np.ndarray:
     raise ValueError(
         f"`{argument}` must hold uint8 or uint16 values, or floating values in [0, 1]. Received: "
         f"{values.dtype} values from {low:.4g} to {high:.4g}. Give the values that become black and white: "
-        "load_image(..., window=(low, high))."
+        "load_image(..., limits=(low, high))."
     )
 
 
 def _map_to_uint8(values, low, high, argument) -> np.ndarray:
     """Map `low` to 0 and `high` to 255, evenly in between, clipped and rounded."""
-    is_narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
-    wide = values.astype(np.float32 if is_narrow else np.float64)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(
             f"`{argument}` must hold finite values. Received: values that are NaN or infinite. "
             "Replace them first."
         )
-    return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-
-
-def _checked_window(window) -> tuple[float, float]:
-    """Return `window` as two floats, or raise a `ValueError`."""
-    rule = "None or (low, high), two finite numbers with low < high"
-    limits = array_or_empty(window)
-    if limits.shape != (2,) or limits.dtype.kind == "b" or not np.isfinite(limits).all():
-        raise ValueError(f"`window` must be {rule}. Received: window={window!r:.80}")
-    low, high = map(float, limits)
-    if not (low < high and np.isfinite(high - low)):
-        raise ValueError(f"`window` must be {rule}. Received: window={window!r:.80}")
-    return low, high
+    return to_pixels(values, low, high)
 
 
 def check_size(size: Any) -> None:

@@ -179,7 +179,7 @@ def read_photograph(photograph: Photograph) -> np.ndarray:
 def make_viewable(values: np.ndarray) -> np.ndarray:
     """Convert what `read_photograph` returns to pixels for people to look at: uint8 `(H, W, 3)`.
 
-    Unlike `load_image`, it chooses the window by the picture's own values, since no user can give one.
+    Unlike `load_image`, it chooses the limits by the picture's own values, since no user can give one.
     Unsigned integers: from 0 to the highest value of as many bits as they take (4095 for data of 12 bits).
     Signed integers, and floating values beyond `[0, 1]`: from the lowest value to the highest.
     """
@@ -187,8 +187,8 @@ def make_viewable(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint8 or (values.dtype.kind == "f" and low >= 0 and high <= 1):
         return load_image(values)
     if values.dtype.kind == "u":
-        return load_image(values, window=(0, 2 ** max(8, int(high).bit_length()) - 1))
-    return load_image(values, window=(low, high if high > low else low + 1))
+        return load_image(values, limits=(0, 2 ** max(8, int(high).bit_length()) - 1))
+    return load_image(values, limits=(low, high if high > low else low + 1))
 
 
 def count_pixels(photograph: Photograph) -> int:

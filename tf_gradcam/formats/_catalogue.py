@@ -112,7 +112,8 @@ def is_scan(path: str | os.PathLike) -> bool:
     found = format_of(path)
     if found is GEOTIFF:
         return not _is_photograph(path)
-    return found is not None and found.read != ""
+    is_series = found is DICOM and os.path.isdir(path)  # which is no picture
+    return found is not None and found.read != "" and not is_series
 
 
 def _is_photograph(path) -> bool:

@@ -1,0 +1,80 @@
+"""Volumes and videos as pictures: which slices to show, and a heatmap on the slices of a scan.
+
+`draw` and `figure` call it.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tf_gradcam import formats
+from tf_gradcam._arrays import real_array
+from tf_gradcam._images.read import as_scan
+
+SLICES_SHOWN = 6  # in a figure, at most
+
+
+class ShownSlices(NamedTuple):
+    """Slices or frames of a scan: RGB pictures, the heatmap of each, and what each is called."""
+
+    pictures: list[np.ndarray]
+    heatmaps: list[np.ndarray]
+    names: list[str]
+
+
+def as_volume(source: Any, argument: str) -> formats.Scan | None:
+    """Return a `Scan` of a volume or video, given as one or by its path; `None` for any other source."""
+    scan = as_scan(source, argument)
+    return scan if isinstance(scan, formats.Scan) and len(scan.axes) == 3 else None
+
+
+def fit_slices(argument: str, heatmap: Any, count: int) -> np.ndarray:
+    """Return a heatmap `(d, h, w)` of a scan with one map for each of its slices, `(count, h, w)`.
+
+    Between two maps it is interpolated linearly: each is the map of the middle of its share of the scan.
+    """
+    values = real_array(argument, getattr(heatmap, "heatmap", heatmap))
+    if values.ndim == 4 and len(values) == 1:
+        values = values[0]
+    if values.ndim != 3 or 0 in values.shape:
+        raise ValueError(
+            f"`{argument}` must be (d, h, w), the heatmap of a volume or video. "
+            f"Received: shape {values.shape}"
+        )
+    place = np.clip((np.arange(count) + 0.5) * len(values) / count - 0.5, 0, len(values) - 1)
+    below = np.minimum(place.astype(int), max(0, len(values) - 2))
+    share = (place - below).astype(np.float32)[:, None, None]
+    above = np.minimum(below + 1, len(values) - 1)
+    return values[below] * (1 - share) + values[above] * share
+
+
+def hottest_slices(scan: formats.Scan, argument: str, heatmap: Any) -> ShownSlices:
+    """Return the slices with the largest values of the heatmap, far enough apart to differ, in order.
+
+    Args:
+        scan: a volume or video.
+        argument: the caller's argument that `heatmap` is; the errors name it.
+        heatmap: `(d, h, w)` on any grid.
+    """
+    count = scan.shape[0]
+    heatmaps = fit_slices(argument, heatmap, count)
+    apart = max(1, count // (4 * SLICES_SHOWN))
+    chosen: list[int] = []
+    for index in np.argsort(-heatmaps.max(axis=(1, 2)), kind="stable"):
+        if len(chosen) < SLICES_SHOWN and all(abs(index - each) >= apart for each in chosen):
+            chosen.append(int(index))
+    chosen.sort()
+    pictures = [scan.picture(index=index) for index in chosen]
+    return ShownSlices(pictures, [heatmaps[index] for index in chosen], [_name(scan, i) for i in chosen])
+
+
+def slice_pairs(scan: formats.Scan, argument: str, heatmap: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return a picture and a heatmap for each slice or frame of a scan."""
+    heatmaps = fit_slices(argument, heatmap, scan.shape[0])
+    return list(zip(scan.picture(), heatmaps, strict=True))
+
+
+def _name(scan, index) -> str:
+    if scan.times is not None:
+        return f"{scan.times[index]:.2f} s"
+    return f"slice {index + 1} of {scan.shape[0]}"
