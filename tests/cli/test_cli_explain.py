@@ -474,8 +474,8 @@ def test_a_label_needs_labels(tiny, capsys):
 
 
 def test_a_model_that_takes_no_photograph_is_an_error_of_its_option(capsys):
-    layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
-    assert explain(write_photo("a.png"), *save(keras.Sequential([keras.Input((8, 8, 13)), *layers]))) == 2
+    layers = [keras.layers.Conv1D(4, 3), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3)]
+    assert explain(write_photo("a.png"), *save(keras.Sequential([keras.Input((8, 3)), *layers]))) == 2
     assert "`--model` must take one photograph" in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 import time
 
+import keras
 import numpy as np
 import pytest
 from photo_files import classify, files, head, run, unchanged, write_photo
@@ -161,8 +162,15 @@ def test_a_grey_model_sees_grey():
 
 
 def test_a_model_that_takes_no_photograph_is_left_to_python():
+    layers = [keras.layers.Conv1D(4, 3), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3)]
+    signals = keras.Sequential([keras.Input((8, 3)), *layers])
     with pytest.raises(ValueError, match="`model` must take one photograph"):
-        run(classify(head(3, "softmax", channels=13), unchanged), write_photo("a.png"))
+        run(classify(signals, unchanged), write_photo("a.png"))
+
+
+def test_a_photograph_is_no_image_of_13_bands():
+    (row,) = run(classify(head(3, "softmax", channels=13), unchanged), write_photo("a.png"))
+    assert "`model` must take as many channels as the file has bands, 3" in row["error"]
 
 
 def test_a_model_of_no_fixed_size_sees_the_photograph_in_its_proportions():

@@ -10,7 +10,8 @@ from photo_files import classify, head, run, write_photo
 
 import tf_gradcam
 from tf_gradcam._run import Photograph, find_photographs, read_photograph
-from tf_gradcam._run.photographs import fit_to_spec, make_viewable
+from tf_gradcam._run.fitting import fit_to_spec
+from tf_gradcam._run.photographs import make_viewable
 
 GREY12 = cv2.resize(np.random.default_rng(0).integers(0, 4096, (4, 5), np.uint16), (30, 20))
 SIGNED = GREY12.astype(np.int16) - 1024

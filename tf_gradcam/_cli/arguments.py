@@ -4,7 +4,6 @@ Only the standard library is imported, so that `--help` and a mistyped command a
 """
 
 import argparse
-import math
 import textwrap
 
 from tf_gradcam import __version__
@@ -12,6 +11,7 @@ from tf_gradcam._cli.evaluate import run_evaluate
 from tf_gradcam._cli.explain import run_demo, run_explain
 from tf_gradcam._cli.export import run_export
 from tf_gradcam._cli.listing import run_layers, run_methods
+from tf_gradcam._cli.option_types import band_numbers, count, fraction, fraction_or_otsu, names, pair
 from tf_gradcam._cli.serve_check import run_serve_check
 
 _EXIT_CODES = (
@@ -68,11 +68,14 @@ def _add_explain(commands) -> None:
         description="Write NAME-overlay.png and NAME-heatmap.png for each photograph, and one "
         "explanations.json. With several methods these are NAME-METHOD-overlay.png and so on, and "
         "NAME-methods.png compares them. Pictures of an earlier run are replaced. Other files are never "
-        "replaced: the picture gets a number, as in NAME_2-overlay.png.",
+        "replaced: the picture gets a number, as in NAME_2-overlay.png. Scans are files of DICOM, NIfTI, "
+        "GeoTIFF, video, slides and arrays: their heatmaps are written in their own formats, too, at the "
+        "same place in the patient, on the map or in the clip.",
         epilog=_EXIT_CODES,
     )
     _add_photos_argument(command)
     _add_explain_options(command, out="gradcam")
+    _add_scan_options(command)
     command.set_defaults(run=run_explain, command=command)
 
 
@@ -111,7 +114,7 @@ def _add_evaluate(commands) -> None:
 def _add_measure_options(parser) -> None:
     parser.add_argument(
         "--metrics",
-        type=_names,
+        type=names,
         metavar="M[,M...]",
         help="metrics such as insertion, deletion, mu_fidelity and road, comma-separated, instead of the "
         "short trust table; docs/trust.md lists them. Each is measured for a map of noise, and for one "
@@ -119,7 +122,7 @@ def _add_measure_options(parser) -> None:
     )
     parser.add_argument(
         "--baselines",
-        type=_names,
+        type=names,
         metavar="B[,B...]",
         help="what replaces pixels, after the preprocessing: zero, mean, blur, noise or road (default: zero "
         "and blur)",
@@ -183,13 +186,49 @@ def _add_methods(commands) -> None:
     command.set_defaults(run=run_methods, command=command)
 
 
+def _add_scan_options(parser) -> None:
+    group = parser.add_argument_group("scans")
+    shown = group.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--window",
+        type=pair,
+        metavar="CENTER,WIDTH",
+        help="what pictures show, as radiologists say it: 40,400 for soft tissue of a CT (default: the "
+        "file's own window)",
+    )
+    shown.add_argument(
+        "--limits", type=pair, metavar="LOW,HIGH", help="likewise: the values that are black and white"
+    )
+    shown.add_argument(
+        "--percentiles", type=pair, metavar="LOW,HIGH", help="likewise: percentiles of the valid values"
+    )
+    group.add_argument(
+        "--bands",
+        type=band_numbers,
+        metavar="R,G,B",
+        help="the bands that pictures show, counted from 1, such as 4,3,2 (default: 1,2,3)",
+    )
+    group.add_argument(
+        "--sliding",
+        type=fraction,
+        nargs="?",
+        const=0.5,
+        metavar="OVERLAP",
+        help="explain each scan by windows of the model's size that overlap by this share (default: 0.5), "
+        "not as one image of that size; needs --target",
+    )
+    group.add_argument(
+        "--series", action="store_true", help="a folder is one series of DICOM files, explained as a volume"
+    )
+
+
 def _add_photos_argument(parser) -> None:
     parser.add_argument(
         "photos",
         nargs="+",
         metavar="PHOTO",
-        help="file, folder of photographs, or glob. A folder is searched with its subfolders; hidden files, "
-        "files that are no photographs, and pictures that tf-gradcam wrote are skipped",
+        help="file of a photograph or scan, folder, or glob. A folder is searched with its subfolders; "
+        "hidden files, files that are no photographs, and pictures that tf-gradcam wrote are skipped",
     )
 
 
@@ -231,7 +270,7 @@ def _add_layer_options(parser) -> None:
 def _add_channels_option(parser) -> None:
     parser.add_argument(
         "--channels",
-        type=_count,
+        type=count,
         metavar="K",
         help="only the K strongest channels of the layer, for the methods that try them one by one, such as "
         "scorecam (default: all)",
@@ -286,11 +325,11 @@ def _add_export_options(parser) -> None:
         "--frozen", action="store_true", help="fold the weights into the graph: faster, but larger"
     )
     parser.add_argument(
-        "--top-k", type=_count, metavar="K", help="also write a signature that explains the K best classes"
+        "--top-k", type=count, metavar="K", help="also write a signature that explains the K best classes"
     )
     parser.add_argument(
         "--boxes",
-        type=_fraction,
+        type=fraction,
         metavar="T",
         help="also return the box around the strongest part of each heatmap above this fraction of its "
         "maximum, such as 0.15",
@@ -303,7 +342,7 @@ def _add_explain_options(parser, out) -> None:
     _add_class_options(parser)
     parser.add_argument(
         "--method",
-        type=_names,
+        type=names,
         default="gradcam",
         metavar="M[,M...]",
         help="name or names, comma-separated, to compare; see `tf-gradcam methods` (default: %(default)s)",
@@ -319,7 +358,7 @@ def _add_class_options(parser) -> None:
     _add_target_option(classes)
     classes.add_argument(
         "--top",
-        type=_count,
+        type=count,
         default=1,
         metavar="K",
         help="explain the K best classes, by one method (default: %(default)s)",
@@ -336,7 +375,7 @@ def _add_picture_options(parser) -> None:
     )
     parser.add_argument(
         "--boxes",
-        type=_fraction_or_otsu,
+        type=fraction_or_otsu,
         metavar="T|otsu",
         help="find the boxes around what is above this fraction of the heatmap's maximum, such as 0.15, or "
         'above Otsu\'s threshold: each row of the JSON gets "boxes", a list of {"bbox": [x, y, width, '
@@ -351,30 +390,3 @@ def _add_picture_options(parser) -> None:
         help="of overlays and heatmaps; jpg is smaller and written in a tenth of the time, but not exact "
         "(default: %(default)s)",
     )
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1. Received: {text}")
-    return int(text)
-
-
-def _fraction_or_otsu(text: str) -> float | str:
-    try:
-        return text if text == "otsu" else _fraction(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"must be otsu, or {str(error).removeprefix('must be ')}") from None
-
-
-def _fraction(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 and below 1. Received: {text}")
-    return number
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",")))

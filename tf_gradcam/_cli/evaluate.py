@@ -61,7 +61,7 @@ def _evaluate(photographs, arguments):
     choose_methods(request)  # What is wrong without a model is reported before one is loaded.
     choose_metrics(measures)
     with contextlib.ExitStack() as progress:
-        advance = progress.enter_context(report_progress(len(photographs)))
+        advance = progress.enter_context(report_progress(len(photographs))).advance
         classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
         advance_bar = progress.enter_context(show_bar(len(photographs)))
 

@@ -27,7 +27,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
     begin(arguments)
     from tf_gradcam._run import find_photographs
 
-    found = find_photographs(arguments.photos)
+    found = find_photographs(arguments.photos, arguments.series)
     rows: list[dict[str, Any]] = []
     run_end = _explain(found.photographs, arguments, _keep_rows(rows, pathlib.Path(arguments.out)))
     code = _finish(rows, len(found.photographs), run_end, arguments)
@@ -102,14 +102,14 @@ def _explain(photographs: list, arguments: argparse.Namespace, take: Callable[[l
 
     request = _make_request(arguments)
     choose_methods(request)  # A wrong method is reported before a model is loaded.
-    with report_progress(len(photographs)) as advance:
+    with report_progress(len(photographs)) as progress:
         classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
-        found = explain_photographs(photographs, request, classifier)
+        found = explain_photographs(photographs, request, classifier, progress.report)
         with show_bar(len(photographs)) as advance_bar:
 
             def take_and_advance(findings: list) -> None:
                 take(findings)
-                advance()
+                progress.advance()
                 advance_bar()
 
             return _take_findings(found, take_and_advance)
@@ -149,7 +149,17 @@ def _make_request(arguments: argparse.Namespace):
         colormap=arguments.colormap,
         fade=arguments.fade,
         boxes=arguments.boxes,
+        picture=_picture_options(arguments),
+        sliding=getattr(arguments, "sliding", None),
     )
+
+
+def _picture_options(arguments: argparse.Namespace):
+    """Return the options of scans in pictures; `demo` has none of them."""
+    from tf_gradcam._files import PictureOptions
+
+    names = PictureOptions._fields
+    return PictureOptions(*(getattr(arguments, name, None) for name in names))
 
 
 def requested_layer(arguments: argparse.Namespace) -> str | list[str] | None:

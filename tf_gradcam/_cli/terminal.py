@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_gradcam._checks import one_line, printable
 
@@ -51,33 +51,45 @@ def with_option_names(text: str, arguments: argparse.Namespace) -> str:
     return re.sub(r"`(\w+)`", rename, text)
 
 
+class Progress(NamedTuple):
+    """What to call after each photograph, and with a few words on how far a volume or video is."""
+
+    advance: Callable[[], None]
+    report: Callable[[str], None]
+
+
 @contextlib.contextmanager
-def report_progress(total: int) -> Iterator[Callable[[], None]]:
+def report_progress(total: int) -> Iterator[Progress]:
     """Print every few seconds how many photographs are explained, on stderr if that is not a terminal.
 
     It also prints while the model is loading, and while one photograph takes long.
 
     Yields:
-        A function to call after each photograph.
+        The functions to call.
     """
     from rich import console
 
-    count = 0
+    count, step = 0, ""
     done = threading.Event()
 
     def advance() -> None:
-        nonlocal count
-        count += 1
+        nonlocal count, step
+        count, step = count + 1, ""
 
-    def report() -> None:
+    def report(words: str) -> None:
+        nonlocal step
+        step = words
+
+    def print_lines() -> None:
         while not done.wait(SECONDS_BETWEEN_LINES):
-            print(f"tf-gradcam: explained {count} of {total}", file=sys.stderr, flush=True)
+            rest = f", {step}" if step else ""
+            print(f"tf-gradcam: explained {count} of {total}{rest}", file=sys.stderr, flush=True)
 
-    reporter = threading.Thread(target=report, daemon=True)
+    reporter = threading.Thread(target=print_lines, daemon=True)
     if not console.Console(stderr=True).is_terminal:
         reporter.start()
     try:
-        yield advance
+        yield Progress(advance, report)
     finally:
         done.set()
         if reporter.ident is not None:

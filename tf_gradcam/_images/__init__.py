@@ -14,6 +14,7 @@ from tf_gradcam._images.read import (
     size_within,
 )
 from tf_gradcam._images.titles import class_probabilities
+from tf_gradcam._images.volume import fit_slices, hottest_slices
 
 __all__ = [
     "HeatmapBox",
@@ -22,6 +23,8 @@ __all__ = [
     "check_size",
     "class_probabilities",
     "colorize",
+    "fit_slices",
+    "hottest_slices",
     "load_image",
     "masks",
     "overlay",

@@ -9,9 +9,11 @@ import numpy as np
 
 from tf_gradcam import formats
 from tf_gradcam._arrays import real_array
+from tf_gradcam._files import PictureOptions
 from tf_gradcam._images.read import as_scan
 
 SLICES_SHOWN = 6  # in a figure, at most
+_AS_IT_IS = PictureOptions()
 
 
 class ShownSlices(NamedTuple):
@@ -48,13 +50,16 @@ def fit_slices(argument: str, heatmap: Any, count: int) -> np.ndarray:
     return values[below] * (1 - share) + values[above] * share
 
 
-def hottest_slices(scan: formats.Scan, argument: str, heatmap: Any) -> ShownSlices:
+def hottest_slices(
+    scan: formats.Scan, argument: str, heatmap: Any, options: PictureOptions = _AS_IT_IS
+) -> ShownSlices:
     """Return the slices with the largest values of the heatmap, far enough apart to differ, in order.
 
     Args:
         scan: a volume or video.
         argument: the caller's argument that `heatmap` is; the errors name it.
         heatmap: `(d, h, w)` on any grid.
+        options: which values are black and white, and which bands are shown.
     """
     count = scan.shape[0]
     heatmaps = fit_slices(argument, heatmap, count)
@@ -64,7 +69,7 @@ def hottest_slices(scan: formats.Scan, argument: str, heatmap: Any) -> ShownSlic
         if len(chosen) < SLICES_SHOWN and all(abs(index - each) >= apart for each in chosen):
             chosen.append(int(index))
     chosen.sort()
-    pictures = [scan.picture(index=index) for index in chosen]
+    pictures = [scan.picture(**options._asdict(), index=index) for index in chosen]
     return ShownSlices(pictures, [heatmaps[index] for index in chosen], [_name(scan, i) for i in chosen])
 
 

@@ -3,13 +3,13 @@
 from tf_gradcam._run.chosen_methods import choose_methods
 from tf_gradcam._run.evaluation import Evaluation, Measures, choose_metrics, evaluate_photographs
 from tf_gradcam._run.evaluation_page import write_evaluation
-from tf_gradcam._run.files import may_write
+from tf_gradcam._run.files import RESULTS_FILE, may_write
 from tf_gradcam._run.findings import Finding
+from tf_gradcam._run.fitting import fit_to_spec
 from tf_gradcam._run.photographs import (
     Photograph,
     demo_photographs,
     find_photographs,
-    fit_to_spec,
     make_viewable,
     picture_names,
     read_photograph,
@@ -17,7 +17,6 @@ from tf_gradcam._run.photographs import (
 from tf_gradcam._run.pictures import draw_contact_sheet, write_figure, write_pictures
 from tf_gradcam._run.request import Classifier, Request
 from tf_gradcam._run.results import (
-    RESULTS_FILE,
     format_probability,
     write_results,
 )

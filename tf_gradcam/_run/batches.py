@@ -11,21 +11,48 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tf_gradcam import formats
+from tf_gradcam._files import PictureOptions
 from tf_gradcam._run.findings import Finding, make_error
-from tf_gradcam._run.photographs import Photograph, count_pixels, read_photograph
+from tf_gradcam._run.photographs import (
+    Photograph,
+    count_pixels,
+    is_scan,
+    make_viewable,
+    read_photograph,
+    scan_values,
+)
 
-# From photographs of one size to the findings in each.
-Explain = Callable[[Sequence[np.ndarray]], list[list[Finding]]]
 NamedPhotograph = tuple[Photograph, str]  # a photograph and the name of its pictures
 
 
 class ReadResult(NamedTuple):
-    """A photograph and the name of its pictures, with its values or the error that reading it raised."""
+    """A photograph and the name of its pictures, with what was read.
+
+    Attributes:
+        photograph: the photograph.
+        name: that of its pictures.
+        image: its values `(H, W, C)`; `None` for a volume, a video, and what is explained by windows.
+        error: the error that reading it raised.
+        scan: the scan, if the file is one.
+    """
 
     photograph: Photograph
     name: str
     image: np.ndarray | None = None
     error: Exception | None = None
+    scan: formats.Scan | None = None
+
+    def viewable(self, options: PictureOptions) -> np.ndarray:
+        """Return the image as pixels for people to look at: uint8 `(H, W, 3)`."""
+        if self.scan is not None:
+            return self.scan.picture(**options._asdict())
+        assert self.image is not None
+        return make_viewable(self.image, options)
+
+
+# From photographs of one size, or one scan, to the findings in each.
+Explain = Callable[[Sequence[ReadResult]], list[list[Finding]]]
 
 
 def explain_in_batches(
@@ -35,6 +62,7 @@ def explain_in_batches(
     max_photographs: int,
     max_pixels: int,
     check: Callable[[], None] = lambda: None,
+    by_windows: bool = False,
 ) -> Generator[list[Finding], None, None]:
     """Yield the findings in each photograph, in order, once its pictures are written.
 
@@ -49,11 +77,12 @@ def explain_in_batches(
         max_pixels: how many pixels the photographs of a batch have together, at most. A larger photograph is
             explained alone.
         check: called before each batch and at the end; an exception that it raises ends the run.
+        by_windows: whether images are explained by windows, and not read as a whole.
     """
     writing: collections.deque[concurrent.futures.Future] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         try:
-            for batch in read_batches(photographs, pool, max_photographs, max_pixels):
+            for batch in read_batches(photographs, pool, max_photographs, max_pixels, by_windows):
                 check()
                 explained = list(zip(batch, explain_batch(batch, explain), strict=True))
                 # Submitted at once, so that an interrupt loses none of them.
@@ -85,13 +114,14 @@ def read_batches(
     pool: concurrent.futures.Executor,
     max_photographs: int,
     max_pixels: int,
+    by_windows: bool = False,
 ) -> Iterator[list[ReadResult]]:
     """Yield batches of photographs; the next one is read while the caller works on this one."""
     remaining = collections.deque(photographs)
 
     def start_reading():
         batch = _take_batch(remaining, max_photographs, max_pixels)
-        return [pool.submit(read, photograph, name) for photograph, name in batch]
+        return [pool.submit(read, photograph, name, by_windows) for photograph, name in batch]
 
     reading = start_reading()
     while reading:
@@ -113,10 +143,14 @@ def _take_batch(remaining, max_photographs, max_pixels) -> list[NamedPhotograph]
     return batch
 
 
-def read(photograph: Photograph, name: str) -> ReadResult:
+def read(photograph: Photograph, name: str, by_windows: bool = False) -> ReadResult:
     """Return a photograph with its values, or with the error that reading it raised."""
     try:
-        return ReadResult(photograph, name, read_photograph(photograph))
+        if not is_scan(photograph):
+            return ReadResult(photograph, name, read_photograph(photograph))
+        scan = formats.read(photograph.source)
+        is_image = len(scan.axes) == 2 and not by_windows
+        return ReadResult(photograph, name, scan_values(scan) if is_image else None, scan=scan)
     except Exception as error:  # Whatever is wrong with one photograph, the others still count.
         return ReadResult(photograph, name, error=error)
 
@@ -124,24 +158,26 @@ def read(photograph: Photograph, name: str) -> ReadResult:
 def explain_batch(batch: Sequence[ReadResult], explain: Explain) -> list[list[Finding]]:
     """Return the findings in each photograph of a batch. Photographs of one size are explained together."""
     findings: list[list[Finding]] = [[] for _ in batch]
-    images_by_shape: dict[tuple, dict[int, np.ndarray]] = {}  # each image by its position in the batch
+    by_shape: dict[tuple, dict[int, ReadResult]] = {}  # each photograph by its position in the batch
     for position, photograph in enumerate(batch):
         if photograph.error is not None:
             findings[position] = [make_error(photograph.error)]
-        elif photograph.image is not None:
-            images_by_shape.setdefault(photograph.image.shape, {})[position] = photograph.image
-    for images in images_by_shape.values():
-        together = explain_or_fall_back(list(images.values()), explain)
-        for position, found in zip(images, together, strict=True):
+        else:
+            # What is not read as a whole is explained alone.
+            shape = (position,) if photograph.image is None else photograph.image.shape
+            by_shape.setdefault(shape, {})[position] = photograph
+    for photographs in by_shape.values():
+        together = explain_or_fall_back(list(photographs.values()), explain)
+        for position, found in zip(photographs, together, strict=True):
             findings[position] = found
     return findings
 
 
-def explain_or_fall_back(images: Sequence[np.ndarray], explain: Explain) -> list[list[Finding]]:
-    """Return the findings in each image. If they can't be explained together, explain them one by one."""
+def explain_or_fall_back(photographs: Sequence[ReadResult], explain: Explain) -> list[list[Finding]]:
+    """Return the findings in each photograph; those that can't be explained together, one by one."""
     try:
-        return explain(images)
+        return explain(photographs)
     except Exception as error:
-        if len(images) == 1:
+        if len(photographs) == 1:
             return [[make_error(error)]]
-        return [explain_or_fall_back([image], explain)[0] for image in images]
+        return [explain_or_fall_back([photograph], explain)[0] for photograph in photographs]

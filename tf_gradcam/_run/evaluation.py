@@ -20,7 +20,7 @@ from tf_gradcam._model import is_channels_first, require_specs
 from tf_gradcam._run.batches import ReadResult, explain_batch, read_batches
 from tf_gradcam._run.findings import Finding, PhotographExplainer, make_up_picture
 from tf_gradcam._run.object_masks import read_mask, resize_mask, split_masks
-from tf_gradcam._run.photographs import Photograph, make_viewable
+from tf_gradcam._run.photographs import Photograph
 from tf_gradcam._run.request import Classifier, Request
 
 AGAINST_MASKS = ("energy", "pointing_game", "rank_accuracy", "roc_auc", "auprc", "iou")
@@ -194,6 +194,7 @@ class _Reader:
     """Reads and explains photographs, and fits them and their masks to the model's input."""
 
     def __init__(self, request: Request, classifier: Classifier, masks: dict[str, pathlib.Path]) -> None:
+        self._request = request
         self.explainer = PhotographExplainer(request, classifier)
         self.explainer.rehearse()
         index, name = self.explainer.target, request.output
@@ -210,7 +211,7 @@ class _Reader:
 
     def rehearse_metrics(self, metric: str) -> None:
         """Measure a made-up picture, so that what metrics can't take is refused early."""
-        made_up = self.explainer.to_inputs([self._fit(make_up_picture())])
+        made_up = self.explainer.to_inputs([self._fit(make_up_picture(self.explainer.channels))])
         cam = self.explainer.methods[0].cam
         try:
             metrics.evaluate(cam, made_up, self.target, metrics=[metric], references=False)
@@ -236,8 +237,12 @@ class _Reader:
                     advance()
         return evaluated, inputs
 
-    def _explain(self, images: Sequence[np.ndarray]) -> list[list[Finding]]:
-        return self.explainer.explain([self._fit(image) for image in images])
+    def _explain(self, photographs: Sequence[ReadResult]) -> list[list[Finding]]:
+        images = [each.image for each in photographs if each.image is not None]
+        if not images:
+            raise ValueError("the file must hold one image. Received: a volume or video")
+        pictures = [each.viewable(self._request.picture) for each in photographs]
+        return self.explainer.explain([self._fit(image) for image in images], pictures)
 
     def _fit(self, image) -> np.ndarray:
         """Give a photograph the fixed size that metrics need where the model has none."""
@@ -256,7 +261,7 @@ class _Reader:
         try:
             image = self.explainer.to_inputs([self._fit(result.image)])[0]
             mask = None if path is None else read_mask(path, result.image.shape[:2])
-            pictures = _draw(make_viewable(result.image), finding.heatmap, mask)
+            pictures = _draw(result.viewable(self._request.picture), finding.heatmap, mask)
         except Exception as error:  # Whatever is wrong with one photograph, the others still count.
             return EvaluatedPhotograph({"file": file, "error": one_line(error) or type(error).__name__}), None
         if self._masks:

@@ -1,11 +1,16 @@
 """Mark pictures as written by tf_gradcam, and replace no others: `pictures` writes every picture with it."""
 
+import json
 import os
+import pathlib
 import struct
 import zlib
 
 from tf_gradcam._files import write_file
 
+RESULTS_FILE = "explanations.json"
+UNFINISHED_RESULTS_FILE = "explanations-unfinished.json"
+RESULT_KEYS = ("overlay", "heatmap", "map", "capture")  # the files in a row of the results
 _WRITTEN_BY = b"tf_gradcam"
 _PNG_HEADER = 33  # bytes: the signature and the first chunk
 _PNG_TEXT = b"tEXtSoftware\x00" + _WRITTEN_BY
@@ -43,6 +48,24 @@ def is_own_picture(path: str | os.PathLike) -> bool:
     return head.startswith(b"\xff\xd8") and b"\xff\xfe\x00\x0c" + _WRITTEN_BY in head
 
 
+def is_own_result(path: str | os.PathLike) -> bool:
+    """Return whether a file was written by tf_gradcam: a picture, or what the results beside it name."""
+    path = pathlib.Path(path)
+    return is_own_picture(path) or (path.is_file() and path.name in _named_results(path.parent))
+
+
 def may_write(path: str | os.PathLike) -> bool:
-    """Return whether a picture may be written: there is no file, or one that `write_picture` wrote."""
-    return not os.path.lexists(path) or is_own_picture(path)
+    """Return whether a file may be written: there is none, or one that tf_gradcam wrote."""
+    return not os.path.lexists(path) or is_own_result(path)
+
+
+def _named_results(folder) -> set[str]:
+    """Return the files that the results of an earlier run in a folder name."""
+    names: set[str] = set()
+    for file in (RESULTS_FILE, UNFINISHED_RESULTS_FILE):
+        try:
+            rows = json.loads((folder / file).read_text(encoding="utf-8"))
+            names.update(row[key] for row in rows for key in RESULT_KEYS if isinstance(row.get(key), str))
+        except (OSError, ValueError, AttributeError, TypeError):  # none, or not ours
+            continue
+    return names

@@ -17,7 +17,7 @@ from tf_gradcam._checks import one_line
 from tf_gradcam._images import class_probabilities
 from tf_gradcam._model import require_specs
 from tf_gradcam._run.chosen_methods import MethodExplainer, choose_methods, make_explainers
-from tf_gradcam._run.photographs import fit_to_spec, make_viewable
+from tf_gradcam._run.fitting import channels_of, fit_to_spec, fit_volume_to_spec
 from tf_gradcam._run.request import Classifier, Request, class_index
 from tf_gradcam._targets import find_output, to_rows
 
@@ -68,12 +68,20 @@ class PhotographExplainer:
         self._request, self._classifier = request, classifier
         self.methods = make_explainers(classifier.model, choose_methods(request), request)
         self.is_slow = any(method.slow for method in self.methods)
+        self.labels = classifier.labels
+        spec = require_specs(classifier.model)
+        self.takes_volumes, self.channels = len(getattr(spec, "shape", ())) == 5, channels_of(spec)
         requested = request.target
         self.target = None if requested is None else class_index(requested, classifier.labels)
 
-    def explain(self, images: Sequence[np.ndarray]) -> list[list[Finding]]:
-        """Explain photographs of one size, as `read_photograph` returns them; return the findings in each."""
-        return self._explain(images, rehearsing=False)
+    def explain(self, images: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -> list[list[Finding]]:
+        """Explain photographs of one size; return the findings in each.
+
+        Args:
+            images: as `read_photograph` returns them.
+            pictures: the same, for people to look at.
+        """
+        return self._explain(images, pictures, rehearsing=False)
 
     def rehearse(self) -> list[Finding]:
         """Explain a made-up picture, so that a wrong request is refused before any photograph is read.
@@ -81,12 +89,18 @@ class PhotographExplainer:
         This also compiles, which would otherwise count as the first photograph's time. A slow method is only
         compiled, and the heatmap of its finding is zeros.
         """
-        (findings,) = self._explain([make_up_picture()], rehearsing=True)
+        if self.takes_volumes:
+            volume = make_up_picture(16 * self.channels).reshape(256, 256, 16, -1)[:16, :16]
+            for method in self.methods:
+                self._explain_class(compile_only, method, self.volume_to_input(volume), None, self.target)
+            return []
+        picture = make_up_picture()
+        image = make_up_picture(self.channels)
+        (findings,) = self._explain([image], [picture], rehearsing=True)
         return findings
 
-    def _explain(self, images, rehearsing) -> list[list[Finding]]:
+    def _explain(self, images, pictures, rehearsing) -> list[list[Finding]]:
         inputs, size = self.to_inputs(images), images[0].shape[:2]
-        pictures = [make_viewable(image) for image in images]
         findings: list[list[Finding]] = [[] for _ in images]
         for method in self.methods:
             run = compile_only if rehearsing and method.slow else explain_and_time
@@ -98,7 +112,7 @@ class PhotographExplainer:
                 for findings_of_image, picture, explanation in zip(
                     findings, pictures, explanations, strict=True
                 ):
-                    row = _make_row(method, explanation, self._classifier.labels)
+                    row = make_row(method, explanation, self._classifier.labels)
                     findings_of_image.append(Finding(row, picture, explanation.heatmap))
         return findings
 
@@ -110,19 +124,35 @@ class PhotographExplainer:
         inputs = [preprocess(fit_to_spec(image, spec)) for image in images]
         return np.concatenate([np.asarray(each) for each in inputs])
 
+    def preprocess(self, image: np.ndarray) -> np.ndarray:
+        """Return one float32 image of any size, `(*axes, C)`, preprocessed."""
+        return np.asarray(self._classifier.preprocess(image[None]))[0]
+
+    def volume_to_input(self, volume: np.ndarray) -> np.ndarray:
+        """Return a volume `(D, H, W, C)` as the model takes it, `(1, d, h, w, C)`."""
+        model, preprocess, _ = self._classifier
+        return np.asarray(preprocess(fit_volume_to_spec(volume, require_specs(model))))
+
     def _explain_class(self, run, method, inputs, size, index) -> list[ImageExplanation]:
         """Explain a batch for one class, a class per image, or the predicted ones where `index` is `None`."""
+        explanation, seconds = run(method.cam, inputs, self.target_of(index), size=size)
+        return self.split(explanation, seconds)
+
+    def target_of(self, index: Any) -> Any:
+        """Return the target for a class, a class per image, or the predicted ones where `index` is `None`."""
         name = self._request.output
-        target = index if name is None else targets.Output(name, index)
-        explanation, seconds = run(method.cam, inputs, target, size=size)
-        outputs = _explained_output(self._classifier.model, explanation.outputs, name)
-        return _split_explanation(explanation, outputs, seconds)
+        return index if name is None else targets.Output(name, index)
+
+    def split(self, explanation: Any, seconds: float) -> list[ImageExplanation]:
+        """Return the explanation of each image of a batch that took so many seconds."""
+        outputs = explained_output(self._classifier.model, explanation.outputs, self._request.output)
+        return split_explanation(explanation, outputs, seconds)
 
 
-def make_up_picture() -> np.ndarray:
+def make_up_picture(channels: int = 3) -> np.ndarray:
     """Return a picture to rehearse with, as `read_photograph` would return it."""
     # Not of one colour, as some preprocessing divides by the deviation.
-    return np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.uint8)
+    return np.arange(256 * 256 * channels).reshape(256, 256, channels).astype(np.uint8)
 
 
 def explain_and_time(cam: Any, images: np.ndarray, target: Any, size: Any) -> tuple[Any, float]:
@@ -161,7 +191,7 @@ def _explain_best_classes(
         yield explain_class([best[rank] for best in next_best])
 
 
-def _split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[ImageExplanation]:
+def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[ImageExplanation]:
     """Return the explanation of each image of a batch.
 
     `outputs` are those of the explained output, `seconds` what the whole batch took.
@@ -190,7 +220,7 @@ def _split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[I
     return explanations
 
 
-def _explained_output(model, outputs, name):
+def explained_output(model, outputs, name):
     """Return the output of that name or position; of a model with one output, that."""
     target = targets.Output(0 if name is None else name)
     return find_output(to_rows(target, 1, getattr(model, "output_names", None)).name, outputs)
@@ -218,7 +248,7 @@ def _probability(output, class_scores, index, score) -> float | None:
     return None if probabilities is None else float(probabilities[0])
 
 
-def _make_row(
+def make_row(
     method: MethodExplainer, explanation: ImageExplanation, labels: Sequence[str] | None
 ) -> dict[str, Any]:
     """Return the row of an explanation in the results."""

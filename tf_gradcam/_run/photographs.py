@@ -1,6 +1,6 @@
-"""Find and read photographs, fit them to a model's input, and name their pictures.
+"""Find and read photographs and scans, and name their pictures.
 
-The command line finds photographs with it, `batches` reads them, and `findings` fits them.
+The command line finds photographs with it, and `batches` reads them.
 """
 
 import collections
@@ -13,16 +13,15 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import PIL.Image
 
-from tf_gradcam._images import load_image, read_values, resize_pixels, size_within
-from tf_gradcam._model import is_channels_first
+from tf_gradcam import formats
+from tf_gradcam._files import PictureOptions
+from tf_gradcam._images import load_image, read_values
 from tf_gradcam._optional import packaged_file
-from tf_gradcam._run.files import is_own_picture
+from tf_gradcam._run.files import is_own_result
 
-MODEL_INPUT_SIDE = 512  # longest side of a photograph, in pixels, for a model that has no fixed size
 _ENDINGS = {
     ".avif",
     ".bmp",
@@ -42,7 +41,12 @@ _ENDINGS = {
     ".webp",
 }
 # Only files with such a name are opened to see whether tf_gradcam wrote them.
-_OWN_NAME = re.compile(r"(-overlay|-heatmap|-methods|-served|contact-sheet(_\d+)?)\.(png|jpg)$")
+# Their files are found in folders, but those of arrays are not: they may hold anything, such as a model.
+_SCAN_FORMATS = ("DICOM", "NIfTI", "GeoTIFF", "video", "slide")
+_OWN_NAME = re.compile(
+    r"(-overlay|-heatmap|-methods|-served|contact-sheet(_\d+)?)\.(png|jpg|dcm|mp4|npy|tif|nii\.gz)$"
+)
+_FOLDER_PIXELS = 1_000_000_000  # what a series of unknown size counts for
 _DEMO_FILES = (
     ("skimage", "data/chelsea.png"),
     ("skimage", "data/coffee.png"),
@@ -51,6 +55,9 @@ _DEMO_FILES = (
     ("sklearn", "datasets/images/china.jpg"),
     ("sklearn", "datasets/images/flower.jpg"),
 )
+
+
+_AS_IT_IS = PictureOptions()
 
 
 class Photograph(NamedTuple):
@@ -77,7 +84,7 @@ class FoundPhotographs(NamedTuple):
     own_pictures: set[str]
 
 
-def find_photographs(patterns: Iterable[str]) -> FoundPhotographs:
+def find_photographs(patterns: Iterable[str], series: bool = False) -> FoundPhotographs:
     """Find the photographs that match paths of files, folders, and globs: in order, each once.
 
     A folder is searched with its subfolders. Symbolic links are followed, and each folder is searched once.
@@ -85,12 +92,16 @@ def find_photographs(patterns: Iterable[str]) -> FoundPhotographs:
     tf_gradcam wrote.
 
     A pattern without a match becomes a photograph without a source, which is reported as an error.
+
+    Args:
+        patterns: paths and globs.
+        series: whether a folder is one series of DICOM files, and not searched.
     """
     patterns = list(patterns)
     found = FoundPhotographs([], set(), set(), set())
     photographs: dict[Photograph, None] = {}  # in order, and each once
     for pattern in patterns:
-        matches = _match(pattern, found) or [Photograph(pattern, None)]
+        matches = _match(pattern, found, series) or [Photograph(pattern, None)]
         own_pictures = {photograph.file for photograph in matches if _is_own(photograph)}
         found.own_pictures.update(own_pictures)
         photographs |= dict.fromkeys(match for match in matches if match.file not in own_pictures)
@@ -103,13 +114,13 @@ def find_photographs(patterns: Iterable[str]) -> FoundPhotographs:
     return found
 
 
-def _match(pattern: str, found: FoundPhotographs) -> list[Photograph]:
+def _match(pattern: str, found: FoundPhotographs, series: bool) -> list[Photograph]:
     """Return the photographs that match a pattern, and add the skipped files to `found`."""
     # A file may well be called "cat[1].jpg".
     paths = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
     photographs = []
     for path in paths:
-        if os.path.isdir(path):
+        if os.path.isdir(path) and not (series or formats.is_scan(path)):
             photographs += _search_folder(path, found)
         else:
             photographs.append(Photograph(path, path))
@@ -136,7 +147,7 @@ def _search_folder(folder: str, found: FoundPhotographs) -> list[Photograph]:
                 found.hidden.add(str(path))
             elif os.path.isdir(path):
                 folders.append(path)
-            elif path.suffix.lower() in _ENDINGS:
+            elif path.suffix.lower() in _ENDINGS or formats.name_of_format(path) in _SCAN_FORMATS:
                 photographs.append(Photograph(str(path), str(path)))
             else:
                 found.no_photographs.add(str(path))
@@ -144,7 +155,7 @@ def _search_folder(folder: str, found: FoundPhotographs) -> list[Photograph]:
 
 
 def _is_own(photograph: Photograph) -> bool:
-    return _OWN_NAME.search(photograph.file) is not None and is_own_picture(photograph.file)
+    return _OWN_NAME.search(photograph.file) is not None and is_own_result(photograph.file)
 
 
 def demo_photographs() -> list[Photograph]:
@@ -164,25 +175,53 @@ def _demo_photograph(package, file) -> Photograph:
     return Photograph(path.name, load_image(path)[:, 100:527])
 
 
+def is_scan(photograph: Photograph) -> bool:
+    """Return whether a photograph is a scan's file or series, which `formats.read` reads."""
+    source = photograph.source
+    return isinstance(source, str | os.PathLike) and (formats.is_scan(source) or os.path.isdir(source))
+
+
 def read_photograph(photograph: Photograph) -> np.ndarray:
-    """Return the values of a photograph as its file holds them: RGB, `(H, W, 3)`, uint8 for most files."""
+    """Return the values of a photograph as its file holds them: RGB, `(H, W, 3)`, uint8 for most files.
+
+    Of a scan of one image, they are `(H, W, C)`, with 0 where nothing was measured.
+    """
     if photograph.source is None:
         raise FileNotFoundError("no such file, and no file matches this pattern")
     if isinstance(photograph.source, Exception):
         raise photograph.source
-    values = read_values(photograph.source)
+    if is_scan(photograph):
+        return scan_values(formats.read(photograph.source))
+    return _finite(read_values(photograph.source))
+
+
+def scan_values(scan: formats.Scan) -> np.ndarray:
+    """Return the values of a scan of one image, `(H, W, C)`, with 0 where nothing was measured."""
+    if len(scan.axes) != 2:
+        raise ValueError(f"the file must hold one image. Received: {scan!r}")
+    return _finite(scan.filled())
+
+
+def _finite(values) -> np.ndarray:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("the photograph must hold finite values. Received: values that are NaN or infinite")
     return values
 
 
-def make_viewable(values: np.ndarray) -> np.ndarray:
+def make_viewable(values: np.ndarray, options: PictureOptions = _AS_IT_IS) -> np.ndarray:
     """Convert what `read_photograph` returns to pixels for people to look at: uint8 `(H, W, 3)`.
 
     Unlike `load_image`, it chooses the limits by the picture's own values, since no user can give one.
     Unsigned integers: from 0 to the highest value of as many bits as they take (4095 for data of 12 bits).
     Signed integers, and floating values beyond `[0, 1]`: from the lowest value to the highest.
+
+    Args:
+        values: `(H, W, C)`; of more than three channels, the first three are shown.
+        options: what the user asks for instead.
     """
+    if any(option is not None for option in options):
+        return load_image(values, **options._asdict())
+    values = values[..., : 3 if values.shape[-1] >= 3 else 1]
     low, high = values.min(), values.max()
     if values.dtype == np.uint8 or (values.dtype.kind == "f" and low >= 0 and high <= 1):
         return load_image(values)
@@ -192,46 +231,22 @@ def make_viewable(values: np.ndarray) -> np.ndarray:
 
 
 def count_pixels(photograph: Photograph) -> int:
-    """Return how many pixels a photograph has by its file's header; 0 if that can't be read."""
+    """Return how many pixels a photograph has by its file's header; 0 if that can't be read.
+
+    A scan counts for as many as its file has bytes.
+    """
     if hasattr(photograph.source, "shape"):
         return photograph.source.shape[0] * photograph.source.shape[1]
     if isinstance(photograph.source, str | os.PathLike) and not os.path.isfile(photograph.source):
         return 0  # To open a pipe or a device may take forever.
+    if is_scan(photograph):
+        is_folder = os.path.isdir(photograph.source)
+        return _FOLDER_PIXELS if is_folder else os.path.getsize(photograph.source)
     with warnings.catch_warnings(), contextlib.suppress(Exception):
         warnings.simplefilter("ignore")
         with PIL.Image.open(photograph.source) as header:
             return header.width * header.height
     return 0
-
-
-def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
-    """Fit a photograph to a model's input spec: float32 `(1, h, w, C)`, or `(1, C, h, w)` if the spec is so.
-
-    The values are the photograph's own: in [0, 255] if it is uint8, in [0, 4095] if it holds 12 bits. Where
-    the spec leaves the size open, the photograph keeps its proportions, with at most
-    `MODEL_INPUT_SIDE` pixels a side.
-    """
-    shape = tuple(getattr(spec, "shape", ()))
-    channels_first = is_channels_first(shape)
-    if channels_first:
-        shape = (shape[0], *shape[2:], shape[1])
-    if len(shape) != 4 or shape[-1] not in (None, 1, 3):
-        raise ValueError(
-            "`model` must take one photograph (N, H, W, 3) or (N, H, W, 1). Received: a model that takes "
-            f"{spec}. Explain it in Python, with tf_gradcam.GradCAM."
-        )
-    _, *size, channels = shape
-    own_size = size_within(image.shape[:2], MODEL_INPUT_SIDE)
-    height, width = (fixed or own for fixed, own in zip(size, own_size, strict=True))
-    # Pixels of 8 bits are rounded when they are resized, as `load_image` does it; other values are not.
-    values = resize_pixels(image if image.dtype == np.uint8 else image.astype(np.float32), (height, width))
-    if channels == 1:
-        is_grey = (image == image[..., :1]).all()  # Then the values are not changed by the conversion.
-        grey = values[..., 0] if is_grey else cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)
-        values = grey[..., None]
-    if channels_first:
-        values = values.transpose(2, 0, 1)
-    return values[None].astype("float32")
 
 
 def picture_names(

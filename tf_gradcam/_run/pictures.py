@@ -42,8 +42,9 @@ def draw_pictures(finding: Finding, request: Request, found: Sequence[HeatmapBox
     """Return the overlay with boxes and the heatmap of a finding, RGB, by their keys in its row."""
     heatmap = colorize(finding.heatmap, request.colormap)
     picture = _overlay(finding.image, finding.heatmap, request)
+    factor = len(picture) / len(heatmap)  # Pictures of large scenes are smaller.
     for each in reversed(found):  # The first one lies on top.
-        _draw_box(picture, each.box)
+        _draw_box(picture, [round(side * factor) for side in each.box])
     return dict(zip(_KINDS, (picture, heatmap), strict=True))
 
 
@@ -59,7 +60,7 @@ def picture_files(name: str, request: Request) -> list[str]:
     """Return the names of all files that `write_pictures` may write for a photograph."""
     several = len(request.methods) > 1
     variants = request.methods if several else range(1, request.top + 1)
-    names = [name + _suffix(variant, rank, request) for rank, variant in enumerate(variants, start=1)]
+    names = [name + suffix_of(variant, rank, request) for rank, variant in enumerate(variants, start=1)]
     files = [f"{picture_name}-{kind}.{request.format}" for picture_name in names for kind in _KINDS]
     return [*files, _comparison_file(name)] if several else files
 
@@ -69,7 +70,7 @@ def write_pictures(findings: Sequence[Finding], name: str, request: Request) -> 
     several = len(request.methods) > 1
     written = []
     for rank, finding in enumerate(findings, start=1):
-        suffix = _suffix(finding.row.get("method"), rank, request)
+        suffix = suffix_of(finding.row.get("method"), rank, request)
         found = find_boxes(finding, request)
         files = _write_files(finding, name + suffix, request, found)
         row = {**finding.row, **files}
@@ -83,7 +84,7 @@ def write_pictures(findings: Sequence[Finding], name: str, request: Request) -> 
     return [finding._replace(row={**finding.row, "comparison": comparison}) for finding in written]
 
 
-def _suffix(method, rank, request) -> str:
+def suffix_of(method, rank, request) -> str:
     """Return the end of a picture's name that distinguishes the findings in one photograph."""
     if len(request.methods) > 1:
         return f"-{method}"
@@ -147,6 +148,11 @@ def draw_comparison(photographs: Sequence[Sequence[Finding]], path: pathlib.Path
     for findings in photographs:
         panels = _panels(findings, request)
         rows += [panels[start : start + columns] for start in range(0, panel_count, columns)]
+    draw_panels(rows, columns, path)
+
+
+def draw_panels(rows: list[list[tuple[np.ndarray, str]]], columns: int, path: pathlib.Path) -> None:
+    """Draw rows of at most `columns` RGB pictures with their titles, and write them as a PNG file."""
     with _DRAWING:
         _save_panels(rows, columns, path)
 

@@ -11,6 +11,9 @@ from typing import NamedTuple
 import keras
 
 from tf_gradcam._checks import did_you_mean
+from tf_gradcam._files import PictureOptions
+
+AS_IT_IS = PictureOptions()  # as the file says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Request:
         fade: whether the colours fade out where the heatmap is low.
         boxes: the threshold of the boxes in each heatmap, as `tf_gradcam.boxes` takes it; `None` for no
             boxes.
+        picture: which values of a file are black and white in pictures, and which bands are shown.
+        sliding: the overlap of the windows by which scans are explained, in [0, 1); `None` to fit them to
+            the model's input as a whole.
     """
 
     out: pathlib.Path
@@ -50,6 +56,8 @@ class Request:
     colormap: str = "jet"
     fade: bool = False
     boxes: float | str | None = None
+    picture: PictureOptions = AS_IT_IS
+    sliding: float | None = None
 
 
 class Classifier(NamedTuple):

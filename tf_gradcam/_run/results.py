@@ -9,9 +9,7 @@ from typing import Any
 
 from tf_gradcam._checks import printable
 from tf_gradcam._files import write_file
-
-RESULTS_FILE = "explanations.json"
-UNFINISHED_RESULTS_FILE = "explanations-unfinished.json"
+from tf_gradcam._run.files import RESULTS_FILE, UNFINISHED_RESULTS_FILE
 
 
 def write_results(rows: list[dict[str, Any]], out: pathlib.Path, finished: bool = True) -> str:

@@ -12,18 +12,29 @@ from tf_gradcam._run.findings import Finding, PhotographExplainer
 from tf_gradcam._run.photographs import Photograph, picture_names
 from tf_gradcam._run.pictures import draw_pictures, find_boxes, picture_files, write_pictures
 from tf_gradcam._run.request import Classifier, Request
+from tf_gradcam._run.scan_files import scan_files, write_scan
+from tf_gradcam._run.scans import explain_scan
 
 MAX_PHOTOGRAPHS = 16  # in a batch
 MAX_PIXELS = 64_000_000  # of all heatmaps of a batch; larger photographs make smaller batches
 
 
 def explain_photographs(
-    photographs: Sequence[Photograph], request: Request, classifier: Classifier
+    photographs: Sequence[Photograph],
+    request: Request,
+    classifier: Classifier,
+    report: Callable[[str], None] = lambda step: None,
 ) -> Generator[list[Finding], None, None]:
     """Explain photographs and write their pictures.
 
     The folder `request.out` is made. Pictures of an earlier run in it are replaced; other files never are.
     The caller writes the results.
+
+    Args:
+        photographs: photographs and scans.
+        request: what to explain, and how pictures look.
+        classifier: the model with its preprocessing.
+        report: called with a few words on how far a volume or video is.
 
     Returns:
         The findings in each photograph, in order, as they come: one for each method or class, or a single
@@ -42,7 +53,16 @@ def explain_photographs(
     disk_full: list[OSError] = []
 
     def write(photograph: ReadResult, findings: list[Finding]) -> list[Finding]:
-        return _write(photograph, findings, request, disk_full)
+        return _write(photograph, findings, request, classifier, disk_full)
+
+    def explain(photographs: Sequence[ReadResult]) -> list[list[Finding]]:
+        images = [each.image for each in photographs if each.image is not None]
+        if images:
+            return explainer.explain(images, [each.viewable(request.picture) for each in photographs])
+        found = [explain_scan(each.scan, explainer, request, report) for each in photographs if each.scan]
+        return [
+            _with_pictures(each, of_scan, request) for each, of_scan in zip(photographs, found, strict=True)
+        ]
 
     def check() -> None:
         if disk_full:
@@ -53,7 +73,18 @@ def explain_photographs(
     heatmap_count = request.top * len(request.methods)  # of a photograph; each has its size
     max_photographs = 1 if explainer.is_slow else MAX_PHOTOGRAPHS
     max_pixels = MAX_PIXELS // heatmap_count
-    return explain_in_batches(named_photographs, explainer.explain, write, max_photographs, max_pixels, check)
+    by_windows = request.sliding is not None
+    return explain_in_batches(
+        named_photographs, explain, write, max_photographs, max_pixels, check, by_windows
+    )
+
+
+def _with_pictures(photograph, findings, request) -> list[Finding]:
+    """Return the findings by windows in a scan of one image with its picture; others unchanged."""
+    if len(photograph.scan.axes) != 2:
+        return findings
+    picture = photograph.viewable(request.picture)
+    return [finding._replace(image=picture) for finding in findings]
 
 
 def _free_names(photographs, request) -> Callable[[str], bool]:
@@ -67,10 +98,13 @@ def _free_names(photographs, request) -> Callable[[str], bool]:
     def may_replace(path: pathlib.Path) -> bool:
         return may_write(path) and not (path.exists() and os.path.realpath(path) in inputs())
 
-    return lambda name: all(may_replace(request.out / file) for file in picture_files(name, request))
+    return lambda name: all(
+        may_replace(request.out / file)
+        for file in [*picture_files(name, request), *scan_files(name, request)]
+    )
 
 
-def _write(photograph, findings, request, disk_full) -> list[Finding]:
+def _write(photograph, findings, request, classifier, disk_full) -> list[Finding]:
     """Write the pictures of a photograph; return its findings with the names of photograph and pictures.
 
     Once `disk_full` holds an error, no more pictures are written.
@@ -79,7 +113,11 @@ def _write(photograph, findings, request, disk_full) -> list[Finding]:
         try:
             if disk_full:
                 raise disk_full[0]
-            findings = write_pictures(findings, photograph.name, request)
+            name, scan = photograph.name, photograph.scan
+            if scan is None:
+                findings = write_pictures(findings, name, request)
+            else:
+                findings = write_scan(scan, findings, name, request, classifier.model.name)
         except Exception as error:  # Whatever is wrong with one photograph, the others still count.
             if is_disk_full(error):
                 disk_full.append(error)

@@ -104,6 +104,12 @@ def format_of(path: str | os.PathLike) -> Format | None:
     return None
 
 
+def name_of_format(path: str | os.PathLike) -> str:
+    """Return what `Scan.format` says of a file, `"DICOM"` and so on; `""` if `read` doesn't read it."""
+    found = format_of(path)
+    return found.name if found is not None and found.read else ""
+
+
 def is_scan(path: str | os.PathLike) -> bool:
     """Return whether `read` is what reads a file, and not a decoder of photographs.
 

@@ -1,0 +1,188 @@
+"""Explain volumes, videos, and scenes by windows: one heatmap on one scale for all. `run` calls it."""
+
+import concurrent.futures
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tf_gradcam import formats
+from tf_gradcam._run.chosen_methods import MethodExplainer
+from tf_gradcam._run.findings import Finding, ImageExplanation, PhotographExplainer, make_row
+from tf_gradcam._run.request import Request
+
+_SLICES_IN_BATCH = 16
+_SLICES_ASKED = 32  # for the class of a volume or video that is explained slice by slice
+
+Report = Callable[[str], None]  # takes a few words on how far it is
+
+
+def explain_scan(
+    scan: formats.Scan, explainer: PhotographExplainer, request: Request, report: Report
+) -> list[Finding]:
+    """Explain a scan that is not explained as one image: return a finding for each method.
+
+    A volume is explained as a whole by a model that takes volumes. By a model that takes images, a volume or
+    video is explained slice by slice, for one class: the requested one, or the best on average of up to 32
+    slices. With `request.sliding` it is explained by windows of the model's own size.
+
+    Returns:
+        The findings; each heatmap is `(*axes)` on a grid of its own, divided by its maximum.
+
+    Raises:
+        ValueError: if the model takes no such scan.
+    """
+    if request.top > 1:
+        raise ValueError(f"`top` must be 1 for a volume or video, and for windows. Received: {request.top}")
+    return [_explain(scan, method, explainer, request, report) for method in explainer.methods]
+
+
+def place_of_peak(scan: formats.Scan, heatmap: np.ndarray) -> dict[str, Any]:
+    """Return where the heatmap of a scan has its maximum, for a row: in the array, the world and time."""
+    if not heatmap.any():
+        return {}
+    peak = np.unravel_index(np.argmax(heatmap), heatmap.shape)
+    index = [
+        (float(cell) + 0.5) * length / cells - 0.5
+        for cell, length, cells in zip(peak, scan.shape, heatmap.shape, strict=False)
+    ]
+    place: dict[str, Any] = {"axes": scan.axes, "peak": [round(each, 2) for each in index]}
+    if scan.affine is not None:
+        place |= {"position": [round(float(each), 4) for each in scan.position(index)], "space": scan.space}
+    if scan.times is not None:
+        frame = index[scan.axes.index("t")]
+        place["seconds_at_peak"] = round(float(np.interp(frame, np.arange(len(scan.times)), scan.times)), 4)
+    return place
+
+
+def _explain(scan, method, explainer, request, report) -> Finding:
+    if request.sliding is not None:
+        return _explain_by_windows(scan, method, explainer, request)
+    if explainer.takes_volumes and len(scan.axes) == 3:
+        return _explain_volume(scan, method, explainer)
+    if not explainer.takes_volumes and len(scan.axes) == 3:
+        return _explain_slices(scan, method, explainer, report)
+    kind = "volumes" if explainer.takes_volumes else "images"
+    raise ValueError(
+        f"`model` must take what the file holds. Received: a model that takes {kind}, and {scan!r}. "
+        "Explain a part of it in Python: tf_gradcam.formats.read(path).values."
+    )
+
+
+def _explain_volume(scan, method: MethodExplainer, explainer: PhotographExplainer) -> Finding:
+    start = time.perf_counter()
+    target = None if method.classless else explainer.target
+    explanation = method.cam(explainer.volume_to_input(scan.filled()), explainer.target_of(target), size=None)
+    evidence = _evidence(explanation)
+    (of_volume,) = explainer.split(explanation, time.perf_counter() - start)
+    return _finding([of_volume], evidence[0], method, explainer)
+
+
+def _explain_slices(scan, method: MethodExplainer, explainer: PhotographExplainer, report) -> Finding:
+    start = time.perf_counter()
+    count = scan.shape[0]
+    index = None if method.classless else explainer.target
+    if index is None and not method.classless:
+        index = _best_class(scan, method, explainer)
+    evidence, explanations, done = [], [], 0
+    for inputs in _inputs_of_slices(scan, explainer, range(count)):
+        explanation = method.cam(inputs, explainer.target_of(index), size=None)
+        evidence.append(_evidence(explanation))
+        explanations += explainer.split(explanation, 0.0)
+        done += len(inputs)
+        report(f"{'frame' if 't' in scan.axes else 'slice'} {done} of {count}")
+    explanations[0] = explanations[0]._replace(seconds=time.perf_counter() - start)
+    return _finding(explanations, np.concatenate(evidence), method, explainer)
+
+
+def _explain_by_windows(scan, method: MethodExplainer, explainer: PhotographExplainer, request) -> Finding:
+    start = time.perf_counter()
+    index = None if method.classless else explainer.target
+    is_image = len(scan.axes) == 2
+    explained = method.cam.sliding(
+        _PreprocessedScan(scan, explainer),
+        explainer.target_of(index),
+        overlap=request.sliding,
+        size="input" if is_image else None,
+    )
+    scores = np.asarray(explained.score)
+    best = ImageExplanation(
+        np.asarray(explained.heatmap),
+        float(scores.max()),
+        index,
+        np.zeros(0),
+        None,
+        time.perf_counter() - start,
+    )
+    return _finding([best], best.heatmap, method, explainer)
+
+
+class _PreprocessedScan:
+    """A scan whose values are preprocessed when they are sliced, as float32; for the explainer of windows."""
+
+    def __init__(self, scan: formats.Scan, explainer: PhotographExplainer) -> None:
+        self.values, self.valid, self.axes = self, scan.valid, scan.axes
+        self.shape, self.dtype = scan.shape, np.dtype(np.float32)
+        self._scan, self._preprocess = scan, explainer.preprocess
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        return self._preprocess(np.asarray(self._scan.values[place], np.float32))
+
+
+def _best_class(scan, method, explainer) -> int | None:
+    """Return the class with the highest mean output of some slices; `None` if there are no classes."""
+    count = scan.shape[0]
+    asked = np.unique(np.linspace(0, count - 1, min(count, _SLICES_ASKED)).round().astype(int))
+    answers: list[ImageExplanation] = []
+    for inputs in _inputs_of_slices(scan, explainer, asked):
+        answers += explainer.split(method.cam(inputs, explainer.target_of(None), size=None), 0.0)
+    if answers[0].class_index is None:
+        return None
+    return int(np.mean([answer.scores for answer in answers], axis=0).argmax())
+
+
+def _inputs_of_slices(scan, explainer, indices) -> Iterator[np.ndarray]:
+    """Yield batches of slices as the model takes them; the next one is read while the caller works."""
+
+    def read(start):
+        chosen = indices[start : start + _SLICES_IN_BATCH]
+        return explainer.to_inputs([_slice_values(scan, int(index)) for index in chosen])
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read, 0)
+        for start in range(_SLICES_IN_BATCH, len(indices) + _SLICES_IN_BATCH, _SLICES_IN_BATCH):
+            inputs = reading.result()
+            if start < len(indices):
+                reading = pool.submit(read, start)
+            yield inputs
+
+
+def _slice_values(scan, index) -> np.ndarray:
+    values = np.asarray(scan.values[index])
+    if scan.valid is not None:
+        values = np.where(np.asarray(scan.valid[index])[..., None], values, np.zeros((), values.dtype))
+    return values
+
+
+def _evidence(explanation) -> np.ndarray:
+    """Return what speaks for the target, `(N, ...)` on the layer's grid, not yet on one scale.
+
+    Of several layers it is their fused heatmap: each is already divided by its maximum.
+    """
+    if isinstance(explanation.map, tuple):
+        return explanation.heatmap.numpy()
+    return np.maximum(explanation.map.numpy(), 0)
+
+
+def _finding(explanations, evidence, method, explainer) -> Finding:
+    """Return the finding of a scan: one heatmap, one row with the means over its slices."""
+    highest = evidence.max()
+    heatmap = (evidence / highest if highest > 0 else evidence).astype(np.float32)
+    probabilities = [each.probability for each in explanations]
+    whole = explanations[0]._replace(
+        heatmap=heatmap,
+        score=float(np.mean([each.score for each in explanations])),
+        probability=None if None in probabilities else float(np.mean(probabilities)),
+    )
+    return Finding(make_row(method, whole, explainer.labels), None, heatmap)
