@@ -162,7 +162,7 @@ def _add_serve_check(commands) -> None:
     command.add_argument(
         "exported", metavar="DIR", help="folder of a model, whose newest version is run, or of one version"
     )
-    command.add_argument("photo", metavar="PHOTO", help="file of a photograph")
+    command.add_argument("photo", metavar="PHOTO", help="file of a photograph or scan")
     _add_out_option(command, "gradcam")
     command.set_defaults(run=run_serve_check, command=command)
 

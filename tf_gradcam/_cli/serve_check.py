@@ -22,10 +22,12 @@ def run_serve_check(arguments: argparse.Namespace) -> int:
     import numpy as np
     import tensorflow as tf
 
+    from tf_gradcam import formats, load_image
     from tf_gradcam._run import Photograph, make_viewable, read_photograph
 
     version = _newest_version(arguments.exported)
     values = read_photograph(Photograph(arguments.photo, arguments.photo))
+    picture = load_image(arguments.photo) if formats.is_scan(arguments.photo) else make_viewable(values)
     served = tf.saved_model.load(str(version))  # It must live as long as its signatures.
     model_spec = _image_spec(served.signatures.get("serving_default"))
     class_index = 0
@@ -48,7 +50,7 @@ def run_serve_check(arguments: argparse.Namespace) -> int:
         rows.append((name, ", ".join(run.inputs), shapes, f"{run.seconds:.3f}"))
     print_table(("signature", "takes", "answers", "seconds"), rows)
     if heatmaps:
-        _draw_heatmaps(make_viewable(values), heatmaps, arguments)
+        _draw_heatmaps(picture, heatmaps, arguments)
     for name, reason in failed.items():
         print_problem(reason, arguments, about=name)
     return 1 if failed else 0

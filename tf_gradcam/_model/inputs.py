@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam import formats
 from tf_gradcam._arrays import real_array
 from tf_gradcam._model.keras_internals import functional_graph
 from tf_gradcam._model.specs import count_call_arguments, declared_specs, is_channels_first, specs_to_trace
@@ -151,11 +152,14 @@ def _finite_tensor(name, array) -> tf.Tensor:
 
 def _not_an_array_error(name, image) -> TypeError:
     """Return the error for a path, bytes or a PIL image instead of an array."""
-    source = repr(image) if isinstance(image, str | os.PathLike) else "photograph"
+    is_path = isinstance(image, str | os.PathLike)
+    source = repr(image) if is_path else "photograph"
+    read = f"tf_gradcam.load_image({source}, size=(height, width))"
+    if is_path and formats.name_of_format(image):
+        read = f"tf_gradcam.formats.read({source})"
     return TypeError(
         f"`{name}` must be an array or tensor, as the model takes it. Received: {image!r:.80} (of type "
-        f"{type(image).__name__}). Read it first: tf_gradcam.load_image({source}, size=(height, width)), and "
-        "preprocess it as the model needs."
+        f"{type(image).__name__}). Read it first: {read}, and preprocess it as the model needs."
     )
 
 
@@ -184,7 +188,10 @@ def _check_shape(name, image, spec) -> None:
             position = "first" if first else "last"
             hint = f"It must have {spec.shape[channels]} channels, and they come {position}."
         elif spec.shape.rank == 4:
-            hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
+            hint = (
+                "Resize it first: tf_gradcam.load_image(photograph, size=(height, width)); or in "
+                "`preprocess`. What is too large for that is explained by windows: GradCAM.sliding."
+            )
         raise ValueError(
             f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {image.shape}. "
             f"{hint}"
