@@ -13,6 +13,7 @@ from tf_gradcam._run.photographs import (
     make_viewable,
     picture_names,
     read_photograph,
+    read_photograph_within,
 )
 from tf_gradcam._run.pictures import draw_contact_sheet, write_figure, write_pictures
 from tf_gradcam._run.request import Classifier, Request
@@ -43,6 +44,7 @@ __all__ = [
     "may_write",
     "picture_names",
     "read_photograph",
+    "read_photograph_within",
     "write_evaluation",
     "write_figure",
     "write_pictures",
