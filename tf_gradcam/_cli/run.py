@@ -17,9 +17,9 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
 def run_dataset_command(arguments: argparse.Namespace) -> int:
     begin(arguments)
+    from tf_gradcam import GradCAM
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._dataset import DatasetOptions, class_of, find_items, fit_and_preprocess, run_dataset
-    from tf_gradcam._explain import GradCAM
+    from tf_gradcam._dataset import DatasetOptions, find_items, fit_and_preprocess, run_dataset, target_of
 
     found = find_items(arguments.sources)
     print(f"tf-gradcam: {found}", file=sys.stderr)
@@ -32,7 +32,7 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
         fuse=arguments.fuse,
     )
     options = DatasetOptions(
-        target=class_of(arguments.target, requested_output(arguments), classifier.labels),
+        target=target_of(arguments.target, requested_output(arguments), classifier.labels),
         labels=classifier.labels,
         dtype=arguments.dtype,
         batch_size=arguments.batch_size,
@@ -49,3 +49,63 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     if run.failed:
         print_problem(f"{run.failed} images have an error; their rows say which", arguments)
     return 1 if run.failed else 0
+
+
+@contextlib.contextmanager
+def _progress(total: int, quiet: bool) -> Iterator:
+    """Show how many images are explained: a bar with rate and time left, or a line every 30 seconds.
+
+    Yields:
+        A function to call with the number of images after each batch, and of errors among them.
+    """
+    from rich import console, progress
+
+    terminal = console.Console(stderr=True)
+    columns = (
+        *progress.Progress.get_default_columns()[:3],
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeRemainingColumn(),
+    )
+    counted = _Counted(total)
+    with progress.Progress(*columns, console=terminal, disable=quiet or not terminal.is_terminal) as bar:
+        task = bar.add_task("Explaining", total=total, rate="")
+
+        def advance(count: int, failed: int) -> None:
+            counted.add(count, failed)
+            bar.update(task, advance=count, rate=counted.rate())
+
+        with contextlib.nullcontext() if quiet or terminal.is_terminal else counted.printed():
+            yield advance
+
+
+class _Counted:
+    """Counts images, and says how fast they come."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._count, self._failed = total, 0, 0
+        self._start = time.monotonic()
+
+    def add(self, count: int, failed: int) -> None:
+        self._count, self._failed = self._count + count, self._failed + failed
+
+    def rate(self) -> str:
+        return f"{self._count / max(time.monotonic() - self._start, 1e-9):.1f} images/s"
+
+    @contextlib.contextmanager
+    def printed(self) -> Iterator[None]:
+        """Print a line on stderr every 30 seconds."""
+        done = threading.Event()
+
+        def print_lines() -> None:
+            while not done.wait(SECONDS_BETWEEN_LINES):
+                counts = f"{self._count} of {self._total}, {self._failed} errors"
+                print(f"tf-gradcam: explained {counts}, {self.rate()}", file=sys.stderr, flush=True)
+
+        printer = threading.Thread(target=print_lines, daemon=True)
+        printer.start()
+        try:
+            yield
+        finally:
+            done.set()
+            printer.join()

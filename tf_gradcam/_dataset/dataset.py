@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import __version__
+from tf_gradcam import __version__, targets
 from tf_gradcam._checks import one_line
 from tf_gradcam._dataset.items import array_items, find_items
 from tf_gradcam._dataset.parts import Parts, remove_parts
@@ -22,7 +22,7 @@ from tf_gradcam._explain import GradCAM
 from tf_gradcam._methods import method_name
 from tf_gradcam._model import layer_path, require_specs
 from tf_gradcam._optional import require
-from tf_gradcam._run import fit_to_spec
+from tf_gradcam._run import Classifier, class_index, fit_to_spec
 
 _PAYS_TO_FREEZE = 300  # images: what freezing takes in seconds, it saves by then
 
@@ -69,8 +69,8 @@ def explain_dataset(
         cam: the explainer, for a model of one image input. Its `preprocess` gets the pixels of a file, 0 to
             255, resized to the model's input.
         data: paths: a file, a folder (searched with its subfolders), a glob, a text file of paths, or a CSV
-            or Parquet table with a column `path`, and `target` and `id` if they are known; or a list of these.
-            Or a `tf.data.Dataset`, as `keras.utils.image_dataset_from_directory` makes it, or a
+            or Parquet table with a column `path`, and `target` and `id` if they are known; or a list of
+            these. Or a `tf.data.Dataset`, as `keras.utils.image_dataset_from_directory` makes it, or a
             `keras.utils.PyDataset`, of batches of images as the explainer takes them; labels are not used.
         out: the folder to write to.
         target: the class to explain in all images; `None` for the class in the table, or each image's own
@@ -105,11 +105,24 @@ def explain_dataset(
 class DatasetOptions(NamedTuple):
     """What `explain_dataset` takes besides the images; see there."""
 
-    target: int | None = None
+    target: Any = None
     labels: Sequence[str] | None = None
     dtype: str = "float16"
     batch_size: int = 32
     restart: bool = False
+    preprocess: str | None = None  # what the rows' manifest calls it
+
+
+def target_of(target: str | None, output: str | int | None, labels: Sequence[str] | None) -> Any:
+    """Return the target for a class by number or label, of one output of a model with several."""
+    index = None if target is None else class_index(target, labels)
+    return index if output is None else targets.Output(output, index)
+
+
+def fit_and_preprocess(classifier: Classifier) -> Fit:
+    """Return the function from the values of a file to a classifier's input, preprocessed, `(h, w, C)`."""
+    spec = require_specs(classifier.model)
+    return lambda values: np.asarray(classifier.preprocess(fit_to_spec(values, spec)))[0]
 
 
 def fit_pixels(model: keras.Model) -> Fit:
@@ -253,10 +266,10 @@ def _manifest(cam, options) -> dict[str, Any]:
         "method": about.method,
         "parameters": repr(cam.method),
         "fuse": cam.fuse,
-        "target": options.target,
+        "target": None if options.target is None else repr(options.target),
         "labels_sha256": hashlib.sha256("\n".join(options.labels or ()).encode()).hexdigest(),
         "dtype": options.dtype,
-        "preprocess": None if preprocess is None else getattr(preprocess, "__qualname__", repr(preprocess)),
+        "preprocess": options.preprocess if preprocess is None else getattr(preprocess, "__qualname__", ""),
     }
 
 

@@ -16,7 +16,7 @@ from tf_gradcam._run.photographs import (
     read_photograph_within,
 )
 from tf_gradcam._run.pictures import draw_contact_sheet, write_figure, write_pictures
-from tf_gradcam._run.request import Classifier, Request
+from tf_gradcam._run.request import Classifier, Request, class_index
 from tf_gradcam._run.results import (
     format_probability,
     write_results,
@@ -33,6 +33,7 @@ __all__ = [
     "Request",
     "choose_methods",
     "choose_metrics",
+    "class_index",
     "demo_photographs",
     "draw_contact_sheet",
     "evaluate_photographs",
