@@ -127,6 +127,8 @@ def read_matlab(path: pathlib.Path, name: str | None = None, axes: str | None = 
     Raises:
         ValueError: if the file is damaged or holds no such array, or if `axes` doesn't fit.
     """
+    if not path.is_file():
+        raise _refused(path, "it is not a file")
     with open(path, "rb") as file:
         start = file.read(_MATLAB_BLOCK + len(_HDF5))
     if _HDF5 in (start[: len(_HDF5)], start[_MATLAB_BLOCK:]):

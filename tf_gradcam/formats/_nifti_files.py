@@ -96,7 +96,8 @@ def read_numbers(path: pathlib.Path, stored: Stored, shape: tuple[int, ...]) -> 
     available = os.path.getsize(path)
     is_compressed = path.suffix.lower() in (".gz", ".mgz")
     if stored.offset + size > (available * _DEFLATE if is_compressed else available):
-        raise refused(path, f"it has {available:,} bytes, but announces {size:,} bytes of values.")
+        announced = f"{size:,} bytes of values from byte {stored.offset:,}"
+        raise refused(path, f"it has {available:,} bytes, but announces {announced}.")
     if not is_compressed and dtype.isnative and not stored.is_mgh:
         mapped: np.ndarray = np.memmap(path, dtype, "r", stored.offset, shape, "F")
         return mapped, b""
@@ -135,9 +136,9 @@ def _header_class(path, block) -> tuple[Any, int]:
     is_pair = path.suffix.lower() == ".hdr"
     sizes = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
     if 540 in sizes:
-        return (library.Nifti2PairHeader if is_pair else library.Nifti2Header), 540
+        return (library.Nifti2Pair if is_pair else library.Nifti2Image).header_class, 540
     if 348 in sizes and block[344:348] in (b"n+1\0", b"ni1\0"):
-        return (library.Nifti1PairHeader if is_pair else library.Nifti1Header), 348
+        return (library.Nifti1Pair if is_pair else library.Nifti1Image).header_class, 348
     if 348 in sizes and is_pair:
         return library.spm2analyze.Spm2AnalyzeHeader, 348  # SPM's, which reads plain Analyze 7.5, too
     raise refused(path, f"it starts with {block[:16]!r}, as no such file does.")
