@@ -42,7 +42,7 @@ def save(folder, ending, array, name="array"):
     else:
         group = zarr.open_group(path, mode="w", zarr_format=int(ending[-1]))
         chunks = tuple(max(1, length // 3) for length in array.shape)
-        group.create_array(name, data=array, chunks=chunks)
+        group.create_array(name, shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
     return path
 
 
@@ -190,7 +190,7 @@ def test_an_array_is_found_by_name_or_is_the_first_image(tmp_path, ending):
     else:
         group = zarr.open_group(path, mode="w", zarr_format=int(ending[-1]))
         for name, array in arrays.items():
-            group.create_array(f"group/{name}", data=array)
+            group.create_array(f"group/{name}", shape=array.shape, dtype=array.dtype)[...] = array
     prefix = "group/" if ending in (".h5", ".zarr2", ".zarr3") else ""
     np.testing.assert_array_equal(formats.read(path).filled()[..., 0], arrays["b_image"])
     mask = formats.read(path, name=f"{prefix}c_mask").filled()

@@ -154,7 +154,7 @@ def read_zarr(path: pathlib.Path, name: str | None = None, axes: str | None = No
 def _check_codecs(path, array) -> None:
     """Refuse a codec that would run code of the file."""
     metadata = array.metadata.to_dict()
-    if any("pickle" in str(metadata.get(key, "")) for key in ("filters", "compressor", "codecs")):
+    if any("pickle" in str(metadata.get(key, "")).lower() for key in ("filters", "compressor", "codecs")):
         raise _refused(path, "its values are pickled Python objects, which may run any code.")
 
 
