@@ -51,10 +51,12 @@ def make_pixels(
 def to_pixels(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map `low` to 0 and `high` to 255, evenly in between, clipped and rounded, to uint8; NaN becomes 0."""
     is_narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
-    wide = values.astype(np.float32 if is_narrow else np.float64)
+    is_usual = 1e-30 < high - low < 1e30  # else float32 would make it 0 or infinite
+    wide = values.astype(np.float32 if is_narrow and is_usual else np.float64)
     if values.dtype.kind == "f":
         wide = np.nan_to_num(wide, nan=low, posinf=high, neginf=low)
-    return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    with np.errstate(over="ignore"):  # far outside of narrow limits; it is clipped
+        return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 def limits_of_window(window: Any) -> tuple[float, float]:
