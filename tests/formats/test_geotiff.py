@@ -1,4 +1,4 @@
-"""GeoTIFF and TIFF: values, validity and place, windows, stacks of pages, damage, and heatmaps written back."""
+"""GeoTIFF and TIFF: values, validity, place, windows, stacks of pages, damage, heatmaps written back."""
 
 import contextlib
 import json
@@ -71,7 +71,9 @@ def gdalinfo(path):
 # Values
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+)
 @pytest.mark.parametrize(("count", "layout"), [(1, {}), (4, {"tiled": True}), (13, {"interleave": "pixel"})])
 def test_values_of_any_dtype_and_number_of_bands_are_the_files_own(tmp_path, dtype, count, layout):
     stored = make(tmp_path / "scene.tif", noise((count, 70, 50), dtype), **layout)
@@ -147,13 +149,17 @@ def test_chosen_bands_keep_their_order_and_their_names(tmp_path):
     assert scan.bands == ("B04 red", "B03 green", "B02 blue")
     np.testing.assert_array_equal(scan.values[...], np.moveaxis(stored[[2, 1, 0]], 0, -1))
     for bands in ((5,), (0,), (), (1.5,), "red", ((1, 2),)):
-        with pytest.raises(ValueError, match="`bands` must be numbers of bands from 1 to 4. Received: bands="):
+        with pytest.raises(
+            ValueError, match="`bands` must be numbers of bands from 1 to 4. Received: bands="
+        ):
             read(tmp_path / "scene.tif", bands=bands)
 
 
 def test_complex_values_are_refused(tmp_path):
     make(tmp_path / "radar.tif", np.ones((1, 4, 4), "complex64"))
-    with pytest.raises(ValueError, match="`path` must hold real values. Received: 'radar.tif' with complex64"):
+    with pytest.raises(
+        ValueError, match="`path` must hold real values. Received: 'radar.tif' with complex64"
+    ):
         read(tmp_path / "radar.tif")
 
 
@@ -253,7 +259,9 @@ def test_every_slice_is_that_of_the_array(tmp_path, monkeypatch):
     assert (scan.values.ndim, len(scan.values), scan.valid.ndim) == (3, 70, 2)
 
 
-@pytest.mark.parametrize("index", [[1, 2], np.array([True] * 70), None, 1.5, True, "a", (0, 0, 0, 0), (..., ...), 70])
+@pytest.mark.parametrize(
+    "index", [[1, 2], np.array([True] * 70), None, 1.5, True, "a", (0, 0, 0, 0), (..., ...), 70]
+)
 def test_other_indices_are_refused(tmp_path, index):
     make(tmp_path / "scene.tif", noise((3, 70, 50)))
     with pytest.raises(IndexError):
@@ -274,7 +282,9 @@ def test_threads_read_windows_at_once(tmp_path):
     def check(seed):
         for row, column in np.random.default_rng(seed).integers(0, 250, (40, 2)):
             window = scan.values[row : row + 50, column : column + 50]
-            if not np.array_equal(np.moveaxis(window, -1, 0), stored[:, row : row + 50, column : column + 50]):
+            if not np.array_equal(
+                np.moveaxis(window, -1, 0), stored[:, row : row + 50, column : column + 50]
+            ):
                 wrong.append((row, column))
 
     threads = [threading.Thread(target=check, args=(seed,)) for seed in range(4)]
@@ -291,8 +301,8 @@ def sentinel(tmp_path_factory):
     path = tmp_path_factory.mktemp("scene") / "sentinel.tif"
     with rasterio.open(
         path, "w", driver="GTiff", height=10_980, width=10_980, count=4, dtype="uint16", crs="EPSG:32632",
-        transform=UTM, tiled=True, blockxsize=512, blockysize=512, compress="deflate", sparse_ok=True, nodata=0,
-        photometric="minisblack",
+        transform=UTM, tiled=True, blockxsize=512, blockysize=512, compress="deflate", sparse_ok=True,
+        nodata=0, photometric="minisblack",
     ) as file:  # fmt: skip
         file.write(np.full((4, 512, 512), 77, "uint16"), window=((5120, 5632), (5120, 5632)))
     assert path.stat().st_size < 1e6
@@ -333,7 +343,9 @@ def test_decoded_tiles_are_dropped_before_they_fill_the_memory(tmp_path, monkeyp
     monkeypatch.setattr("tf_gradcam.formats._geotiff._KEPT", 4 * 1024)
     opened = []
     original = rasterio.open
-    monkeypatch.setattr(rasterio, "open", lambda *args, **kwargs: opened.append(1) or original(*args, **kwargs))
+    monkeypatch.setattr(
+        rasterio, "open", lambda *args, **kwargs: opened.append(1) or original(*args, **kwargs)
+    )
     for left in range(0, 256, 16):
         window = scan.values[:16, left : left + 16]
         np.testing.assert_array_equal(window, np.moveaxis(stored[:, :16, left : left + 16], 0, -1))
@@ -349,7 +361,12 @@ def test_decoded_tiles_are_dropped_before_they_fill_the_memory(tmp_path, monkeyp
 @pytest.mark.parametrize("point", [False, True], ids=["area", "point"])
 def test_positions_are_those_of_centres(tmp_path, transform, point):
     tags = {"AREA_OR_POINT": "Point"} if point else {}
-    make(tmp_path / "scene.tif", noise((1, 20, 30)), transform=transform, after=lambda file: file.update_tags(**tags))
+    make(
+        tmp_path / "scene.tif",
+        noise((1, 20, 30)),
+        transform=transform,
+        after=lambda file: file.update_tags(**tags),
+    )
     scan = read(tmp_path / "scene.tif")
     assert scan.space == "EPSG:32632"
     with rasterio.open(tmp_path / "scene.tif") as file:
@@ -377,7 +394,9 @@ def test_control_points_and_polynomials_are_no_affine_and_go_along(tmp_path):
     with rasterio.open(tmp_path / "heatmap.tif") as file:
         found, crs = file.gcps
     assert crs.to_epsg() == 4326
-    assert [(p.row / 4, p.col / 5, p.x, p.y) for p in found] == [(r / 20, c / 30, x, y) for r, c, x, y in corners]
+    assert [(p.row / 4, p.col / 5, p.x, p.y) for p in found] == [
+        (r / 20, c / 30, x, y) for r, c, x, y in corners
+    ]
 
     numbers = [float(number) for number in range(1, 21)]
     rpcs = RPC(
@@ -393,7 +412,10 @@ def test_control_points_and_polynomials_are_no_affine_and_go_along(tmp_path):
     scan = read(tmp_path / "rpc.tif")
     assert (scan.affine, scan.space) == (None, "rational polynomial coefficients")
     write(tmp_path / "heatmap.tif", scan, np.ones((4, 5)))
-    with unplaced(), rasterio.open(tmp_path / "heatmap.tif") as file:  # The centre of 20 x 30 is that of 4 x 5.
+    with (
+        unplaced(),
+        rasterio.open(tmp_path / "heatmap.tif") as file,
+    ):  # The centre of 20 x 30 is that of 4 x 5.
         found = file.rpcs
     assert (found.line_off, found.samp_off, found.line_scale, found.samp_scale) == (1.5, 2, 2, 2.5)
     assert found.line_num_coeff == numbers
@@ -427,7 +449,9 @@ def test_pages_that_nothing_explains_must_be_named(tmp_path):
     assert read(tmp_path / "stack.tif", pages="slices").axes == "zyx"
     assert read(tmp_path / "stack.tif", pages="frames").axes == "tyx"
     np.testing.assert_array_equal(read(tmp_path / "stack.tif", pages=3).values[..., 0], stored[3])
-    np.testing.assert_array_equal(read(tmp_path / "stack.tif", pages=12, bands=(1,)).values[..., 0], stored[12])
+    np.testing.assert_array_equal(
+        read(tmp_path / "stack.tif", pages=12, bands=(1,)).values[..., 0], stored[12]
+    )
     for pages in (13, -1, "b", 1.5, True):
         with pytest.raises(ValueError, match="`pages` must be .* Received: pages="):
             read(tmp_path / "stack.tif", pages=pages)
@@ -466,7 +490,9 @@ def test_a_damaged_tile_is_named_and_the_others_are_read(tmp_path):
     path.write_bytes(data)
     scan = read(path)
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"can't be decoded in rows 100 to 200, columns 130 to 140: \S.*\."):
+        with pytest.raises(
+            ValueError, match=r"can't be decoded in rows 100 to 200, columns 130 to 140: \S.*\."
+        ):
             scan.values[100:200, 130:140]
         np.testing.assert_array_equal(scan.values[:128, ..., 0], stored[0, :128])
 
@@ -521,8 +547,9 @@ def test_a_tile_larger_than_the_limit_is_refused_before_it_is_decoded(tmp_path, 
 
 
 VRT = (
-    '<VRTDataset rasterXSize="30" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
-    '<SourceFilename relativeToVRT="1">secret.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>'
+    '<VRTDataset rasterXSize="30" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1">'
+    '<SimpleSource><SourceFilename relativeToVRT="1">secret.tif</SourceFilename></SimpleSource>'
+    "</VRTRasterBand></VRTDataset>"
 )
 
 
@@ -574,7 +601,11 @@ def test_a_written_heatmap_has_the_corners_of_its_scene(tmp_path, transform, gri
         np.testing.assert_allclose(written["cornerCoordinates"][corner], place, rtol=1e-12)
     assert written["coordinateSystem"]["wkt"] == scene["coordinateSystem"]["wkt"]
     (band,) = written["bands"]
-    assert (band["type"], band["description"], str(band["noDataValue"])) == ("Float32", "gradcam: forest", "NaN")
+    assert (band["type"], band["description"], str(band["noDataValue"])) == (
+        "Float32",
+        "gradcam: forest",
+        "NaN",
+    )
     tags = written["metadata"][""]
     assert {name: tags[name] for name in ("method", "label", "model")} == {
         "method": "gradcam", "label": "forest", "model": "net",
@@ -610,7 +641,9 @@ def test_the_peak_of_a_real_network_is_at_the_same_map_coordinates(tmp_path):
 
 def test_overviews_of_a_written_heatmap_stay_in_its_range(tmp_path):
     make(tmp_path / "scene.tif", noise((1, 900, 1100)))
-    heatmap = (np.indices((900, 1100)).sum(axis=0) % 7 < 3).astype(np.float32)  # edges, where cubic overshoots
+    heatmap = (np.indices((900, 1100)).sum(axis=0) % 7 < 3).astype(
+        np.float32
+    )  # edges, where cubic overshoots
     write(tmp_path / "heatmap.tif", read(tmp_path / "scene.tif"), heatmap)
     with rasterio.open(tmp_path / "heatmap.tif", OVERVIEW_LEVEL=0) as file:
         smaller = file.read(1)
@@ -645,7 +678,7 @@ def test_cells_without_a_valid_pixel_are_nodata(tmp_path, grid, monkeypatch):
 def test_a_scan_without_a_place_is_written_without_one(tmp_path):
     tifffile.imwrite(tmp_path / "plain.tif", noise((20, 30)))
     heatmap = noise((2, 3), "float32")
-    write(tmp_path / "heatmap.tif", read(tmp_path / "plain.tif"), heatmap, label="a\0b\n<c>&\"é\"")
+    write(tmp_path / "heatmap.tif", read(tmp_path / "plain.tif"), heatmap, label='a\0b\n<c>&"é"')
     scan = read(tmp_path / "heatmap.tif")
     assert (scan.affine, scan.space) == (None, "")
     assert scan.bands == ('gradcam: a\\x00b <c>&"é"',)

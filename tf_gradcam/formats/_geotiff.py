@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_gradcam._arrays import array_or_empty
-from tf_gradcam._checks import is_whole, one_line
+from tf_gradcam._checks import one_line
 from tf_gradcam._optional import require
 from tf_gradcam.formats._scan import Scan
 from tf_gradcam.formats._tiff_stack import read_stack
-from tf_gradcam.formats._windows import PerThread, Windows, gather
+from tf_gradcam.formats._windows import PerThread, Windows, gather, reason
 
 _MAX_BLOCK = 2**30  # bytes of a tile or strip; GDAL decodes no less than one
 _KEPT = 2**28  # bytes of decoded tiles that GDAL keeps, for each thread
@@ -73,7 +73,7 @@ def read_geotiff(
     with _opened(path, None) as first:
         # GTIFF_DIR:number:path, in the order of text: 10 comes before 2.
         names = sorted(first.subdatasets, key=lambda name: int(name.split(":")[1]))
-    if is_whole(pages):
+    if isinstance(pages, int | np.integer) and not isinstance(pages, bool):
         if not 0 <= pages < max(1, len(names)):
             raise ValueError(f"`pages` must be from 0 to {max(1, len(names)) - 1}. Received: pages={pages}")
         return _scan(path, names[pages] if names else None, bands)
@@ -162,7 +162,7 @@ class _Scene:
             raise ValueError(
                 f"`path` must be a complete GeoTIFF. Received: {self.path.name!r}, which can't be decoded in "
                 f"rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop}: "
-                f"{_reason(error)}. Download it again."
+                f"{reason(error)}. Download it again."
             ) from error
 
     def _bound_cache(self, rows, columns) -> None:
@@ -197,7 +197,7 @@ def _open(path, name) -> Any:
     except (rasterio.errors.RasterioError, UnicodeDecodeError) as error:
         raise ValueError(
             f"`path` must be a complete GeoTIFF or TIFF. Received: {path.name!r}, which can't be opened: "
-            f"{_reason(error)}. Check whether the file is complete."
+            f"{reason(error)}. Check whether the file is complete."
         ) from error
 
 
@@ -210,16 +210,10 @@ def _opened(path, name) -> Iterator[Any]:
     except (require("rasterio.errors", "rasterio", "geo").RasterioError, UnicodeDecodeError) as error:
         raise ValueError(
             f"`path` must be a complete GeoTIFF. Received: {path.name!r}, whose tags can't be read: "
-            f"{_reason(error)}. Download it again."
+            f"{reason(error)}. Download it again."
         ) from error
     finally:
         dataset.close()
-
-
-def _reason(error) -> str:
-    """Return what GDAL said, which rasterio keeps as the cause, without the folder."""
-    text = one_line(error.__cause__ or error)
-    return re.sub(r"\S*/", "", text)[:160].rstrip(". ")
 
 
 def _check_mask_file(path) -> None:
@@ -230,7 +224,7 @@ def _check_mask_file(path) -> None:
             with open(mask, "rb") as file:
                 if file.read(4) not in _TIFF_MARKS:
                     raise ValueError(
-                        f"The mask beside `path` must be a TIFF. Received: {mask.name!r}. Remove or repair it."
+                        f"The mask beside `path` must be a TIFF. Received: {mask.name!r}. Remove it."
                     )
 
 
@@ -296,7 +290,7 @@ def _band_names(dataset) -> list[str]:
 
 
 def _limits(dataset) -> tuple[float, float] | None:
-    """Return the range of the bits that a file declares, such as 12, where they are fewer than its dtype's."""
+    """Return the range of the bits that a file declares, such as 12, if they are fewer than its dtype's."""
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "")
     if not bits.isdecimal() or np.dtype(dataset.dtypes[0]).kind != "u":
         return None

@@ -11,6 +11,7 @@ from tf_gradcam._files import unfinished
 from tf_gradcam._optional import require
 from tf_gradcam.formats._geotiff import Place
 from tf_gradcam.formats._scan import Scan
+from tf_gradcam.formats._windows import reason
 
 _ROWS = 512  # of a scene, whose mask is read at once
 _CM = 10  # millimetres
@@ -42,7 +43,9 @@ def write_geotiff(path: pathlib.Path, scan: Scan, heatmap: np.ndarray, about: An
     if scan.valid is not None:
         values = np.where(_covered(scan, heatmap.shape), heatmap, np.float32(np.nan))
     with unfinished(path) as temporary:
-        _write(temporary, values, _georeference(scan, heatmap.shape), _tags(scan, heatmap.shape, about), about)
+        _write(
+            temporary, values, _georeference(scan, heatmap.shape), _tags(scan, heatmap.shape, about), about
+        )
 
 
 def _write(path, values, georeference, tags, about) -> None:
@@ -74,7 +77,7 @@ def _write(path, values, georeference, tags, about) -> None:
             with rasterio.open(path, driver="GTiff") as written:  # Errors while it is closed are not raised.
                 complete = np.array_equal(written.read(1), values, equal_nan=True)
     except Exception as error:  # A full disk raises errors of many types.
-        raise OSError(f"{path.parent} can't be written to: {one_line(error.__cause__ or error)}") from error
+        raise OSError(f"{path.parent} can't be written to: {reason(error)}") from error
     if not complete:
         raise OSError(f"{path.parent} can't be written to: the file is not complete")
 
@@ -83,7 +86,9 @@ def _tags(scan, grid, about) -> dict[str, str]:
     tags = {name: one_line(text) for name, text in about._asdict().items() if text}
     spacing = scan.spacing
     if spacing is not None and scan.space.endswith("mm"):
-        down, right = (each * length / cells for each, length, cells in zip(spacing, scan.shape, grid, strict=False))
+        down, right = (
+            each * length / cells for each, length, cells in zip(spacing, scan.shape, grid, strict=False)
+        )
         tags |= {
             "TIFFTAG_XRESOLUTION": repr(_CM / right),
             "TIFFTAG_YRESOLUTION": repr(_CM / down),

@@ -3,6 +3,7 @@
 OpenSlide decodes them, and tiffslide the TIFF files that OpenSlide refuses.
 """
 
+import io
 import math
 import pathlib
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._arrays import array_or_empty
-from tf_gradcam._checks import is_whole, one_line
+from tf_gradcam._checks import is_whole
 from tf_gradcam._optional import require
 from tf_gradcam.formats._scan import Scan
-from tf_gradcam.formats._windows import PerThread, Windows, gather
+from tf_gradcam.formats._windows import PerThread, Windows, gather, reason
 
 _STRIP = 2**24  # pixels that are decoded at once
 # A level of 2.0018 is one of 2 to whoever asks: levels are rounded to whole pixels.
@@ -89,9 +90,7 @@ class _Slide:
     def read(self, rows, columns) -> np.ndarray:
         """Return the pixels at crossings of rows and columns, `(h, w, 3)`, from the level that suffices."""
         level = self._coarsest(min(_step(rows), _step(columns)))
-        rows, columns = (
-            self._at(level, indices, axis) for axis, indices in enumerate((rows, columns))
-        )
+        rows, columns = (self._at(level, indices, axis) for axis, indices in enumerate((rows, columns)))
         return gather(lambda *window: self._window(level, *window), rows, columns, 4)
 
     def _coarsest(self, step) -> int:
@@ -120,8 +119,11 @@ class _Slide:
     def _strip(self, level, top, bottom, columns) -> np.ndarray:
         try:
             slide = self._slides.get()
-            place = [_place(slide, first, self.downsamples[level]) for first in (columns.start, top)]
-            picture = slide.read_region(tuple(place), level, (columns.stop - columns.start, bottom - top))
+            height, width = self.sizes[level]
+            left = _place(slide, columns.start, self.downsamples[level], columns.stop == width)
+            upper = _place(slide, top, self.downsamples[level], bottom == height)
+            size = (columns.stop - columns.start, bottom - top)
+            picture = slide.read_region((left, upper), level, size)
             picture = picture if picture.mode == "RGBA" else picture.convert("RGB")
             return _on_background(np.asarray(picture), self.background)
         except Exception as error:  # Damaged files raise errors of many types, of two libraries.
@@ -129,7 +131,7 @@ class _Slide:
             raise ValueError(
                 f"`path` must be a complete slide. Received: {self.path.name!r}, which can't be decoded in "
                 f"rows {top} to {bottom}, columns {columns.start} to {columns.stop} of level {level}: "
-                f"{one_line(error)[:160]}. Copy it again."
+                f"{reason(error)}. Copy it again."
             ) from error
 
 
@@ -139,24 +141,35 @@ def _open(path) -> Any:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
-        reason = one_line(error)[:160] or "OpenSlide knows no slides of this kind"
-        try:
-            return require("tiffslide", "tiffslide", "slide").TiffSlide(path)
-        except Exception as second:  # It raises errors of many types.
-            raise ValueError(
-                f"`path` must be a complete slide. Received: {path.name!r}, which can't be opened: {reason}. "
-                "Check whether the file, and the folder beside it of formats that have one, are complete."
-            ) from second
+        said = reason(error)
+    tiffslide = require("tiffslide", "tiffslide", "slide")
+    file = _OwnFile(path)  # It would take a path for an address, too.
+    try:
+        return tiffslide.TiffSlide(file, tifffile_options={"_multifile": False})
+    except Exception as error:  # It raises errors of many types.
+        file.close()
+        raise ValueError(
+            f"`path` must be a complete slide. Received: {path.name!r}, which can't be opened: {said}. "
+            "Check whether the file, and the folder beside it of formats that have one, are complete."
+        ) from error
 
 
-def _place(slide, first, downsample) -> int:
+class _OwnFile(io.FileIO):
+    """A file that is closed when nothing refers to it, without a warning."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _place(slide, first, downsample, is_last) -> int:
     """Return the pixel of level 0 by which the libraries are asked for a row or column of a level.
 
-    OpenSlide interpolates where it lies between two pixels of the level; tiffslide rounds down.
+    OpenSlide interpolates where it lies between two pixels of the level, and beyond the last one with
+    nothing; tiffslide rounds down.
     """
     openslide = require("openslide", "openslide-python", "slide")
     if isinstance(slide, openslide.OpenSlide):
-        return round(first * downsample)
+        return math.floor(first * downsample) if is_last else round(first * downsample)
     place = math.ceil(first * downsample)
     return place if int(place / downsample) == first else place + 1
 
@@ -236,7 +249,10 @@ def _in_level(region, whole, size, downsample) -> tuple[range, range]:
             f"{width} x {height}. Received: region={region!r:.80}"
         )
     ranges = [
-        range(min(math.floor(start / downsample), limit - 1), min(math.ceil((start + length) / downsample), limit))
+        range(
+            min(math.floor(start / downsample), limit - 1),
+            min(math.ceil((start + length) / downsample), limit),
+        )
         for start, length, limit in ((top, high, size[0]), (left, wide, size[1]))
     ]
     return ranges[0], ranges[1]

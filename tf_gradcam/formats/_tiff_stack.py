@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tf_gradcam._checks import one_line
 from tf_gradcam._optional import require
 from tf_gradcam.formats._scan import Scan
-from tf_gradcam.formats._windows import MAX_BYTES
+from tf_gradcam.formats._windows import MAX_BYTES, reason
 
 _UNKNOWN = "IQ"  # tifffile's letters for pages whose meaning nothing tells
 _MEANINGS = {"bands": "C", "slices": "Z", "frames": "T"}
 
 
-def read_stack(path: pathlib.Path, count: int, pages: str | None) -> Scan:
+def read_stack(path: pathlib.Path, count: int, pages: int | str | None) -> Scan:
     """Read a TIFF whose pages are slices, frames or channels by what it says of them.
 
     Args:
@@ -49,7 +48,7 @@ def read_stack(path: pathlib.Path, count: int, pages: str | None) -> Scan:
     except Exception as error:  # Damaged files raise errors of many types.
         raise ValueError(
             f"`path` must be a complete TIFF. Received: {path.name!r}, whose pages can't be decoded: "
-            f"{one_line(error)[:160]}. Read one page with pages=0, or check whether the file is complete."
+            f"{reason(error)}. Read one page with pages=0, or check whether the file is complete."
         ) from error
     names = "".join(axis for axis in "TZYX" if axis in axes)
     channels = [axis for axis in "CS" if axis in axes]
@@ -76,8 +75,8 @@ def _axes(path, count, pages, series) -> str:
     """Return a letter of T, Z, C, Y, X and S for each axis of the only series, and others for length 1."""
     if len(series) != 1:
         raise _Refused(
-            f"`pages` must say which page to read. Received: pages={pages!r} for {path.name!r}, whose {count} "
-            "pages differ in size or type. Read one with pages=0."
+            f"`pages` must say which page to read. Received: pages={pages!r} for {path.name!r}, whose "
+            f"{count} pages differ in size or type. Read one with pages=0."
         )
     axes = "".join(
         axis if length > 1 or axis in "YXS" else "."

@@ -1,16 +1,17 @@
-"""Values in a file that are read where they are sliced: `Windows`, `PerThread`, `gather`.
+"""Values in a file that are read where they are sliced: `Windows`, `PerThread`, `gather`, `reason`.
 
-`_geotiff` and `_slide` call it, whose scenes may be larger than memory.
+`_geotiff`, `_tiff_stack` and `_slide` call it, whose scenes may be larger than memory.
 """
 
 import itertools
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tf_gradcam._checks import is_whole
+from tf_gradcam._checks import is_whole, one_line
 from tf_gradcam._files import MAX_PIXELS
 
 MAX_BYTES = 2**31  # that one slice may take
@@ -52,7 +53,9 @@ class Windows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return all values, or raise a `ValueError` if they are too many to be read at once."""
         if copy is False:
-            raise ValueError("`copy` must not be False: the values are read from a file. Received: copy=False")
+            raise ValueError(
+                "`copy` must not be False: the values are read from a file. Received: copy=False"
+            )
         return np.asarray(self[...], dtype)
 
     def __getitem__(self, key: Any) -> np.ndarray:
@@ -74,7 +77,7 @@ class Windows:
             found = self._read(np.sort(rows), np.sort(columns))
         found = found[_order(rows), _order(columns)]
         whole = [0 if isinstance(each, int) else slice(None) for each in chosen[:2]]
-        return found[tuple([*whole, *keys[2:]])] if channels else found[tuple(whole)]
+        return found[(*whole, *keys[2:])] if channels else found[tuple(whole)]
 
     def _one_for_each_axis(self, key) -> list:
         keys = list(key) if isinstance(key, tuple) else [key]
@@ -155,6 +158,11 @@ def gather(
         window = read_window(_span(chosen), _span(columns))
         parts.append(window[chosen - chosen[0]][:, columns - columns[0]])
     return np.concatenate(parts)
+
+
+def reason(error: BaseException) -> str:
+    """Return what a library said in one short line, without the folders of the paths in it."""
+    return re.sub(r"\S*/", "", one_line(error.__cause__ or error))[:160].rstrip(". ")
 
 
 def _span(indices) -> slice:
