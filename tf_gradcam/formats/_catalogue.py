@@ -40,7 +40,7 @@ DICOM = Format(
     "DICOM", "_dicom.read_dicom", "_dicom_writing.write_parametric_map", "_dicom_writing.write_capture"
 )
 NIFTI = Format("NIfTI", "_nifti.read_nifti", "_nifti.write_nifti")
-GEOTIFF = Format("GeoTIFF", "_geotiff.read_geotiff", "_geotiff.write_geotiff")
+GEOTIFF = Format("GeoTIFF", "_geotiff.read_geotiff", "_geotiff_writing.write_geotiff")
 VIDEO = Format("video", "_video.read_video", write_pictures="_video.write_video")
 SLIDE = Format("slide", "_slide.read_slide")
 NUMPY = Format("NumPy", "_arrays.read_numpy", "_arrays.write_numpy")
