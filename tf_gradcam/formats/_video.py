@@ -1,0 +1,429 @@
+"""Read videos frame by frame, with the frames' own times, by PyAV (FFmpeg): `read_video`.
+
+`tf_gradcam.formats.read` calls it.
+"""
+
+import contextlib
+import itertools
+import math
+import pathlib
+import struct
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tf_gradcam._checks import is_whole
+from tf_gradcam._files import MAX_PIXELS
+from tf_gradcam._optional import require
+from tf_gradcam.formats._scan import Scan
+
+# What may be opened: files on this machine, and containers that name no other files, as playlists do.
+_PROTOCOLS = "file"
+_CONTAINERS = "mov,matroska,avi,mpeg,mpegts,mpegvideo"
+_PROBED = 8  # frames that are decoded before the packets' times are trusted
+_TILT = 0.02  # of a display matrix, that may be rounding: one degree
+_AHEAD = 16  # frames that are rather decoded than skipped by a seek
+_MAX_SLICE = 8 * 2**30  # bytes that are read at once, at most
+_BOXES = 100_000  # of an mp4 that are looked at, at most
+
+
+class Clock(NamedTuple):
+    """When the frames of a clip are shown: `Scan.header` of a video.
+
+    Attributes:
+        time_base: seconds of a tick.
+        ticks: `(T,)` int64, strictly increasing.
+        last: ticks for which the last frame is shown.
+        aspect: width of a pixel divided by its height, of upright frames.
+    """
+
+    time_base: Fraction
+    ticks: np.ndarray
+    last: int
+    aspect: Fraction
+
+
+def read_video(path: pathlib.Path, start: float | None = None, stop: float | None = None) -> Scan:
+    """Read a video: RGB frames that are decoded when they are sliced, upright, with their own times.
+
+    The first video stream is read. `values` decodes in order, or from the key frame before; several threads
+    may read it, one after the other. Times and the number of frames are those of the frames, not of the
+    header. A sample aspect ratio is kept for writing, and no pixel is stretched.
+
+    Args:
+        path: the file.
+        start: seconds from the first frame of the file; frames before are left out.
+        stop: frames at this second and after are left out.
+    """
+    _check_complete(path)
+    with _sentences(path):
+        index, first = _index(path)
+        height, width = _upright(first).shape[:2]
+    seconds = (index.ticks - index.ticks[0]) * float(index.time_base)
+    low, high = _interval(seconds, start, stop)
+    after = index.ticks[high] - index.ticks[high - 1] if high < len(seconds) else index.last
+    is_turned = (first.height, first.width) != (height, width)
+    aspect = index.aspect if not is_turned else 1 / index.aspect
+    return Scan(
+        values=_Frames(path, index, range(low, high), (height, width)),
+        axes="tyx",
+        format="video",
+        path=path,
+        times=seconds[low:high],
+        bands=("red", "green", "blue"),
+        header=Clock(index.time_base, index.ticks[low:high], int(after), aspect),
+    )
+
+
+# Opening
+
+
+@contextlib.contextmanager
+def _sentences(path) -> Iterator[None]:
+    """Turn errors of FFmpeg into a `ValueError` that says what the file must be."""
+    av = require("av", "av", extra="video")
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise ValueError(
+            f"`path` must be a complete video of the ending's kind. Received: {path.name!r}, of which FFmpeg "
+            f"says: {error.strerror}. It is damaged, encrypted, another kind of file, or has more than "
+            f"{MAX_PIXELS:,} pixels in a frame. Save it anew, such as by: ffmpeg -i FILE new.mp4"
+        ) from error
+
+
+def _open(path) -> tuple[Any, Any]:
+    """Return the container and its first video stream, ready to decode."""
+    av = require("av", "av", extra="video")
+    limits = {"max_pixels": str(MAX_PIXELS)}
+    only = {"protocol_whitelist": _PROTOCOLS, "format_whitelist": _CONTAINERS}
+    container = av.open(str(path.absolute()), options={**limits, **only}, metadata_errors="ignore")
+    # The cover of a piece of music is a stream of one picture.
+    streams = [each for each in container.streams.video if not _is_cover(each)]
+    if not streams or streams[0].codec_context is None:
+        found = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
+        has = "a codec that FFmpeg doesn't know" if streams else f"no video, but {found}"
+        container.close()
+        raise ValueError(
+            f"`path` must hold a video that FFmpeg decodes. Received: {path.name!r}, with {has}."
+        )
+    stream = streams[0]
+    stream.thread_type = "AUTO"
+    stream.codec_context.options = limits
+    return container, stream
+
+
+def _is_cover(stream) -> bool:
+    return "attached_pic" in (stream.disposition.name or "")
+
+
+def _check_complete(path) -> None:
+    """Raise a `ValueError` if a file ends before the end that its own lengths tell.
+
+    FFmpeg reads a cut file as a shorter clip.
+    """
+    if not path.is_file():
+        raise ValueError(f"`path` must be a file. Received: {str(path)!r}")
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(64)
+        if head[:4] == b"RIFF" and len(head) >= 8:
+            end = 8 + struct.unpack("<I", head[4:8])[0]
+        elif head[:4] == b"\x1aE\xdf\xa3":
+            end = _end_of_matroska(head)
+        else:
+            end = _end_of_boxes(file, size)
+    if end > size:
+        raise ValueError(
+            f"`path` must be a complete video. Received: {path.name!r}, which has {size:,} of {end:,} bytes. "
+            "Copy or download it again."
+        )
+
+
+def _end_of_matroska(head) -> int:
+    """Return where the segment ends, or 0 where a recorder left that open."""
+    place = 5 + (head[4] & 0x7F)  # The header of EBML has a length of one byte, as every writer makes it.
+    if head[place : place + 4] != b"\x18S\x80g" or len(head) < place + 12:
+        return 0
+    width = 9 - head[place + 4].bit_length()
+    field = head[place + 4 : place + 4 + width]
+    length = int.from_bytes(field, "big") & ((1 << 7 * width) - 1)
+    is_open = length == (1 << 7 * width) - 1
+    return 0 if is_open else place + 4 + width + length
+
+
+def _end_of_boxes(file, size) -> int:
+    """Return where the last box with media of an mp4 ends, or 0 for another kind of file."""
+    place = end = 0
+    for _ in range(_BOXES):
+        file.seek(place)
+        head = file.read(16)
+        if len(head) < 8:
+            break
+        length, kind = struct.unpack(">I4s", head[:8])
+        if length == 1 and len(head) == 16:
+            length = struct.unpack(">Q", head[8:])[0]
+        if length < 8 or not kind.isalnum():
+            break
+        place += length
+        end = place if kind in (b"moov", b"mdat", b"moof") else end
+        if place >= size:
+            break
+    return end
+
+
+# The index: what frames there are, and when
+
+
+class _Index(NamedTuple):
+    """All frames of a file, in the order in which they are shown.
+
+    `ticks` are `(T,)` in units of `time_base`, `keys` those from which decoding can start; `None` where the
+    decoder's times are no help, so that frames are counted from the start. `last` and `aspect` as in `Clock`.
+    """
+
+    ticks: np.ndarray
+    keys: np.ndarray | None
+    time_base: Fraction
+    last: int
+    aspect: Fraction
+
+
+def _index(path) -> tuple[_Index, Any]:
+    """Return the index of a file, and its first frame."""
+    container, stream = _open(path)
+    with container:
+        frames = list(itertools.islice(_first_frames(path, container, stream), _PROBED))
+        if not frames:
+            raise ValueError(f"`path` must hold frames. Received: {path.name!r}, with none.")
+        # Of these containers a packet says when its frame is shown.
+        is_told = container.format.name.startswith(("mov", "matroska"))
+    found = _from_packets(path, frames) if is_told else None
+    return found or _from_frames(path), frames[0]
+
+
+def _first_frames(path, container, stream) -> Iterator[Any]:
+    for packet in container.demux(stream):
+        if packet.has_sidedata("encryption_info"):
+            raise ValueError(
+                f"`path` must be a video without encryption. Received: {path.name!r}, encrypted."
+            )
+        yield from packet.decode()
+
+
+def _from_packets(path, frames) -> _Index | None:
+    """Make an index without decoding; `None` if the packets' times are not those of the first frames."""
+    container, stream = _open(path)
+    with container:
+        told = []
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise ValueError(
+                    f"`path` must be a complete video. Received: {path.name!r}, with damaged packets. "
+                    "Copy or download it again."
+                )
+            if packet.size and not packet.is_discard:  # The others are cut away by an edit list.
+                told.append((packet.pts, packet.is_keyframe, packet.duration))
+        if any(each.pts is None for each in frames) or any(pts is None for pts, _, _ in told):
+            return None
+        # A clip that was cut without encoding may start with frames whose reference is lost.
+        told = sorted(each for each in told if each[0] >= frames[0].pts)
+        times = [pts for pts, _, _ in told]
+        if [each.pts for each in frames] != times[: len(frames)] or len(set(times)) != len(times):
+            return None
+        keys = np.array([pts for pts, is_key, _ in told if is_key], np.int64)
+        return _finished(stream, np.array(times, np.int64), keys, told[-1][2])
+
+
+def _from_frames(path) -> _Index:
+    """Make an index by decoding everything once."""
+    container, stream = _open(path)
+    with container:
+        told = [(each.pts, bool(each.key_frame), each.duration) for each in container.decode(stream)]
+        ticks = [each[0] for each in told]
+        known = [tick for tick in ticks if tick is not None]
+        if len(known) == len(ticks) and all(a < b for a, b in itertools.pairwise(ticks)):
+            keys = np.array([tick for tick, is_key, _ in told if is_key], np.int64)
+            return _finished(stream, np.array(ticks, np.int64), keys, told[-1][2])
+        # AVI has no times of its own, so the decoder's guess may be in another order than the frames.
+        times = np.array(sorted(known), np.int64)
+        if len(times) != len(ticks) or (np.diff(times) <= 0).any():
+            rate = stream.average_rate or stream.guessed_rate or 25
+            times = np.arange(len(ticks)) * max(1, round(1 / (rate * stream.time_base)))
+        return _finished(stream, times, None, told[-1][2])
+
+
+def _finished(stream, ticks, keys, last) -> _Index:
+    if not last or last < 0:  # not told: as long as the one before
+        last = int(ticks[-1] - ticks[-2]) if len(ticks) > 1 else max(1, round(1 / (25 * stream.time_base)))
+    aspect = stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio
+    return _Index(ticks, keys, stream.time_base, last, Fraction(aspect) if aspect else Fraction(1))
+
+
+def _interval(seconds, start, stop) -> tuple[int, int]:
+    """Return the first frame in `[start, stop)`, and the first beyond."""
+    for name, value in (("start", start), ("stop", stop)):
+        is_number = isinstance(value, float) or is_whole(value)
+        if value is not None and not (is_number and math.isfinite(value)):
+            raise ValueError(f"`{name}` must be a number of seconds. Received: {name}={value!r:.80}")
+    low = 0 if start is None else int(np.searchsorted(seconds, start))
+    high = len(seconds) if stop is None else int(np.searchsorted(seconds, stop))
+    if low >= high:
+        raise ValueError(
+            "`start` and `stop` must leave a frame. Received: "
+            f"start={start}, stop={stop} of a clip with frames from 0 to {seconds[-1]:.6g} s"
+        )
+    return low, high
+
+
+# Frames
+
+
+class _Frames:
+    """The frames `(T, H, W, 3)` of a file, uint8 RGB: an array-like that decodes what is sliced.
+
+    The first axis takes whatever NumPy takes there, the others whole numbers and slices. One frame is in
+    memory besides what is returned. Threads take turns.
+    """
+
+    def __init__(self, path: pathlib.Path, index: _Index, numbers: range, size: tuple[int, int]) -> None:
+        self.shape = (len(numbers), *size, 3)
+        self.dtype = np.dtype(np.uint8)
+        self.ndim = 4
+        self._numbers = np.array(numbers)
+        self._decoder = _Decoder(path, index, size)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[...], dtype)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        parts = key if isinstance(key, tuple) else (key,)
+        places = [place for place, part in enumerate(parts) if part is Ellipsis]
+        for place in places:
+            between = (slice(None),) * (self.ndim + 1 - len(parts))
+            parts = (*parts[:place], *between, *parts[place + 1 :])
+        first, rest = (parts[0], parts[1:]) if parts else (slice(None), ())
+        numbers = self._numbers[first]
+        part = np.broadcast_to(np.uint8(0), self.shape[1:])[rest].shape
+        if numbers.size * math.prod(part) > _MAX_SLICE:
+            raise ValueError(
+                f"A slice of a video must have at most {_MAX_SLICE:,} bytes. Received: {numbers.size:,} "
+                f"frames of {' x '.join(map(str, part))}. Take them in parts: scan.values[0:100]"
+            )
+        wanted, order = np.unique(numbers, return_inverse=True)
+        read = np.empty((len(wanted), *part), np.uint8)
+        with self._lock:
+            for row, number in zip(read, wanted, strict=True):
+                row[...] = self._decoder.frame(int(number))[rest]
+        is_in_order = np.array_equal(wanted, numbers.reshape(-1))
+        return (read if is_in_order else read[order.reshape(-1)]).reshape(*numbers.shape, *part)
+
+
+class _Decoder:
+    """Decodes the frame of a number, and stays behind it: the next one costs no seek."""
+
+    def __init__(self, path, index, size) -> None:
+        self._path, self._index, self._size = path, index, size
+        self._container, self._stream, self._decoded = None, None, iter(())
+        self._next = -1  # the number of the frame that comes next; below 0 if nothing can come
+
+    def frame(self, number) -> np.ndarray:
+        """Return a frame `(H, W, 3)`."""
+        with _sentences(self._path):
+            found = self._reach(number)
+            if found is None or found.is_corrupt:
+                self._next = -1
+                told = float((self._index.ticks[number] - self._index.ticks[0]) * self._index.time_base)
+                raise ValueError(
+                    f"`path` must be a video without damage. Received: {self._path.name!r}, whose frame at "
+                    f"{told:.6g} s can't be decoded. Take frames before or after it."
+                )
+            height, width = self._size
+            pixels = _upright(found)
+            if pixels.shape[:2] != self._size:  # The size may change in the middle of a recording.
+                is_turned = pixels.shape[:2] != (found.height, found.width)
+                width, height = (height, width) if is_turned else (width, height)
+                pixels = _upright(found, width, height)
+            return pixels
+
+    def _reach(self, number) -> Any:
+        """Return a frame of FFmpeg, or `None` if it doesn't come."""
+        keys = self._index.keys
+        if keys is None:  # by counting
+            if not 0 <= self._next <= number:
+                self._restart()
+            return self._forward(number)
+        before = keys[: np.searchsorted(keys, self._index.ticks[number], side="right")]
+        is_ahead = len(before) and self._index.ticks[min(self._next + _AHEAD, number)] < before[-1]
+        if 0 <= self._next <= number and not is_ahead:
+            found = self._forward(number)
+            if found is not None:
+                return found
+        for tick in before[-1:-4:-1]:  # Some containers are found by a seek only after the place.
+            self._container or self._restart()
+            self._container.seek(int(tick), stream=self._stream)
+            self._decoded = self._container.decode(self._stream)
+            found = self._forward(number, int(before[-1]))
+            if found is not None:
+                return found
+        self._restart()
+        return self._forward(number)
+
+    def _restart(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        self._container, self._stream = _open(self._path)
+        self._decoded, self._next = self._container.decode(self._stream), 0
+
+    def _forward(self, number, key=None) -> Any:
+        """Decode up to a frame; what comes before the key frame may lack what it refers to."""
+        is_counted = self._index.keys is None
+        place, self._next = self._next, -1  # An error leaves the decoder nowhere.
+        for frame in self._decoded:
+            if is_counted:
+                found, place = place, place + 1
+            elif key is not None and frame.pts != key:
+                if frame.pts is not None and frame.pts > key:
+                    return None
+                continue
+            else:
+                key, found = None, self._number(frame.pts)
+            if found >= number:
+                self._next = found + 1
+                return frame if found == number else None
+        return None
+
+    def _number(self, tick) -> int:
+        """Return the number of a frame, or -1 if it is none of the index."""
+        ticks = self._index.ticks
+        place = -1 if tick is None else int(np.searchsorted(ticks, tick))
+        return place if 0 <= place < len(ticks) and ticks[place] == tick else -1
+
+
+def _upright(frame, width=None, height=None) -> np.ndarray:
+    """Return a frame of FFmpeg as RGB, turned and mirrored as its display matrix says.
+
+    `width` and `height` are those before that, `None` for its own.
+    """
+    pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    told = frame.side_data.get("DISPLAYMATRIX")
+    if told is None:
+        return pixels
+    # A pixel at (x, y) is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(bytes(told), np.int32)[:5].tolist()
+    straight, across = max(abs(a), abs(d)), max(abs(b), abs(c))
+    if min(straight, across) > _TILT * max(straight, across):
+        raise ValueError(
+            "`path` must be a video that is turned by quarters. Received: a display matrix that tilts it by "
+            f"{frame.rotation} degrees. Turn it upright, such as by: ffmpeg -i FILE new.mp4"
+        )
+    if across > straight:
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
