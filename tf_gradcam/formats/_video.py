@@ -61,14 +61,14 @@ def read_video(path: pathlib.Path, start: float | None = None, stop: float | Non
     _check_complete(path)
     with _sentences(path):
         index, first = _index(path)
-        height, width = _upright(first).shape[:2]
+        is_turned, *_ = _turn(first)
+        size = (first.width, first.height) if is_turned else (first.height, first.width)
     seconds = (index.ticks - index.ticks[0]) * float(index.time_base)
     low, high = _interval(seconds, start, stop)
     after = index.ticks[high] - index.ticks[high - 1] if high < len(seconds) else index.last
-    is_turned = (first.height, first.width) != (height, width)
     aspect = index.aspect if not is_turned else 1 / index.aspect
     return Scan(
-        values=_Frames(path, index, range(low, high), (height, width)),
+        values=_Frames(path, index, range(low, high), size),
         axes="tyx",
         format="video",
         path=path,
@@ -331,45 +331,48 @@ class _Decoder:
 
     def __init__(self, path, index, size) -> None:
         self._path, self._index, self._size = path, index, size
-        self._container, self._stream, self._decoded = None, None, iter(())
+        self._container: Any = None
+        self._stream: Any = None
+        self._decoded: Iterator[Any] = iter(())
         self._next = -1  # the number of the frame that comes next; below 0 if nothing can come
+        self._is_damaged = False  # whether a frame since the last key frame was, so that the next ones are
+        self._colors = require("av", "av", extra="video").video.reformatter.VideoReformatter()
 
     def frame(self, number) -> np.ndarray:
         """Return a frame `(H, W, 3)`."""
         with _sentences(self._path):
             found = self._reach(number)
-            if found is None or found.is_corrupt:
-                self._next = -1
+            if found is None or self._is_damaged:
                 told = float((self._index.ticks[number] - self._index.ticks[0]) * self._index.time_base)
                 raise ValueError(
                     f"`path` must be a video without damage. Received: {self._path.name!r}, whose frame at "
-                    f"{told:.6g} s can't be decoded. Take frames before or after it."
+                    f"{told:.6g} s can't be decoded. Take frames before it, or long after."
                 )
-            height, width = self._size
-            pixels = _upright(found)
-            if pixels.shape[:2] != self._size:  # The size may change in the middle of a recording.
-                is_turned = pixels.shape[:2] != (found.height, found.width)
-                width, height = (height, width) if is_turned else (width, height)
-                pixels = _upright(found, width, height)
-            return pixels
+            is_turned, down, right = _turn(found)
+            # The size may change in the middle of a recording.
+            height, width = self._size[::-1] if is_turned else self._size
+            found = self._colors.reformat(found, width, height, "rgb24", dst_color_range="JPEG")
+            pixels = found.to_ndarray()
+            return (pixels.swapaxes(0, 1) if is_turned else pixels)[::down, ::right]
 
     def _reach(self, number) -> Any:
         """Return a frame of FFmpeg, or `None` if it doesn't come."""
-        keys = self._index.keys
+        ticks, keys = self._index.ticks, self._index.keys
         if keys is None:  # by counting
             if not 0 <= self._next <= number:
                 self._restart()
             return self._forward(number)
-        before = keys[: np.searchsorted(keys, self._index.ticks[number], side="right")]
-        is_ahead = len(before) and self._index.ticks[min(self._next + _AHEAD, number)] < before[-1]
+        before = keys[: np.searchsorted(keys, ticks[number], side="right")]
+        is_ahead = len(before) > 0 and ticks[min(self._next + _AHEAD, number)] < before[-1]
         if 0 <= self._next <= number and not is_ahead:
             found = self._forward(number)
             if found is not None:
                 return found
         for tick in before[-1:-4:-1]:  # Some containers are found by a seek only after the place.
-            self._container or self._restart()
+            if self._container is None:
+                self._restart()
             self._container.seek(int(tick), stream=self._stream)
-            self._decoded = self._container.decode(self._stream)
+            self._start_at(self._number(before[-1]))
             found = self._forward(number, int(before[-1]))
             if found is not None:
                 return found
@@ -380,23 +383,27 @@ class _Decoder:
         if self._container is not None:
             self._container.close()
         self._container, self._stream = _open(self._path)
-        self._decoded, self._next = self._container.decode(self._stream), 0
+        self._start_at(0)
+
+    def _start_at(self, number) -> None:
+        self._decoded, self._is_damaged = self._container.decode(self._stream), False
+        self._next = number
 
     def _forward(self, number, key=None) -> Any:
         """Decode up to a frame; what comes before the key frame may lack what it refers to."""
-        is_counted = self._index.keys is None
         place, self._next = self._next, -1  # An error leaves the decoder nowhere.
         for frame in self._decoded:
-            if is_counted:
-                found, place = place, place + 1
-            elif key is not None and frame.pts != key:
+            if key is not None and frame.pts != key:
                 if frame.pts is not None and frame.pts > key:
                     return None
                 continue
-            else:
-                key, found = None, self._number(frame.pts)
+            key = None
+            found = self._number(frame.pts) if self._index.keys is not None else place
+            is_lost = found > place
+            self._is_damaged = frame.is_corrupt or is_lost or (self._is_damaged and not frame.key_frame)
+            place = max(place, found + 1)
             if found >= number:
-                self._next = found + 1
+                self._next = place
                 return frame if found == number else None
         return None
 
@@ -407,15 +414,11 @@ class _Decoder:
         return place if 0 <= place < len(ticks) and ticks[place] == tick else -1
 
 
-def _upright(frame, width=None, height=None) -> np.ndarray:
-    """Return a frame of FFmpeg as RGB, turned and mirrored as its display matrix says.
-
-    `width` and `height` are those before that, `None` for its own.
-    """
-    pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+def _turn(frame) -> tuple[bool, int, int]:
+    """Return how a frame is shown: whether rows become columns, then the steps along rows and columns."""
     told = frame.side_data.get("DISPLAYMATRIX")
     if told is None:
-        return pixels
+        return False, 1, 1
     # A pixel at (x, y) is shown at (a x + c y, b x + d y).
     a, b, _, c, d = np.frombuffer(bytes(told), np.int32)[:5].tolist()
     straight, across = max(abs(a), abs(d)), max(abs(b), abs(c))
@@ -424,6 +427,5 @@ def _upright(frame, width=None, height=None) -> np.ndarray:
             "`path` must be a video that is turned by quarters. Received: a display matrix that tilts it by "
             f"{frame.rotation} degrees. Turn it upright, such as by: ffmpeg -i FILE new.mp4"
         )
-    if across > straight:
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    right, down = (c, b) if across > straight else (a, d)
+    return across > straight, -1 if down < 0 else 1, -1 if right < 0 else 1

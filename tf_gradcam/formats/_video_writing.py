@@ -71,9 +71,11 @@ def _clock(scan) -> Clock:
 
 def _checked(pictures, count) -> Iterator[np.ndarray]:
     """Yield the pictures, `count` of one size, with an even number of rows and columns."""
-    number, first = 0, None
+    number = 0
+    first: tuple[int, ...] = ()
     for number, picture in enumerate(pictures, 1):
-        shape, dtype = getattr(picture, "shape", ()), getattr(picture, "dtype", type(picture).__name__)
+        shape: tuple[int, ...] = getattr(picture, "shape", ())
+        dtype = getattr(picture, "dtype", type(picture).__name__)
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"`pictures` must be uint8 (H, W, 3). Received: {dtype} of the shape {shape}")
         first = first or shape
@@ -88,7 +90,7 @@ def _checked(pictures, count) -> Iterator[np.ndarray]:
         raise ValueError(f"`pictures` must be {count}, one for each frame. Received: {received}")
 
 
-def _encode(path, clock, pictures, av) -> None:
+def _encode(path, clock: Clock, pictures, av) -> None:
     """Encode pictures, one for each tick of the clock."""
     first = next(pictures)
     ends = np.append(clock.ticks[1:], clock.ticks[-1] + clock.last)
@@ -98,7 +100,8 @@ def _encode(path, clock, pictures, av) -> None:
     with av.open(str(path), "w", format=kind, options={"movflags": "+faststart"}) as container:
         stream = container.add_stream(_ENCODER, rate=rate.limit_denominator(1001), options=dict(_OPTIONS))
         context = stream.codec_context
-        context.height, context.width, context.pix_fmt = *first.shape[:2], "yuv420p"
+        context.height, context.width = first.shape[:2]
+        context.pix_fmt = "yuv420p"
         context.time_base = stream.time_base = clock.time_base
         context.sample_aspect_ratio = clock.aspect
         context.color_range = _LIMITED
@@ -109,9 +112,10 @@ def _encode(path, clock, pictures, av) -> None:
                 packet.duration = durations[packet.pts]
                 container.mux(packet)
 
+        colors = av.video.reformatter.VideoReformatter()
         for tick, picture in zip(durations, itertools.chain([first], pictures), strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = colors.reformat(frame, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts, frame.time_base = tick, clock.time_base
             write(frame)
         write(None)
