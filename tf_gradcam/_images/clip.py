@@ -69,12 +69,13 @@ def overlay_video(
     """
     _check_scan(scan)
     count = scan.shape[0]
-    maps = _scaled(_checked_maps(heatmaps, count), scale)
+    maps = _checked_maps(heatmaps, count)
+    top = _checked_scale(scale, maps)
 
     def draw(number: int) -> np.ndarray:
         frame = scan.values[number]
-        heatmap = fit_to_photograph("heatmaps", _at_frame(maps, number, count), frame)
-        return blend(frame, heatmap, alpha, colormap, fade)
+        heatmap = np.minimum(_at_frame(maps, number, count) / top, 1)
+        return blend(frame, fit_to_photograph("heatmaps", heatmap, frame), alpha, colormap, fade)
 
     write_pictures(path, scan, _ahead(draw, count))
 
@@ -93,7 +94,7 @@ def _check_scan(scan) -> None:
 
 
 def _checked_maps(heatmaps, count) -> np.ndarray:
-    """Return the maps `(S, h, w)`, float32."""
+    """Return the maps `(S, h, w)`, as they are."""
     maps = real_array("heatmaps", getattr(heatmaps, "map", heatmaps))
     if maps.ndim == 4 and len(maps) == 1:
         maps = maps[0]  # of one clip
@@ -106,27 +107,24 @@ def _checked_maps(heatmaps, count) -> np.ndarray:
         )
     if not np.isfinite(maps).all():
         raise ValueError("`heatmaps` must hold finite values. Received: values that are NaN or infinite.")
-    return maps.astype(np.float32)
+    return maps
 
 
-def _scaled(maps, scale) -> np.ndarray:
-    """Return the maps in `[0, 1]`: those below 0 are 0, as in every heatmap."""
+def _checked_scale(scale, maps) -> float:
+    """Return the value that becomes 1."""
     is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-    if scale is None:
-        scale = maps.max()
-    elif not is_number or not 0 < scale < math.inf:
+    if scale is not None and (not is_number or not 0 < scale < math.inf):
         raise ValueError(f"`scale` must be a finite number above 0, or None. Received: scale={scale!r:.80}")
-    return np.clip(maps / np.float32(scale), 0, 1) if scale > 0 else np.zeros_like(maps)
+    top = float(maps.max() if scale is None else scale)
+    return top if top > 0 else 1.0  # Without evidence every heatmap is 0.
 
 
 def _at_frame(maps, number, count) -> np.ndarray:
-    """Return the map of a frame: linear between the two whose centres in time are nearest."""
+    """Return the map of a frame, float64, 0 or more: linear between the two whose centres are nearest."""
     place = min(max((number + 0.5) * len(maps) / count - 0.5, 0), len(maps) - 1)
-    low = int(place)
-    weight = np.float32(place - low)
-    if weight == 0:
-        return maps[low]
-    return (1 - weight) * maps[low] + weight * maps[low + 1]
+    low = math.floor(place)
+    between = np.maximum(maps[low : low + 2].astype(np.float64), 0)
+    return between[0] + (place - low) * (between[-1] - between[0])
 
 
 def _ahead(draw, count) -> Iterator[np.ndarray]:

@@ -17,7 +17,7 @@ from tf_gradcam.formats._video import Clock
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 _ENCODER = "libx264"
-_OPTIONS = {"preset": "veryfast", "crf": "18", "bf": "0"}  # Without B-frames every reader tells the times.
+_OPTIONS = {"preset": "superfast", "crf": "18", "bf": "0"}  # Without B-frames every reader tells the times.
 _BT709, _LIMITED = 1, 1  # H.273: matrix, primaries and transfer of BT.709; FFmpeg's AVCOL_RANGE_MPEG
 _TICKS = 90_000  # per second, for clocks that are not of a video
 _FASTEST = 1_000_000  # ticks per second: mp4 has 32 bits for those between two frames
