@@ -29,6 +29,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._images import masks as masks
     from tf_gradcam._images import overlay as overlay
     from tf_gradcam._images import overlay_concepts as overlay_concepts
+    from tf_gradcam._images import overlay_video as overlay_video
     from tf_gradcam._images import show as show
     from tf_gradcam._layers import LayerInfo as LayerInfo
     from tf_gradcam._layers import list_layers as list_layers
@@ -55,6 +56,7 @@ _HOMES = {
     "masks": "_images",
     "overlay": "_images",
     "overlay_concepts": "_images",
+    "overlay_video": "_images",
     "show": "_images",
 }
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "metrics",
     "overlay",
     "overlay_concepts",
+    "overlay_video",
     "pretrained",
     "serving",
     "show",

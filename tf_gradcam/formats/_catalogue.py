@@ -41,7 +41,7 @@ DICOM = Format(
 )
 NIFTI = Format("NIfTI", "_nifti.read_nifti", "_nifti.write_nifti")
 GEOTIFF = Format("GeoTIFF", "_geotiff.read_geotiff", "_geotiff_writing.write_geotiff")
-VIDEO = Format("video", "_video.read_video", write_pictures="_video.write_video")
+VIDEO = Format("video", "_video.read_video", write_pictures="_video_writing.write_video")
 SLIDE = Format("slide", "_slide.read_slide")
 NUMPY = Format("NumPy", "_arrays.read_numpy", "_arrays.write_numpy")
 MATLAB = Format("MATLAB", "_arrays.read_matlab")
