@@ -19,6 +19,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._concepts import deep_feature_factorization as deep_feature_factorization
     from tf_gradcam._explain import Explanation as Explanation
     from tf_gradcam._explain import GradCAM as GradCAM
+    from tf_gradcam._explain import SlidingExplanation as SlidingExplanation
     from tf_gradcam._explain import make_gradcam_heatmap as make_gradcam_heatmap
     from tf_gradcam._export import export_gradcam as export_gradcam
     from tf_gradcam._images import HeatmapBox as HeatmapBox
@@ -44,6 +45,7 @@ _HOMES = {
     "HeatmapBox": "_images",
     "LayerInfo": "_layers",
     "Scene": "_methods",
+    "SlidingExplanation": "_explain",
     "box_iou": "_images",
     "boxes": "_images",
     "build_submodel": "_submodel",
@@ -66,6 +68,7 @@ __all__ = [
     "HeatmapBox",
     "LayerInfo",
     "Scene",
+    "SlidingExplanation",
     "__version__",
     "box_iou",
     "boxes",
