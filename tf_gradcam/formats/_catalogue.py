@@ -37,7 +37,7 @@ class Format(NamedTuple):
 
 
 DICOM = Format(
-    "DICOM", "_dicom.read_dicom", "_dicom_writing.write_parametric_map", "_dicom_writing.write_capture"
+    "DICOM", "_dicom.read_dicom", "_dicom_writing.write_parametric_map", "_dicom_capture.write_capture"
 )
 NIFTI = Format("NIfTI", "_nifti.read_nifti", "_nifti.write_nifti")
 GEOTIFF = Format("GeoTIFF", "_geotiff.read_geotiff", "_geotiff_writing.write_geotiff")
