@@ -26,7 +26,7 @@ def other_class_similarity(
 
     A method that knows no class has 1. Two classes that look alike may rightly share a map.
 
-    Source: Sixt et al., "When Explanations Lie", ICML 2020, section 4 (random logit).
+    Source: Sixt et al., "When Explanations Lie", ICML 2020 (random logit).
 
     Args:
         cam: as in `sanity`.
