@@ -21,6 +21,7 @@ from tf_gradcam._files import PictureOptions
 from tf_gradcam._images import load_image, read_values
 from tf_gradcam._optional import packaged_file
 from tf_gradcam._run.files import is_own_result
+from tf_gradcam._run.request import shown_as
 
 _ENDINGS = {
     ".avif",
@@ -193,6 +194,11 @@ def read_photograph(photograph: Photograph) -> np.ndarray:
     if is_scan(photograph):
         return scan_values(formats.read(photograph.source))
     return _finite(read_values(photograph.source))
+
+
+def scan_options(scan: formats.Scan, options: PictureOptions) -> PictureOptions:
+    """Return those of the options of pictures that are meant for a scan."""
+    return shown_as(options, scan.values, is_of_patient=scan.space in ("LPS mm", "RAS mm"))
 
 
 def scan_values(scan: formats.Scan) -> np.ndarray:
