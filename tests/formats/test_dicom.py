@@ -1,6 +1,8 @@
 """The values of DICOM files: rescaled, looked up, mirrored, in colours; by hand and by other libraries."""
 
+import pathlib
 import pickle
+import re
 import sys
 
 import highdicom
@@ -261,6 +263,36 @@ def test_a_palette_of_16_bits_is_8_bits_where_it_holds_no_more(tmp_path, entries
     assert scan.values.dtype == (np.uint8 if max(expected) < 256 else np.uint16)
 
 
+def save_palette(path, stored, entries, prefix=""):
+    """Write an image with a palette that is red only, of entries of 8 bits, and return its path."""
+    dataset = make_ct(stored, PhotometricInterpretation="PALETTE COLOR")
+    count = 6 if prefix and len(entries) < 256 else len(entries)
+    for colour in ("Red", "Green", "Blue"):
+        dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [count, 0, 8])
+        data = bytes(entries) if colour == "Red" or prefix else bytes(len(entries))
+        dataset.add_new(f"{prefix}{colour}PaletteColorLookupTableData", "OW", data)
+    dataset.save_as(path)
+    return path
+
+
+def test_a_palette_may_have_more_than_256_entries_of_8_bits(tmp_path):
+    entries = np.repeat(np.array([0, 200], np.uint8), 256)
+    stored = np.array([[0, 255, 256, 511]], np.uint16)
+    path = save_palette(tmp_path / "a.dcm", stored, entries)
+    assert formats.read(path).values[0, :, 0].tolist() == [0, 0, 200, 200]
+    path = save_palette(tmp_path / "b.dcm", stored, entries, "Segmented")
+    with pytest.raises(ValueError, match="whose palette has 512 entries of 8 bits"):
+        formats.read(path)
+
+
+def test_a_palette_in_segments_is_expanded(tmp_path):
+    # PS3.3, section C.7.9.2: (0, n, values) is discrete, (1, n, end) a line to the end in n steps.
+    segments = np.array([0, 2, 10, 20, 1, 4, 60, 0], np.uint8)
+    stored = np.arange(6, dtype=np.uint8)[None]
+    path = save_palette(tmp_path / "a.dcm", stored, segments, "Segmented")
+    assert formats.read(path).values[0, :, 0].tolist() == [10, 20, 30, 40, 50, 60]
+
+
 def test_pixels_of_one_bit_are_shown_in_black_and_white():
     scan = formats.read(shipped("liver_1frame.dcm"))
     assert np.unique(scan.values).tolist() == [0, 1]
@@ -311,3 +343,14 @@ def test_pydicom_is_imported_by_reading_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ImportError, match=r'for the extra `dicom`.*pip install "tf_gradcam\[dicom\]"'):
         formats.read(shipped("CT_small.dcm"))
+
+
+def test_the_examples_of_the_page_run_as_they_stand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = pathlib.Path(__file__).parents[2] / "docs" / "fields" / "dicom.md"
+    scope = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, scope)
+    assert repr(formats.read(shipped("CT_small.dcm"))) in page.read_text(encoding="utf-8")
+    assert scope["scan"].windows == ((450, 790), (200, 443))
+    assert {path.name for path in tmp_path.iterdir()} == {"heatmap.dcm", "picture.dcm"}

@@ -240,10 +240,23 @@ def test_frames_with_times_are_a_video(tmp_path, attributes, times):
     np.testing.assert_array_equal(scan.values[..., 0], VOLUME.astype(int) - 1024)
 
 
-def test_frames_at_one_place_are_a_video_only_with_times(tmp_path):
-    assert formats.read(save(tmp_path / "a.dcm", VOLUME, FrameTime=40)).space == "LPS mm"
-    with pytest.raises(ValueError, match="at the place of another.*frame=0"):
-        formats.read(save(tmp_path / "b.dcm", VOLUME))
+def test_frames_at_one_place_are_a_video_if_they_have_times(tmp_path):
+    scan = formats.read(save(tmp_path / "a.dcm", VOLUME, FrameTime=40))
+    assert (scan.axes, scan.space) == ("tyx", "LPS mm")
+    assert scan.position((3, 0, 0)) == pytest.approx(scan.position((0, 0, 0)))
+    scan = formats.read(save(tmp_path / "b.dcm", VOLUME))  # The place of the file is not that of each frame.
+    assert (scan.axes, scan.affine) == ("zyx", None)
+    dataset = make_enhanced(VOLUME, range(5))
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    frames[1].PlanePositionSequence = frames[0].PlanePositionSequence
+    dataset.save_as(tmp_path / "c.dcm")
+    with pytest.raises(ValueError, match="5 images, 1 of which are at the place of another.*frame=0"):
+        formats.read(tmp_path / "c.dcm")
+    for frame in frames:
+        frame.PlanePositionSequence = frames[0].PlanePositionSequence
+    dataset.save_as(tmp_path / "d.dcm")
+    with pytest.raises(ValueError, match="5 images, 4 of which are at the place of another"):
+        formats.read(tmp_path / "d.dcm")
 
 
 def test_frames_without_place_and_time_are_a_stack_in_the_order_of_the_file(tmp_path):

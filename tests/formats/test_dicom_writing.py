@@ -57,6 +57,17 @@ def by_highdicom(path):
     return frames, transformer
 
 
+def test_the_validator_is_there_and_finds_what_is_missing(tmp_path, heatmap):
+    if not shutil.which("dciodvfy"):
+        pytest.skip("dciodvfy is not installed (Debian: dicom3tools): the other tests don't validate.")
+    formats.write(tmp_path / "a.dcm", formats.read(shipped("CT_small.dcm")), heatmap)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    del dataset.ContentLabel
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(AssertionError, match="Missing attribute.*ContentLabel"):
+        validated(tmp_path / "a.dcm")
+
+
 @pytest.fixture
 def heatmap():
     return np.random.default_rng(1).random((7, 9), np.float32)

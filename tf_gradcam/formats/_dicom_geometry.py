@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_gradcam.formats._dicom_datasets import Plane, find, numbers, unreadable
+from tf_gradcam.formats._dicom_datasets import Plane, find, numbers, sequence, unreadable
 
 _FRAME_TIME_VECTOR = 0x00181065
 _SAME = 0.1  # of the usual distance: nearer planes are at the same place
@@ -65,10 +65,8 @@ def geometry_of(path: pathlib.Path, planes: list[Plane]) -> Geometry:
     _check_directions(planes, places)
     first = np.array([place.first for place in places])
     along = first @ places[0].normal
-    if np.ptp(along) < 1e-3:
-        times = _times(planes)
-        if times is not None:
-            return Geometry(list(range(len(planes))), "tyx", *_affine_of_one(planes[0]), times)
+    if np.ptp(along) < 1e-3 and (_times(planes) is not None or _shares_one_place(planes)):
+        return _without_places(planes)
     order = np.argsort(along, kind="stable")
     _check_distances(path, along[order])
     step = (first[order[-1]] - first[order[0]]) / (len(order) - 1)
@@ -79,12 +77,18 @@ def geometry_of(path: pathlib.Path, planes: list[Plane]) -> Geometry:
 
 
 def _without_places(planes) -> Geometry:
-    """Return the geometry of the frames of one file that say nothing of positions."""
+    """Return the geometry of frames of one file that have no places of their own."""
     order = list(range(len(planes)))
     times = _times(planes)
     if times is None:
         return Geometry(order, "zyx")
     return Geometry(order, "tyx", *_affine_of_one(planes[0]), times)
+
+
+def _shares_one_place(planes) -> bool:
+    """Return whether the frames of one file have no places of their own, but only that of the file."""
+    is_one_file = len({plane.path for plane in planes}) == 1
+    return is_one_file and sequence(planes[0], "PlanePositionSequence") is None
 
 
 def _place(plane) -> _Place | None:

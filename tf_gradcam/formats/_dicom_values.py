@@ -269,6 +269,10 @@ def _as_bytes(palettes: list[np.ndarray]) -> list[np.ndarray] | None:
 
 
 def _segmented_colours(plane, stored) -> np.ndarray:
+    """Return the colours of a palette in segments, which pydicom expands."""
+    count, _, bits = plane.dataset.get("RedPaletteColorLookupTableDescriptor") or (0, 0, 0)
+    if bits == 8 and not 0 < count <= 256:  # pydicom 3.0 finds only the first 256 of them.
+        raise unreadable(plane.path, "an image in colours", f"whose palette has {count} entries of 8 bits.")
     pixels = require("pydicom.pixels", "pydicom", extra="dicom")
     try:
         with quiet():
