@@ -253,6 +253,9 @@ def test_a_slide_that_was_cut_short_is_never_read_as_if_it_were_whole(tmp_path, 
         else:  # Only smaller levels are lost.
             np.testing.assert_array_equal(found, levels[0])
             assert share == 0.9
+    (tmp_path / "folder.svs").mkdir()
+    with pytest.raises(ValueError, match="`path` must be the file of a slide"):
+        read(tmp_path / "folder.svs")
     path.write_text("no slide at all")
     with pytest.raises(ValueError, match="which can't be opened: Unsupported or missing image"):
         read(path)

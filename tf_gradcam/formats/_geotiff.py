@@ -20,6 +20,7 @@ from tf_gradcam.formats._tiff_stack import read_stack
 from tf_gradcam.formats._windows import PerThread, Windows, gather, reason
 
 _MAX_BLOCK = 2**30  # bytes of a tile or strip; GDAL decodes no less than one
+_MAX_BANDS = 10_000  # rasterio's time for one read grows with their square: 4 s
 _KEPT = 2**28  # bytes of decoded tiles that GDAL keeps, for each thread
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -111,20 +112,29 @@ def _scan(path, name, bands) -> Scan:
     )
 
 
+class _Dataset(NamedTuple):
+    """An open file, and the tiles of it that were decoded."""
+
+    file: Any
+    decoded: set[tuple[int, int]]
+
+    def close(self) -> None:
+        self.file.close()
+
+
 class _Scene:
     """Reads windows of some bands of a file, with a dataset for each thread."""
 
     def __init__(self, path, name, dataset, bands) -> None:
         self.path = path
-        self._datasets = PerThread(lambda: _open(path, name))
+        self._datasets = PerThread(lambda: _Dataset(_open(path, name), set()))
         self._block = dataset.block_shapes[0]
         self._block_bytes = _block_bytes(dataset)
-        self._decoded: set = set()  # the tiles since the dataset was opened; shared by threads, as a guess
         self.bands = _chosen_bands(dataset, bands)
         stored = np.dtype(dataset.dtypes[0])
         self.is_floating = stored.kind == "f"
-        scale = np.array([dataset.scales[band - 1] for band in self.bands])
-        offset = np.array([dataset.offsets[band - 1] for band in self.bands])
+        chosen = np.array(self.bands) - 1
+        scale, offset = np.array(dataset.scales)[chosen], np.array(dataset.offsets)[chosen]
         self.scale = None if (scale == 1).all() and (offset == 0).all() else (scale, offset)
         is_narrow = stored.itemsize <= 2 or stored == np.float32
         self.dtype = stored if self.scale is None else np.dtype(np.float32 if is_narrow else np.float64)
@@ -156,7 +166,7 @@ class _Scene:
         try:
             with _environment():
                 self._bound_cache(rows, columns)
-                return getattr(self._datasets.get(), method)(indexes=bands, window=window)
+                return getattr(self._datasets.get().file, method)(indexes=bands, window=window)
         except require("rasterio.errors", "rasterio", "geo").RasterioError as error:
             self._datasets.close()
             raise ValueError(
@@ -173,10 +183,10 @@ class _Scene:
             for row in range(rows.start // height, (rows.stop - 1) // height + 1)
             for column in range(columns.start // width, (columns.stop - 1) // width + 1)
         }
-        if len(self._decoded | blocks) * self._block_bytes > _KEPT:
+        decoded = self._datasets.get().decoded
+        if len(decoded | blocks) * self._block_bytes > _KEPT:
             self._datasets.close()
-            self._decoded = set()
-        self._decoded |= blocks
+        self._datasets.get().decoded.update(blocks)
 
 
 @contextlib.contextmanager
@@ -254,23 +264,25 @@ def _alpha_bands(dataset) -> list[int]:
 
 def _chosen_bands(dataset, bands) -> list[int]:
     if bands is None:
-        alpha = _alpha_bands(dataset)
-        return [band for band in dataset.indexes if band not in alpha] or list(dataset.indexes)
+        alpha = set(_alpha_bands(dataset))
+        bands = [band for band in dataset.indexes if band not in alpha] or list(dataset.indexes)
     numbers = array_or_empty(bands)
-    is_list = numbers.ndim == 1 and len(numbers) > 0 and numbers.dtype.kind in "iu"
+    is_list = numbers.ndim == 1 and 0 < len(numbers) <= _MAX_BANDS and numbers.dtype.kind in "iu"
     if not is_list or not (numbers.min() >= 1 and numbers.max() <= dataset.count):
         raise ValueError(
-            f"`bands` must be numbers of bands from 1 to {dataset.count}. Received: bands={bands!r:.80}"
+            f"`bands` must be numbers of bands from 1 to {dataset.count}, {_MAX_BANDS:,} at most. "
+            f"Received: bands={bands!r:.80}"
         )
     return [int(number) for number in numbers]
 
 
 def _masked_bands(dataset, bands) -> list[int]:
     """Return the bands whose masks, together, say what is valid."""
-    alpha_is_data = any(band in bands for band in _alpha_bands(dataset))
+    alpha_is_data = not set(bands).isdisjoint(_alpha_bands(dataset))
     found, shared = [], False
+    all_flags = dataset.mask_flag_enums  # asks for each band each time
     for band in dict.fromkeys(bands):
-        flags = {flag.name for flag in dataset.mask_flag_enums[band - 1]}
+        flags = {flag.name for flag in all_flags[band - 1]}
         if "all_valid" in flags or ("alpha" in flags and alpha_is_data):
             continue
         is_shared = "per_dataset" in flags

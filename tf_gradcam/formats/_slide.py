@@ -49,6 +49,8 @@ def read_slide(
     Raises:
         ValueError: if it is no slide, or damaged, or has no such level or region.
     """
+    if not path.is_file():
+        raise ValueError(f"`path` must be the file of a slide. Received: {path.name!r}, which is a folder.")
     slide = _open(path)
     try:
         downsamples = tuple(float(each) for each in slide.level_downsamples)
@@ -145,7 +147,9 @@ def _open(path) -> Any:
     tiffslide = require("tiffslide", "tiffslide", "slide")
     file = _OwnFile(path)  # It would take a path for an address, too.
     try:
-        return tiffslide.TiffSlide(file, tifffile_options={"_multifile": False})
+        slide = tiffslide.TiffSlide(file, tifffile_options={"_multifile": False})
+        _ = slide.level_downsamples  # The header is read only now.
+        return slide
     except Exception as error:  # It raises errors of many types.
         file.close()
         raise ValueError(
