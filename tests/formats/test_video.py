@@ -437,6 +437,17 @@ def test_a_clip_is_written_with_its_own_clock(scan, tmp_path):
     assert seen == list(range(16))
 
 
+@pytest.mark.parametrize(("start", "stop", "count"), [(0.4, 2, 7), (1, 1.05, 1), (3, None, 1)])
+def test_a_part_of_a_clip_is_written_from_second_0(clip, tmp_path, start, stop, count):
+    part = read(clip, start=start, stop=stop)
+    write_pictures(tmp_path / "part.mp4", part, part.values)
+    again = read(tmp_path / "part.mp4")
+    assert len(part.times) == len(again.times) == count
+    np.testing.assert_allclose(again.times, part.times - part.times[0], atol=1e-12)
+    assert again.header.last * again.header.time_base == part.header.last * part.header.time_base
+    assert [number_of(frame) for frame in again.values] == [number_of(frame) for frame in part.values]
+
+
 @needs_ffprobe
 def test_ffprobe_finds_times_size_and_colours_as_written(scan, tmp_path):
     pictures = [frame_of(number, 47, 63) for number in range(16)]
