@@ -411,6 +411,14 @@ def test_a_frame_of_too_many_pixels_is_refused_before_it_is_decoded(clip, monkey
     refused(clip, "`path` must be a complete video of the ending's kind.*pixels in a frame")
 
 
+@pytest.mark.parametrize(("table", "place"), [("stsz", 12), ("stts", 12), ("ctts", 12)])
+def test_a_header_with_more_frames_than_bytes_is_refused_at_once(clip, tmp_path, table, place):
+    data = bytearray(clip.read_bytes())
+    struct.pack_into(">I", data, data.index(table.encode()) + place, len(data) + 1)
+    (tmp_path / "many.mp4").write_bytes(data)
+    refused(tmp_path / "many.mp4", "`path` must be a video with as many frames as its header tells")
+
+
 # Written
 
 
@@ -427,6 +435,17 @@ def test_a_clip_is_written_with_its_own_clock(scan, tmp_path):
         seen.append(number_of(capture.retrieve()[1]))
     np.testing.assert_allclose(told, scan.times, atol=1e-6)
     assert seen == list(range(16))
+
+
+@pytest.mark.parametrize(("start", "stop", "count"), [(0.4, 2, 7), (1, 1.05, 1), (3, None, 1)])
+def test_a_part_of_a_clip_is_written_from_second_0(clip, tmp_path, start, stop, count):
+    part = read(clip, start=start, stop=stop)
+    write_pictures(tmp_path / "part.mp4", part, part.values)
+    again = read(tmp_path / "part.mp4")
+    assert len(part.times) == len(again.times) == count
+    np.testing.assert_allclose(again.times, part.times - part.times[0], atol=1e-12)
+    assert again.header.last * again.header.time_base == part.header.last * part.header.time_base
+    assert [number_of(frame) for frame in again.values] == [number_of(frame) for frame in part.values]
 
 
 @needs_ffprobe
@@ -463,6 +482,16 @@ def test_flat_colours_come_back_within_three_levels_for_a_second_reader(tmp_path
     np.testing.assert_allclose(read(tmp_path / "flat.mp4").times, times, atol=1e-9)
     capture = cv2.VideoCapture(str(tmp_path / "flat.mp4"))
     np.testing.assert_allclose([capture.read()[1][16, 24, ::-1] for _ in colors], colors, atol=3)
+
+
+@pytest.mark.parametrize("base", [Fraction(1001, 30000), Fraction(1, 10**9)], ids=str)
+def test_any_time_base_is_kept_to_a_microsecond(scan, tmp_path, base):
+    clock = scan.header._replace(time_base=base, ticks=np.arange(16) * 7, last=14)
+    timed = dataclasses.replace(scan, header=clock, times=clock.ticks * float(base))
+    if base < Fraction(1, 10**6):  # ticks that mp4 can't count
+        timed = dataclasses.replace(timed, times=timed.times * 10**7)
+    write_pictures(tmp_path / "written.mp4", timed, timed.values)
+    np.testing.assert_allclose(read(tmp_path / "written.mp4").times, timed.times, atol=6e-6)
 
 
 def test_pixels_that_are_not_square_stay_so(tmp_path):

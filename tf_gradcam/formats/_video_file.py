@@ -18,9 +18,10 @@ from tf_gradcam._optional import require
 
 # What may be opened: files on this machine, and containers that name no other files, as playlists do.
 _PROTOCOLS = "file"
-_CONTAINERS = "mov,matroska,avi,mpeg,mpegts,mpegvideo"
+_CONTAINERS = "mov,matroska,avi,mpeg,mpegts"
 _PROBED = 8  # frames that are decoded before the packets' times are trusted
 _BOXES = 100_000  # of an mp4 that are looked at, at most
+_DEPTH = 10  # of boxes in boxes, as in FFmpeg
 
 
 @contextlib.contextmanager
@@ -46,7 +47,8 @@ def open_video(path: pathlib.Path) -> tuple[Any, Any]:
     # The cover of a piece of music is a stream of one picture.
     streams = [each for each in container.streams.video if not _is_cover(each)]
     if not streams or streams[0].codec_context is None:
-        found = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
+        others = {"a cover" if each in container.streams.video else each.type for each in container.streams}
+        found = ", ".join(sorted(others)) or "nothing"
         has = "a codec that FFmpeg doesn't know" if streams else f"no video, but {found}"
         container.close()
         raise ValueError(
@@ -102,19 +104,60 @@ def _end_of_boxes(file, size) -> int:
     place = end = 0
     for _ in range(_BOXES):
         file.seek(place)
-        head = file.read(16)
-        if len(head) < 8:
-            break
-        length, kind = struct.unpack(">I4s", head[:8])
-        if length == 1 and len(head) == 16:
-            length = struct.unpack(">Q", head[8:])[0]
+        length, kind, _ = _box(file.read(16))
         if length < 8 or not kind.isalnum():
             break
+        if kind in (b"moov", b"moof") and place + length <= size:
+            file.seek(place)
+            _check_counts(file.read(length), size)
         place += length
         end = place if kind in (b"moov", b"mdat", b"moof") else end
         if place >= size:
             break
     return end
+
+
+def _box(head) -> tuple[int, bytes, int]:
+    """Return length, kind and begin of the body of a box (ISO/IEC 14496-12, 4.2); length 0 for none."""
+    if len(head) < 8:
+        return 0, b"", 8
+    length, kind = struct.unpack(">I4s", head[:8])
+    if length == 1 and len(head) >= 16:
+        return struct.unpack(">Q", head[8:16])[0], kind, 16
+    return length, kind, 8
+
+
+def _check_counts(header, size) -> None:
+    """Raise a `ValueError` if an mp4 tells more samples than it has bytes: FFmpeg takes memory for each."""
+    most = max(_sample_counts(memoryview(header), 0), default=0)
+    if most > size:
+        raise ValueError(
+            f"`path` must be a video with as many frames as its header tells. Received: {most:,} in {size:,} "
+            "bytes. Save it anew, such as by: ffmpeg -i FILE new.mp4"
+        )
+
+
+def _sample_counts(boxes, depth) -> Iterator[int]:
+    """Yield how many samples each table of a header tells. A body that holds no boxes looks as if empty."""
+    place = 0
+    while depth <= _DEPTH and place < len(boxes):
+        length, kind, begin = _box(boxes[place : place + 16])
+        if length < 8:
+            break
+        body = boxes[place + begin : place + length]
+        first, second = struct.unpack(">II", bytes(body[4:12]).ljust(8, b"\0"))
+        if kind == b"stsz":  # the size of all samples, or 0 before a table; their number
+            yield second
+        elif kind == b"trun":
+            yield first
+        elif kind in (b"stts", b"ctts"):  # the number of pairs: of samples, and of ticks
+            pairs = body[8 : 8 + 8 * first]
+            yield int(np.frombuffer(pairs[: len(pairs) // 8 * 8], ">u4")[::2].sum(dtype=np.int64))
+        elif kind == b"cmov":  # compressed tables, which nobody has written for twenty years
+            yield 1 << 32
+        else:
+            yield from _sample_counts(body, depth + 1)
+        place += length
 
 
 # The index: what frames there are, and when
