@@ -417,6 +417,7 @@ def test_it_is_drawn():
         ({"image": picture(1, 40, 70, 3)}, "`image` must be one image without a batch axis"),
         ({"image": picture(40, 70)}, "`image` must be one image"),
         ({"image": picture(40, 70, 4)}, "`image` must have the shape that the model takes"),
+        ({"image": np.zeros(7)}, "`image` must be one image without a batch axis"),
         ({"image": np.zeros((0, 70, 3))}, "`image` must not be empty"),
         ({"image": np.full((40, 70, 3), np.nan)}, "`image` must be finite"),
         ({"image": np.ma.masked_less(picture(40, 70, 3), 0)}, "`image` must have a number everywhere"),
@@ -443,6 +444,31 @@ def test_an_image_with_a_heatmap_too_large_is_refused_before_it_is_read():
     cam = tf_gradcam.GradCAM(network(), method="gradient")
     with pytest.raises(ValueError, match="`image` must have a joined map of at most"):
         cam.sliding(values, targets.Value(1), window=32, size=None)
+
+
+def test_a_class_that_each_window_chooses_is_refused_when_they_differ():
+    images = keras.Input((16, 16, 2))
+    features = keras.layers.Conv2D(2, 1, strides=2, use_bias=False, name="features")(images)
+    model = keras.Model(images, keras.layers.Conv2D(2, 1, use_bias=False)(features))
+    model.set_weights([np.eye(2)[None, None]] * 2)
+    image = np.zeros((16, 48, 2), "float32")
+    image[:, :32, 0] = image[:, 32:, 1] = 1
+    cam = tf_gradcam.GradCAM(model, "features")
+    whole = np.ones((8, 8), bool)
+    with pytest.raises(ValueError, match="`target` must be one class for all windows.* such as 0 and 1"):
+        cam.sliding(image, targets.Region(mask=whole), batch_size=1)
+    with pytest.raises(ValueError, match="`target` must be one for all windows"):
+        cam.sliding(image, targets.Region(1, np.stack([whole, whole])))
+    np.testing.assert_array_equal(
+        cam.sliding(image, targets.Region(1, whole)).map > 0, [[[0] * 16 + [1] * 8] * 8]
+    )
+
+
+def test_in_a_graph_it_is_refused():
+    with pytest.raises(ValueError, match="`image` must hold numbers"):
+        tf.function(lambda image: explainer().sliding(image, 1, window=32).heatmap, autograph=False)(
+            picture(40, 70, 3)
+        )
 
 
 def test_what_fails_while_it_is_read_is_raised():

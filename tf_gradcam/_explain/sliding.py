@@ -156,8 +156,8 @@ def _explain(explainer, target, starts, batch) -> _Answer:
         values = values if score.ndim == 2 else values[:, None]
         if values.ndim != axes + 2:
             raise ValueError(
-                f"`layer` must have a grid with the {axes} axes of the image. Received: a grid of "
-                f"{values.ndim - 2}. Choose another layer."
+                f"`layer` must have a grid with the {axes} axes of the image, not counting its channels. "
+                f"Received: a grid of {values.ndim - 2}. Choose another layer."
             )
         finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
         if not finite.all():

@@ -44,9 +44,10 @@ def checked_source(explainer: Explainer, model: keras.Model, image: Any, is_raw:
     source = open_source(image)
     rank = flat[0].shape.rank - 1 if flat and not is_raw else None
     received = len(source.values.shape)
-    if received != rank if rank is not None else not 2 <= received <= 4:
+    if not 2 <= received <= 4 or rank not in (None, received):
+        known = rank is not None and 2 <= rank <= 4
         expected = (
-            f"{rank} axes, as the model takes them" if rank else "2 to 4 axes, one of them for channels"
+            f"{rank} axes, as the model takes them" if known else "2 to 4 axes, one of them for channels"
         )
         raise ValueError(
             f"`image` must be one image without a batch axis, with {expected}. Received: shape "

@@ -56,11 +56,15 @@ def open_source(image: Any) -> Source:
 
     Raises:
         TypeError: if it is no array or array-like of real numbers.
-        ValueError: if it has no axis beside the channels, or an empty one.
+        ValueError: if it is empty, or a symbolic tensor.
     """
     valid = None
     if isinstance(image, Scan):
         image, valid = image.values, image.valid
+    elif tf.is_tensor(image) and not hasattr(image, "numpy"):
+        raise ValueError(
+            "`image` must hold numbers. Received: a symbolic tensor. Call `sliding` outside of a tf.function."
+        )
     elif tf.is_tensor(image) or not (hasattr(image, "shape") and hasattr(image, "dtype")):
         image = real_array("image", image)
     if not hasattr(image, "__getitem__"):
