@@ -87,6 +87,7 @@ formats: $(VENV)/test.stamp  ## write files for LiteRT, ONNX and OpenVINO and co
 
 truth: $(VENV)/test.stamp  ## measure methods and metrics where the truth is known, for docs/truth.md
 	$(BIN)/python benchmarks/truth.py --write docs/truth.md
+	$(BIN)/python benchmarks/truth_families.py --write docs/truth.md
 
 clean:  ## remove everything that was made
 	rm -rf .venv .venv-lint .venv-minimum .venv-parity .venv-peers build dist *.egg-info

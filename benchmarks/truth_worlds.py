@@ -1,4 +1,4 @@
-"""The networks and scenes of truth.py: a small ResNet, trained here, and EfficientNet-Lite0."""
+"""The networks and scenes of truth.py: a small ResNet and MobileNet, trained here, and EfficientNet-Lite0."""
 
 import time
 from typing import NamedTuple
@@ -58,9 +58,18 @@ class World(NamedTuple):
 
 
 def shapes(count) -> World:
-    """Train the small network, and draw scenes of shapes."""
+    """Train the small ResNet, and draw scenes of shapes."""
+    return _shapes(count, "ResNet", small_resnet)
+
+
+def mobilenet(count) -> World:
+    """Train a small MobileNet, and draw the same scenes."""
+    return _shapes(count, "MobileNet", small_mobilenet)
+
+
+def _shapes(count, name, build):
     start, cpu = time.perf_counter(), time.process_time()
-    model = train()
+    model = train(build)
     took = f"{time.perf_counter() - start:.0f} s, {time.process_time() - cpu:.0f} s of a core"
     right = []
     for objects in (1, 2):
@@ -70,7 +79,7 @@ def shapes(count) -> World:
     cases, seen = find_cases(model, scaled, truth.shapes(count, JUDGE), 2)
     mosaics = find_mosaics(model, scaled, truth.shapes(200, JUDGE + 3, **CLOSE), 4)
     about = (
-        f"A ResNet of {model.count_params() / 1e6:.1f} million parameters, drawn for and trained in {took}. "
+        f"A {name} of {model.count_params() / 1e6:.1g} million parameters, drawn for and trained in {took}. "
         f"It names {right[0]:.1%} of single objects in held back scenes, {right[1]:.1%} of those in pairs. "
         f"Of {2 * count} objects in {count} scenes, those {seen:.1%} are explained whose score is one of the "
         "two highest."
@@ -124,16 +133,16 @@ def find_mosaics(model, prepare, scenes, rank) -> Mosaics:
     return Mosaics(images[chosen[:, 0]], targets[chosen[:, 0], chosen[:, 1]], chosen[:, 1])
 
 
-# The small network
+# The small networks
 
 
-def train() -> keras.Model:
+def train(build) -> keras.Model:
     """Train on small images that an object fills, which takes a quarter of the time, then on whole scenes."""
     keras.utils.set_random_seed(0)
     close = truth.shapes(6000, TRAIN, **CLOSE)
-    first = small_resnet(48, len(close.names))
+    first = build(48, len(close.names))
     fit(first, [close], epochs=9, batch=64)
-    model = small_resnet(96, len(close.names))
+    model = build(96, len(close.names))
     model.set_weights(first.get_weights())
     whole = [truth.shapes(1500, TRAIN + 1, objects=1), truth.shapes(2500, TRAIN + 2)]
     fit(model, whole, epochs=4, batch=32)
@@ -152,6 +161,23 @@ def small_resnet(size, classes) -> keras.Model:
         x = layers.ReLU(name=f"stage{number}")(x)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(images, layers.Dense(classes, activation="sigmoid")(x))
+
+
+def small_mobilenet(size, classes) -> keras.Model:
+    """Build a MobileNet of depthwise separable convolutions, with as many stages on the same grids."""
+    images = keras.Input((size, size, 3))
+    x = layers.ReLU()(_convolution(images, 16, 3, 2))
+    for number, filters in enumerate((32, 64, 128), start=1):
+        x = _separable(x, filters, 2)
+        x = _separable(x, filters, 1, name=f"stage{number}")
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(images, layers.Dense(classes, activation="sigmoid")(x))
+
+
+def _separable(x, filters, strides, name=None):
+    x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    return layers.ReLU(name=name)(_convolution(x, filters, 1, 1))
 
 
 def _convolution(x, filters, size, strides):

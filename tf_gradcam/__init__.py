@@ -21,6 +21,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._dataset import explain_dataset as explain_dataset
     from tf_gradcam._explain import Explanation as Explanation
     from tf_gradcam._explain import GradCAM as GradCAM
+    from tf_gradcam._explain import SlidingExplanation as SlidingExplanation
     from tf_gradcam._explain import make_gradcam_heatmap as make_gradcam_heatmap
     from tf_gradcam._export import export_gradcam as export_gradcam
     from tf_gradcam._images import HeatmapBox as HeatmapBox
@@ -31,6 +32,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._images import masks as masks
     from tf_gradcam._images import overlay as overlay
     from tf_gradcam._images import overlay_concepts as overlay_concepts
+    from tf_gradcam._images import overlay_video as overlay_video
     from tf_gradcam._images import show as show
     from tf_gradcam._layers import LayerInfo as LayerInfo
     from tf_gradcam._layers import list_layers as list_layers
@@ -46,6 +48,7 @@ _HOMES = {
     "HeatmapBox": "_images",
     "LayerInfo": "_layers",
     "Scene": "_methods",
+    "SlidingExplanation": "_explain",
     "box_iou": "_images",
     "boxes": "_images",
     "build_submodel": "_submodel",
@@ -59,6 +62,7 @@ _HOMES = {
     "masks": "_images",
     "overlay": "_images",
     "overlay_concepts": "_images",
+    "overlay_video": "_images",
     "show": "_images",
 }
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "HeatmapBox",
     "LayerInfo",
     "Scene",
+    "SlidingExplanation",
     "__version__",
     "box_iou",
     "boxes",
@@ -86,6 +91,7 @@ __all__ = [
     "metrics",
     "overlay",
     "overlay_concepts",
+    "overlay_video",
     "pretrained",
     "serving",
     "show",

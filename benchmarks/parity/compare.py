@@ -1,10 +1,11 @@
-"""Compare tf_gradcam with pytorch-grad-cam, torch-cam and captum, map by map, and write down what came of it.
+"""Compare tf_gradcam with pytorch-grad-cam, torch-cam and captum, and write down what came of it.
 
 Every map is also computed by the paper's formula in float64 (reference.py). Where a library differs from it,
 what the library computes instead (instead.py) must give the library's map. Ends with an error where
-tf_gradcam is not the formula, or a difference is not explained.
+tf_gradcam is not the formula, or a difference is not explained. Metrics are compared by measures.py.
 
     python benchmarks/parity/compare.py [--out docs/parity.md] [METHOD ...]
+    python benchmarks/parity/compare.py --metrics    # only these, in a minute; the rest of the page stays
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import beyond
+import measures
 import networks
 import numpy as np
 from catalogue import METHODS
@@ -204,20 +206,32 @@ def table(header, rows):
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def small_pairs():
+    return [networks.small(hidden=False), networks.small(hidden=True)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="only these, and write nothing")
     parser.add_argument("--out", type=pathlib.Path, default="docs/parity.md", help="the file to write")
+    parser.add_argument("--metrics", action="store_true", help="only the metrics")
     args = parser.parse_args()
+    if args.metrics:
+        section, unexplained = measures.section(small_pairs())
+        page = args.out.read_text(encoding="utf-8").partition(measures.TITLE)[0]
+        args.out.write_text(page + section, encoding="utf-8")
+        return "\n".join(unexplained) or None
     chosen = [
         method for method in METHODS if method.name in (args.methods or [each.name for each in METHODS])
     ]
-    pairs = [networks.small(hidden=False), networks.small(hidden=True), networks.lite0()]
+    pairs = [*small_pairs(), networks.lite0()]
     found = collect(pairs, chosen)
     print(
         table(OUR_HEADER, our_rows(found, chosen)), table(THEIR_HEADER, their_rows(found, chosen)), sep="\n"
     )
+    unexplained = []
     if not args.methods:
+        section, unexplained = measures.section(pairs[:2])
         text = TEXT.format(
             date=DATE,
             versions=", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
@@ -225,8 +239,8 @@ def main():
             theirs=table(THEIR_HEADER, their_rows(found, chosen)),
             beyond="\n".join(f"* {note}" for note in beyond.notes(pairs)),
         )
-        args.out.write_text(text, encoding="utf-8")
-    return "\n".join(faults(found, chosen)) or None
+        args.out.write_text(f"{text}\n{section}", encoding="utf-8")
+    return "\n".join([*faults(found, chosen), *unexplained]) or None
 
 
 if __name__ == "__main__":

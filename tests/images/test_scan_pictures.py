@@ -8,6 +8,7 @@ from matplotlib import pyplot
 
 import tf_gradcam
 from tf_gradcam import formats
+from tf_gradcam._images import hottest_slices
 
 
 def make_scan(values, axes="yx", **about):
@@ -123,6 +124,20 @@ def test_frames_are_named_by_their_seconds():
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     pyplot.close(figure)
     assert titles == ["0.00 s", "0.04 s", "0.12 s"]
+
+
+@pytest.mark.parametrize("space", ["RAS mm", "LPS mm"])
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)], ids=str)
+def test_a_patient_is_drawn_as_radiologists_look(space, signs):
+    values = np.zeros((2, 4, 6, 1), np.uint8)
+    affine = np.array([[0, 0, signs[1], 0], [0, signs[0], 0, 0], [2, 0, 0, 0]], float)
+    scan = make_scan(values, "zyx", affine=affine, space=space)
+    # The right front of the patient: the lowest x and y in LPS, the highest in RAS.
+    corner = 1 if space == "LPS mm" else -1
+    row, column = (0 if sign == corner else -1 for sign in signs)
+    values[:, row, column] = 255
+    shown = hottest_slices(scan, "heatmap", np.ones((2, 4, 6), np.float32))
+    assert all(picture[0, 0, 0] == 255 for picture in shown.pictures)
 
 
 def test_one_slice_of_a_volume_is_a_picture():

@@ -79,5 +79,25 @@ def test_a_model_without_classes_has_no_other_class():
     trust = cam.trust(np.random.default_rng(0).random((3, 12, 12, 3)).astype("float32"))
     (check,) = (check for check in trust if check.check == "other class")
     assert [np.isnan(check.mean), check.counted, check.missing] == [True, 0, 3]
-    assert "there is no other class" in repr(trust)
+    assert "there is no other class to compare with" in repr(trust)
     assert trust.to_dict()["checks"][4]["mean"] is None
+
+
+def test_it_says_where_the_map_of_another_class_is_blank(images):
+    cam = GradCAM(shapes.trained(), method="locate")
+    predicted = shapes.trained()(images).numpy().argmax(axis=1)
+    own, *others = (
+        (cam(images, (predicted + step) % 3).heatmap.numpy() > 0).any((1, 2)) for step in range(3)
+    )
+    alone = own & ~others[0] & ~others[1]
+    assert 0 < alone.sum() < len(images)
+    (check,) = (check for check in cam.trust(images[alone]) if check.check == "other class")
+    assert (check.counted, check.missing) == (0, alone.sum())
+    blank = f"in {alone.sum()} of {alone.sum()} images the map of a class drawn at random is blank"
+    assert (
+        check.means
+        == f"{blank}: nothing in the image speaks for that class, so there is no similarity to measure."
+    )
+    (check,) = (check for check in cam.trust(images) if check.check == "other class")
+    assert check.counted
+    assert f"in {check.missing} of 10 images the map of a class drawn at random is blank" in check.means

@@ -42,20 +42,24 @@ def add_scan_options(parser) -> None:
         "--window",
         type=pair,
         metavar="CENTER,WIDTH",
-        help="what pictures show, as radiologists say it: 40,400 for soft tissue of a CT (default: the "
-        "file's own window)",
+        help="what pictures of DICOM and NIfTI files show, as radiologists say it: 40,400 for soft "
+        "tissue of a CT (default: the file's own window)",
     )
     shown.add_argument(
-        "--limits", type=pair, metavar="LOW,HIGH", help="likewise: the values that are black and white"
+        "--limits",
+        type=pair,
+        metavar="LOW,HIGH",
+        help="the values that are black and white in pictures, for files of more than 8 bits",
     )
     shown.add_argument(
-        "--percentiles", type=pair, metavar="LOW,HIGH", help="likewise: percentiles of the valid values"
+        "--percentiles", type=pair, metavar="LOW,HIGH", help="likewise, as percentiles of the valid values"
     )
     group.add_argument(
         "--bands",
         type=band_numbers,
         metavar="R,G,B",
-        help="the bands that pictures show, counted from 1, such as 4,3,2 (default: 1,2,3)",
+        help="for files of more than three bands: those that pictures show, from 1, such as 4,3,2; a model "
+        "of as many channels gets them, too (default: 1,2,3)",
     )
     group.add_argument(
         "--sliding",

@@ -4,12 +4,14 @@ from tf_gradcam._explain.cam import GradCAM, make_gradcam_heatmap
 from tf_gradcam._explain.explainer import Layers
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import MOST_BYTES, fold_variables, loops_with_variables, weight_bytes
+from tf_gradcam._explain.sliding import SlidingExplanation
 
 __all__ = [
     "MOST_BYTES",
     "Explanation",
     "GradCAM",
     "Layers",
+    "SlidingExplanation",
     "fold_variables",
     "loops_with_variables",
     "make_gradcam_heatmap",

@@ -13,6 +13,7 @@ from tf_gradcam._explain.explainer import Explainer
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.requested import Layers
 from tf_gradcam._explain.shared import shared_explainer
+from tf_gradcam._explain.sliding import SlidingExplanation, slide
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, method_name
 
@@ -243,6 +244,44 @@ class GradCAM:
         from tf_gradcam import metrics  # Late: it imports OpenCV.
 
         return metrics.trust(self, images, target, seed=seed, batch_size=batch_size)
+
+    def sliding(
+        self,
+        image: Any,
+        target: Any = None,
+        *,
+        window: int | Sequence[int] | None = None,
+        overlap: float = 0.5,
+        batch_size: int = 8,
+        size: str | int | Sequence[int] | None = "input",
+        interpolation: Interpolation | None = None,
+    ) -> SlidingExplanation:
+        """Explain one image larger than the model by windows, of which only a few are in memory.
+
+        The signed maps of the windows are joined to one, which is scaled once, at the end.
+
+        Args:
+            image: one image `(*axes, C)` without a batch axis: an array, a `numpy.memmap`, an HDF5 or Zarr
+                array, a `formats.Scan`, or anything with `shape`, `dtype` and slicing. Nodata of a `Scan` is
+                0 for the model and in the heatmap. Where it is shorter than a window, 0 is added at the end.
+            target: what to explain in every window: a class, or a target that names one; `None` for a method
+                that takes no target.
+            window: lengths of a window, one for each axis or one for all; `None` for what the model takes.
+            overlap: part of a window that the next one shares, in `[0, 1)`; more where the grid asks for it.
+            batch_size: number of windows that are explained at once.
+            size: size of the heatmap; `"input"` for the image's, `None` for the joined grid's.
+            interpolation: see `__call__`.
+
+        Returns:
+            A `SlidingExplanation` of NumPy arrays.
+
+        Raises:
+            TypeError, ValueError: as `__call__` does, and if the model has several inputs, if `target` is one
+                for each image or each window's own class, or if `window` is missing or not what it takes.
+        """
+        is_raw = self.preprocess is not None
+        options = (window, overlap, batch_size, size, interpolation, is_raw)
+        return slide(self._explainer, self.model, image, target, *options)
 
     @_not_converted  # Users may call it in a tf.function.
     def __call__(

@@ -14,14 +14,10 @@ import tensorflow as tf
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
 from tf_gradcam._explain.heatmaps import draw_heatmaps
+from tf_gradcam._explain.placed_maps import PlacedMaps, placed_maps_function
 from tf_gradcam._explain.question import Question, check_signed, check_target_taken
 from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
-from tf_gradcam._heatmap import (
-    FUSIONS,
-    Interpolation,
-    parse_interpolation,
-    parse_size,
-)
+from tf_gradcam._heatmap import FUSIONS, Interpolation, parse_interpolation, parse_size
 from tf_gradcam._layers import (
     default_layer,
     draws_whole_image,
@@ -227,6 +223,13 @@ class Explainer:
                 return explanation
         return self._explain_compiled(question, tensors, images)
 
+    def signed_maps(self, name: str, images: Any, target: Any) -> PlacedMaps:
+        """Return the signed maps of a batch, as they are before heatmaps are drawn."""
+        check_target_taken(self.method, target)
+        question, images = self._ask(name, images, target, None, None, signed=True)
+        tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
+        return self._explain_compiled(question, tensors, images)
+
     def score(self, images: Any, target: Any) -> Explanation:
         """Return an explanation of scores, class indices and outputs only: a forward pass."""
         question, images = self._ask("images", images, target, None, None)
@@ -270,7 +273,7 @@ class Explainer:
             return raw_image_specs(images)
         return self._specs if self._has_graph else specs_to_trace(self._model(), images)
 
-    def _explain_compiled(self, question, tensors, images) -> Explanation:
+    def _explain_compiled(self, question, tensors, images) -> Any:
         key = question.trace_key(tensors)
         compiled = self._traces.get(key)
         if compiled is None:
@@ -331,7 +334,10 @@ class Explainer:
         signature = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, tensors, strict=True)]
         answer = self._explanation_function(maps_function, question)
         if question.interpolation is None:
-            answer = self._score_function(question)
+            is_score = not question.signed
+            answer = (
+                self._score_function(question) if is_score else placed_maps_function(maps_function, question)
+            )
         function = tf.function(self._on_weights(answer), autograph=False)
         concrete = function.get_concrete_function(*signature)
         if self._snapshot is None:
@@ -340,7 +346,7 @@ class Explainer:
         self._snapshot.check_all()  # All traces must contain the same weights.
         return frozen_function(concrete)
 
-    def _on_weights(self, answer) -> Callable[..., Explanation]:
+    def _on_weights(self, answer) -> Callable[..., Any]:
         """Return the function with the weights, if there are any, as its last arguments."""
         count = len(self._weights)
         if not count:
@@ -352,7 +358,7 @@ class Explainer:
 
         return explain
 
-    def _explanation_function(self, maps_function, question) -> Callable[..., Explanation]:
+    def _explanation_function(self, maps_function, question) -> Callable[..., Any]:
         """Return the function from tensors to the explanation that a question asks for.
 
         Its arguments are the images, then the arrays of target and size, all flat: TensorFlow would need half

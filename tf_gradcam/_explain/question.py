@@ -21,8 +21,9 @@ class Question(NamedTuple):
         specs: specs that the images are cast to, in the structure that the model takes.
         target: target as `to_rows` returns it, or `None`.
         size: size as `parse_size` returns it.
-        interpolation: as `parse_interpolation` returns it; `None` to ask for the score without a heatmap.
-        signed: whether the heatmap keeps its negative values.
+        interpolation: as `parse_interpolation` returns it; `None` to ask for no heatmap.
+        signed: whether the heatmap keeps its negative values; without a heatmap, whether to ask for the
+            signed maps, and not for the score alone.
     """
 
     specs: Any

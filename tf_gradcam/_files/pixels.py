@@ -3,6 +3,7 @@
 `formats` calls it for what a scan holds, and `_images` for files and arrays of more than 8 bits.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +24,19 @@ class PictureOptions(NamedTuple):
 
 
 class OwnRange(NamedTuple):
-    """What a file says of its own display: black and white, and its windows `(center, width)`."""
+    """What a file says of its own display.
+
+    Attributes:
+        limits: black and white.
+        windows: `(center, width)` of each of its windows.
+        tones: for each window a function from values to brightness in `[0, 1]`, or `()` where all are linear.
+        negative: whether low values are bright.
+    """
 
     limits: tuple[float, float] | None = None
     windows: tuple[tuple[float, float], ...] = ()
+    tones: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
+    negative: bool = False
 
 
 def make_pixels(
@@ -41,8 +51,13 @@ def make_pixels(
         own: the file's own range, for the default.
     """
     shown = take_bands(values, options.bands)
-    low, high = _limits(shown, valid, options, own)
-    pixels = to_pixels(shown, low, high)
+    tone = _own_tone(options, own)
+    if tone is not None:
+        pixels = to_pixels(tone(shown), 0.0, 1.0)
+    else:
+        pixels = to_pixels(shown, *_limits(shown, valid, options, own))
+    if own.negative:
+        pixels = 255 - pixels
     if valid is not None:
         pixels[~valid] = 0
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
@@ -51,10 +66,12 @@ def make_pixels(
 def to_pixels(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map `low` to 0 and `high` to 255, evenly in between, clipped and rounded, to uint8; NaN becomes 0."""
     is_narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
-    wide = values.astype(np.float32 if is_narrow else np.float64)
+    is_usual = 1e-30 < high - low < 1e30  # else float32 would make it 0 or infinite
+    wide = values.astype(np.float32 if is_narrow and is_usual else np.float64)
     if values.dtype.kind == "f":
         wide = np.nan_to_num(wide, nan=low, posinf=high, neginf=low)
-    return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    with np.errstate(over="ignore"):  # far outside of narrow limits; it is clipped
+        return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 def limits_of_window(window: Any) -> tuple[float, float]:
@@ -103,6 +120,16 @@ def percentile_limits(values: np.ndarray, percentiles: Any) -> tuple[float, floa
         return 0.0, 1.0
     first, last = (float(limit) for limit in np.percentile(flat, (low, high)))
     return first, last if last > first else first + 1
+
+
+def _own_tone(options, own) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return the function of the file's window that is meant, if it is the file's and has one."""
+    is_own = isinstance(options.window, int | np.integer) and not isinstance(options.window, bool)
+    only_one(options)
+    if not own.tones or (not is_own and any(each is not None for each in options[:3])):
+        return None
+    _window(options.window if is_own else 0, own.windows)
+    return own.tones[options.window if is_own else 0]
 
 
 def _limits(shown, valid, options, own) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from tf_gradcam._graph.graph import (
 )
 from tf_gradcam._graph.placement import Placement, Places
 from tf_gradcam._graph.probabilities import is_probability
+from tf_gradcam._graph.strides import strides_between
 
 __all__ = [
     "Placement",
@@ -29,4 +30,5 @@ __all__ = [
     "mean_poolings",
     "non_affine_operations",
     "operations_between",
+    "strides_between",
 ]

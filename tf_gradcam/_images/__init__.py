@@ -3,6 +3,7 @@
 Users and the packages above call it.
 """
 
+from tf_gradcam._images.clip import overlay_video
 from tf_gradcam._images.components import HeatmapBox, box_iou, boxes, masks
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, overlay_named
 from tf_gradcam._images.figure import show, show_named
@@ -30,6 +31,7 @@ __all__ = [
     "overlay",
     "overlay_concepts",
     "overlay_named",
+    "overlay_video",
     "read_values",
     "resize_pixels",
     "show",

@@ -179,7 +179,7 @@ def _read(source, argument, any_channels, at_least=None) -> tuple[StoredImage, b
     return StoredImage(_from_array(source, argument, any_channels)), True
 
 
-def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_pixels(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize to `(height, width)`: area averages where an axis shrinks, bilinear where it grows.
 
     Args:
@@ -197,11 +197,10 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def size_within(size: Sequence[int], longest: int) -> tuple[int, int]:
-    """Shrink `(height, width)`, keeping its ratio, until no side is longer than `longest` pixels."""
+def size_within(size: Sequence[int], longest: int) -> Any:
+    """Shrink lengths, keeping their ratio, until none is longer than `longest` pixels."""
     factor = min(1, longest / max(size))
-    height, width = (max(1, round(side * factor)) for side in size)
-    return height, width
+    return tuple(max(1, round(side * factor)) for side in size)
 
 
 # Arrays

@@ -14,6 +14,7 @@ from tf_gradcam._images.read import as_scan
 
 SLICES_SHOWN = 6  # in a figure, at most
 _AS_IT_IS = PictureOptions()
+_TO_LPS = {"LPS mm": np.array([1, 1, 1]), "RAS mm": np.array([-1, -1, 1])}  # signs of the coordinates
 
 
 class ShownSlices(NamedTuple):
@@ -55,6 +56,8 @@ def hottest_slices(
 ) -> ShownSlices:
     """Return the slices with the largest values of the heatmap, far enough apart to differ, in order.
 
+    Of a patient, they are turned as radiologists look at them.
+
     Args:
         scan: a volume or video.
         argument: the caller's argument that `heatmap` is; the errors name it.
@@ -69,14 +72,28 @@ def hottest_slices(
         if len(chosen) < SLICES_SHOWN and all(abs(index - each) >= apart for each in chosen):
             chosen.append(int(index))
     chosen.sort()
-    pictures = [scan.picture(**options._asdict(), index=index) for index in chosen]
-    return ShownSlices(pictures, [heatmaps[index] for index in chosen], [_name(scan, i) for i in chosen])
+    turn = _as_radiologists_look(scan)
+    pictures = [scan.picture(**options._asdict(), index=index)[turn] for index in chosen]
+    return ShownSlices(
+        pictures, [heatmaps[index][turn] for index in chosen], [_name(scan, i) for i in chosen]
+    )
 
 
 def slice_pairs(scan: formats.Scan, argument: str, heatmap: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return a picture and a heatmap for each slice or frame of a scan."""
     heatmaps = fit_slices(argument, heatmap, scan.shape[0])
     return list(zip(scan.picture(), heatmaps, strict=True))
+
+
+def _as_radiologists_look(scan) -> tuple[slice, slice]:
+    """Return how to turn a slice: the patient's right is at the left, front or head at the top."""
+    if scan.space not in _TO_LPS or scan.affine.shape != (3, 4):
+        return slice(None), slice(None)
+    directions = (_TO_LPS[scan.space][:, None] * scan.affine[:, 1:3]).T  # of rows and columns
+    # Wanted are growing left and posterior, and falling superior.
+    wanted = [each[np.abs(each).argmax()] * (1, 1, -1)[np.abs(each).argmax()] > 0 for each in directions]
+    rows, columns = (slice(None) if is_so else slice(None, None, -1) for is_so in wanted)
+    return rows, columns
 
 
 def _name(scan, index) -> str:

@@ -20,8 +20,10 @@ from tf_gradcam._run.photographs import (
     is_scan,
     make_viewable,
     read_photograph,
+    scan_options,
     scan_values,
 )
+from tf_gradcam._run.request import shown_as
 
 NamedPhotograph = tuple[Photograph, str]  # a photograph and the name of its pictures
 
@@ -46,9 +48,9 @@ class ReadResult(NamedTuple):
     def viewable(self, options: PictureOptions) -> np.ndarray:
         """Return the image as pixels for people to look at: uint8 `(H, W, 3)`."""
         if self.scan is not None:
-            return self.scan.picture(**options._asdict())
+            return self.scan.picture(**scan_options(self.scan, options)._asdict())
         assert self.image is not None
-        return make_viewable(self.image, options)
+        return make_viewable(self.image, shown_as(options, self.image, is_of_patient=False))
 
 
 # From photographs of one size, or one scan, to the findings in each.

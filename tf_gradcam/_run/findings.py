@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from tf_gradcam import targets
 from tf_gradcam._checks import one_line
+from tf_gradcam._files import take_bands
 from tf_gradcam._images import class_probabilities
 from tf_gradcam._model import require_specs
 from tf_gradcam._run.chosen_methods import MethodExplainer, choose_methods, make_explainers
-from tf_gradcam._run.fitting import channels_of, fit_to_spec, fit_volume_to_spec
+from tf_gradcam._run.fitting import channels_of, fit_channels, fit_to_spec, fit_volume_to_spec
 from tf_gradcam._run.request import Classifier, Request, class_index
 from tf_gradcam._targets import find_output, to_rows
 
@@ -121,17 +122,26 @@ class PhotographExplainer:
         model, preprocess, _ = self._classifier
         spec = require_specs(model)
         # One by one, as a user's function may depend on the whole array, for example on its mean.
-        inputs = [preprocess(fit_to_spec(image, spec)) for image in images]
+        inputs = [preprocess(fit_to_spec(self.take_bands(image), spec)) for image in images]
         return np.concatenate([np.asarray(each) for each in inputs])
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """Return one float32 image of any size, `(*axes, C)`, preprocessed."""
-        return np.asarray(self._classifier.preprocess(image[None]))[0]
+        taken = self.take_bands(image)
+        return np.asarray(self._classifier.preprocess(fit_channels(taken, self.channels, taken)[None]))[0]
 
     def volume_to_input(self, volume: np.ndarray) -> np.ndarray:
         """Return a volume `(D, H, W, C)` as the model takes it, `(1, d, h, w, C)`."""
         model, preprocess, _ = self._classifier
-        return np.asarray(preprocess(fit_volume_to_spec(volume, require_specs(model))))
+        return np.asarray(preprocess(fit_volume_to_spec(self.take_bands(volume), require_specs(model))))
+
+    def take_bands(self, image: np.ndarray) -> np.ndarray:
+        """Return the requested bands of `(*axes, C)` for a model of as many channels; else all of them."""
+        bands = self._request.picture.bands
+        count = image.shape[-1]
+        if bands is None or count <= 3 or count == self.channels or len(bands) != self.channels:
+            return image
+        return take_bands(image, bands)
 
     def _explain_class(self, run, method, inputs, size, index) -> list[ImageExplanation]:
         """Explain a batch for one class, a class per image, or the predicted ones where `index` is `None`."""

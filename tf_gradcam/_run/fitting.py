@@ -33,7 +33,7 @@ def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
     _, *size, channels = shape
     own_size = size_within(image.shape[:2], MODEL_INPUT_SIDE)
     height, width = (fixed or own for fixed, own in zip(size, own_size, strict=True))
-    values = _fit_channels(_resize(image, (height, width)), channels, image)
+    values = fit_channels(_resize(image, (height, width)), channels, image)
     if channels_first:
         values = values.transpose(2, 0, 1)
     return values[None].astype("float32")
@@ -52,7 +52,7 @@ def fit_volume_to_spec(volume: np.ndarray, spec: Any) -> np.ndarray:
         [resize_pixels(rows[:, part], (depth, part.stop - part.start)) for part in _parts(rows.shape[1])],
         axis=1,
     )
-    values = _fit_channels(resized.reshape(depth, height, width, -1), channels, volume)
+    values = fit_channels(resized.reshape(depth, height, width, -1), channels, volume)
     if channels_first:
         values = values.transpose(3, 0, 1, 2)
     return values[None].astype("float32")
@@ -78,8 +78,14 @@ def _resize(image, size) -> np.ndarray:
     return resized if resized.ndim == 3 else resized[..., None]
 
 
-def _fit_channels(values, channels, original) -> np.ndarray:
-    """Return values `(..., C)` with as many channels as the model takes."""
+def fit_channels(values: np.ndarray, channels: int | None, original: np.ndarray) -> np.ndarray:
+    """Return values `(..., C)` with as many channels as the model takes.
+
+    Args:
+        values: what is fitted.
+        channels: how many channels; `None` for any number.
+        original: the values before they were resized, whose greys are told exactly.
+    """
     count = values.shape[-1]
     if channels in (None, count):
         return values
@@ -93,7 +99,7 @@ def _fit_channels(values, channels, original) -> np.ndarray:
         return cv2.cvtColor(rows, cv2.COLOR_RGB2GRAY).reshape(*values.shape[:-1], 1)
     raise ValueError(
         f"`model` must take as many channels as the file has bands, {count}. Received: a model that takes "
-        f"{channels}. Give it files of that many bands, or explain it in Python, with tf_gradcam.GradCAM."
+        f"{channels}. Name as many: `bands`; or explain it in Python, with tf_gradcam.GradCAM."
     )
 
 

@@ -21,6 +21,7 @@ from tf_gradcam._files import PictureOptions, header_size
 from tf_gradcam._images import load_image, read_values
 from tf_gradcam._optional import packaged_file
 from tf_gradcam._run.files import is_own_result
+from tf_gradcam._run.request import shown_as
 
 _ENDINGS = {
     ".avif",
@@ -212,6 +213,11 @@ def read_photograph_within(
     width, height = header_size(data)
     is_on_its_side = (width > height) != (values.shape[1] > values.shape[0]) and width != height
     return values, (width, height) if is_on_its_side else (height, width)
+
+
+def scan_options(scan: formats.Scan, options: PictureOptions) -> PictureOptions:
+    """Return those of the options of pictures that are meant for a scan."""
+    return shown_as(options, scan.values, is_of_patient=scan.space in ("LPS mm", "RAS mm"))
 
 
 def scan_values(scan: formats.Scan) -> np.ndarray:

@@ -6,9 +6,10 @@ The command line makes them from its options, a benchmark makes them by hand.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._files import PictureOptions
@@ -58,6 +59,25 @@ class Request:
     boxes: float | str | None = None
     picture: PictureOptions = AS_IT_IS
     sliding: float | None = None
+
+
+def shown_as(options: PictureOptions, values: Any, is_of_patient: bool) -> PictureOptions:
+    """Return those of the options that are meant for a file; a run may have files of many kinds.
+
+    A window is for scans of a patient, limits and percentiles are for more than 8 bits, and bands are for
+    more than three channels.
+
+    Args:
+        options: what the run was asked for.
+        values: array or array-like `(*axes, C)`.
+        is_of_patient: whether the file is DICOM or NIfTI.
+    """
+    return PictureOptions(
+        options.window if is_of_patient else None,
+        None if values.dtype == np.uint8 else options.limits,
+        None if values.dtype == np.uint8 else options.percentiles,
+        options.bands if values.shape[-1] > 3 else None,
+    )
 
 
 class Classifier(NamedTuple):

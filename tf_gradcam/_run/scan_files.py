@@ -9,6 +9,7 @@ from tf_gradcam._checks import one_line
 from tf_gradcam._files import PictureOptions
 from tf_gradcam._images import fit_slices, hottest_slices, overlay, overlay_video
 from tf_gradcam._run.findings import Finding
+from tf_gradcam._run.photographs import scan_options
 from tf_gradcam._run.pictures import draw_panels, suffix_of, write_pictures
 from tf_gradcam._run.request import Request
 from tf_gradcam._run.scans import place_of_peak
@@ -32,7 +33,11 @@ def write_scan(scan: formats.Scan, findings: Sequence[Finding], name: str, reque
     written = write_pictures(findings, name, request) if is_image else list(findings)
     for rank, finding in enumerate(written, start=1):
         own = name + suffix_of(finding.row.get("method"), rank, request)
-        row = {**finding.row, **place_of_peak(scan, finding.heatmap), **_shown(request.picture)}
+        row = {
+            **finding.row,
+            **place_of_peak(scan, finding.heatmap),
+            **_shown(scan_options(scan, request.picture)),
+        }
         if not is_image:
             row |= _write_overlays(scan, finding, own, request)
         row |= _write_map(scan, finding, own, request, model)
@@ -63,7 +68,7 @@ def _write_overlays(scan, finding, name, request) -> dict[str, str]:
         overlay_video(request.out / file, scan, finding.heatmap, **_style(request))
         return {"overlay": file}
     file = f"{name}-overlay.png"
-    shown = hottest_slices(scan, "heatmap", finding.heatmap, request.picture)
+    shown = hottest_slices(scan, "heatmap", finding.heatmap, scan_options(scan, request.picture))
     panels = [
         (overlay(picture, heatmap, **_style(request)), title)
         for picture, heatmap, title in zip(*shown, strict=True)
@@ -101,7 +106,7 @@ def _captures(scan, finding, request) -> Iterator[np.ndarray]:
         return
 
     for index, heatmap in enumerate(fit_slices("heatmap", finding.heatmap, scan.shape[0])):
-        picture = scan.picture(**request.picture._asdict(), index=index)
+        picture = scan.picture(**scan_options(scan, request.picture)._asdict(), index=index)
         yield overlay(picture, np.clip(heatmap, 0, 1), **_style(request))
 
 

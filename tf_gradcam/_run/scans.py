@@ -25,7 +25,8 @@ def explain_scan(
 
     A volume is explained as a whole by a model that takes volumes. By a model that takes images, a volume or
     video is explained slice by slice, for one class: the requested one, or the best on average of up to 32
-    slices. With `request.sliding` it is explained by windows of the model's own size.
+    slices. With `request.sliding`, what the model takes as
+    one image or volume is explained by windows of the model's own size.
 
     Returns:
         The findings; each heatmap is `(*axes)` on a grid of its own, divided by its maximum.
@@ -57,7 +58,8 @@ def place_of_peak(scan: formats.Scan, heatmap: np.ndarray) -> dict[str, Any]:
 
 
 def _explain(scan, method, explainer, request, report) -> Finding:
-    if request.sliding is not None:
+    image_axes = 3 if explainer.takes_volumes else 2
+    if request.sliding is not None and len(scan.axes) == image_axes:
         return _explain_by_windows(scan, method, explainer, request)
     if explainer.takes_volumes and len(scan.axes) == 3:
         return _explain_volume(scan, method, explainer)
@@ -106,12 +108,11 @@ def _explain_by_windows(scan, method: MethodExplainer, explainer: PhotographExpl
         overlap=request.sliding,
         size="input" if is_image else None,
     )
-    scores = np.asarray(explained.score)
     best = ImageExplanation(
-        np.asarray(explained.heatmap),
-        float(scores.max()),
+        explained.heatmap[0],
+        float(explained.score[0]),
         index,
-        np.zeros(0),
+        np.zeros(len(explainer.labels or ())),
         None,
         time.perf_counter() - start,
     )
@@ -123,7 +124,7 @@ class _PreprocessedScan:
 
     def __init__(self, scan: formats.Scan, explainer: PhotographExplainer) -> None:
         self.values, self.valid, self.axes = self, scan.valid, scan.axes
-        self.shape, self.dtype = scan.shape, np.dtype(np.float32)
+        self.shape, self.dtype = (*scan.shape[:-1], explainer.channels), np.dtype(np.float32)
         self._scan, self._preprocess = scan, explainer.preprocess
 
     def __getitem__(self, place: Any) -> np.ndarray:

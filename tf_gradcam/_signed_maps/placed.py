@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gradcam._graph import Placement, Places
+from tf_gradcam._graph import Placement, Places, strides_between
 from tf_gradcam._methods import Method, SourceImage, is_formula
 from tf_gradcam._model import spatial_axes
 from tf_gradcam._signed_maps.tapped import TappedLayer
@@ -54,6 +54,26 @@ def _find_placement(image, source, tapped, signed_map, method) -> Placement | No
     if axes > len(grid.shape) or (is_as_large and not is_formula(method)):
         return _place_on_image(image, source, signed_map, first)
     return _place(image, image_axes, tapped.activations, grid.axes())
+
+
+def find_strides(
+    images: Any, source: SourceImage | None, tapped: Sequence[TappedLayer]
+) -> list[tf.Tensor | None]:
+    """Return for each layer how many pixels lie between two cells of its grid, or `None` where not known.
+
+    Args:
+        images: images before `preprocess`.
+        source: the model's input on which the layers depend.
+        tapped: the layers.
+    """
+    if source is None or tf.executing_eagerly():
+        return [None] * len(tapped)
+    image = keras.tree.flatten(images)[source.position]
+    found = [
+        strides_between(image, len(each.grid.shape), each.activations) if each.grid.axes() else None
+        for each in tapped
+    ]
+    return [None if each is None else tf.constant(each, tf.int32) for each in found]
 
 
 def _place_on_image(image, source, signed_map, channels_first=None) -> Placement | None:

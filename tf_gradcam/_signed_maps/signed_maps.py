@@ -39,7 +39,7 @@ from tf_gradcam._model import (
 from tf_gradcam._signed_maps.answers import is_one_answer, score_answers
 from tf_gradcam._signed_maps.image_source import find_input, image_source
 from tf_gradcam._signed_maps.not_finite import not_finite, with_nan
-from tf_gradcam._signed_maps.placed import find_placements
+from tf_gradcam._signed_maps.placed import find_placements, find_strides
 from tf_gradcam._signed_maps.preprocess import apply_preprocess, check_preprocessed
 from tf_gradcam._signed_maps.tapped import TappedLayer, find_source, source_lengths, tapped_layer
 from tf_gradcam._targets import class_logits, log_odds, pick, pin_choices, taken_for_logits
@@ -57,6 +57,7 @@ class SignedMaps(NamedTuple):
         image_lengths: lengths of the image on which the layers depend, or `None` if there is none.
         nan: NaN for each image that is not finite, else 0, `(N,)`; `None` if the images are whole numbers.
         placements: where each map lies on that image, `None` for one that lies on all of it.
+        strides: for each layer the pixels between two cells, `(axes,)`, or `None` where not known.
     """
 
     maps: list[tf.Tensor]
@@ -66,6 +67,7 @@ class SignedMaps(NamedTuple):
     image_lengths: tf.Tensor | None
     nan: tf.Tensor | None
     placements: list[Placement | None]
+    strides: list[tf.Tensor | None]
 
 
 class _Pass(NamedTuple):
@@ -131,7 +133,8 @@ def signed_maps_function(
         of_one_score = [one if passed.score.shape.rank == 1 else one[:, 0] for one in maps]
         placements = find_placements(images, passed.source, passed.tapped, methods, of_one_score)
         maps, score = [with_nan(one, nan) for one in maps], with_nan(passed.score, nan)
-        return SignedMaps(maps, score, passed.class_index, outputs, lengths, nan, placements)
+        strides = find_strides(images, passed.source, passed.tapped)
+        return SignedMaps(maps, score, passed.class_index, outputs, lengths, nan, placements, strides)
 
     return signed_maps
 

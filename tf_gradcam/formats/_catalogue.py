@@ -37,11 +37,11 @@ class Format(NamedTuple):
 
 
 DICOM = Format(
-    "DICOM", "_dicom.read_dicom", "_dicom_writing.write_parametric_map", "_dicom_writing.write_capture"
+    "DICOM", "_dicom.read_dicom", "_dicom_writing.write_parametric_map", "_dicom_capture.write_capture"
 )
 NIFTI = Format("NIfTI", "_nifti.read_nifti", "_nifti.write_nifti")
-GEOTIFF = Format("GeoTIFF", "_geotiff.read_geotiff", "_geotiff.write_geotiff")
-VIDEO = Format("video", "_video.read_video", write_pictures="_video.write_video")
+GEOTIFF = Format("GeoTIFF", "_geotiff.read_geotiff", "_geotiff_writing.write_geotiff")
+VIDEO = Format("video", "_video.read_video", write_pictures="_video_writing.write_video")
 SLIDE = Format("slide", "_slide.read_slide")
 NUMPY = Format("NumPy", "_arrays.read_numpy", "_arrays.write_numpy")
 MATLAB = Format("MATLAB", "_arrays.read_matlab")

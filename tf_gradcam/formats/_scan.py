@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,10 @@ class Scan:
         bands: a name for each channel, or `()`.
         limits: the values that the file itself shows as black and white, or `None`.
         windows: for DICOM, the `(center, width)` of each window that the file names.
+        tones: for each of `windows`, the file's own function from values to brightness in `[0, 1]`; or `()`
+            where a window is a straight line.
+        negative: whether low values are bright, so that pictures are the negative of the values.
+        fill: what `filled` puts where nothing was measured; `None` leaves what the file has there.
         header: what the format's writer needs to write a heatmap back; of the format's own library.
     """
 
@@ -52,6 +57,9 @@ class Scan:
     bands: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
     windows: tuple[Window, ...] = ()
+    tones: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
+    negative: bool = False
+    fill: float | None = 0
     header: Any = None
 
     def __repr__(self) -> str:
@@ -80,17 +88,19 @@ class Scan:
             return None
         return tuple(float(length) for length in np.linalg.norm(self.affine[:, :-1], axis=0))
 
-    def filled(self, value: float = 0) -> np.ndarray:
+    def filled(self, value: float | None = None) -> np.ndarray:
         """Return all values, with `value` where nothing was measured.
 
         Args:
-            value: what nodata becomes. 0 is what most models of satellite images have seen there.
+            value: what nodata becomes; with `None` it is `fill`: 0, which most models of satellite images
+                have seen there, or of DICOM what the file itself has there.
 
         Returns:
             Array `(*axes, C)` of the dtype of `values`.
         """
         values = np.asarray(self.values[...])
-        if self.valid is None:
+        value = self.fill if value is None else value
+        if self.valid is None or value is None:
             return values
         return np.where(np.asarray(self.valid[...])[..., None], values, np.asarray(value, values.dtype))
 
@@ -148,7 +158,8 @@ class Scan:
         """
         options = PictureOptions(window, limits, percentiles, bands)
         values, valid = self._shown(index)
-        return make_pixels(values, valid, options, OwnRange(self.limits, self.windows))
+        own = OwnRange(self.limits, self.windows, self.tones, self.negative)
+        return make_pixels(values, valid, options, own)
 
     def _shown(self, index) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the values that a picture shows, and where they are valid, thinned out to its size."""

@@ -26,7 +26,7 @@ def other_class_similarity(
 
     A method that knows no class has 1. Two classes that look alike may rightly share a map.
 
-    Source: Sixt et al., "When Explanations Lie", ICML 2020, section 4 (random logit).
+    Source: Sixt et al., "When Explanations Lie", ICML 2020 (random logit).
 
     Args:
         cam: as in `sanity`.
@@ -54,7 +54,7 @@ def other_class_similarity(
         else:
             check_class(batch)
             classes = np.asarray(rows_of(other, len(images), start, stop).index)
-        similar.append(similarity_to(batch, classes, measure))
+        similar.append(SIMILARITIES[measure](batch.grid_maps(), maps_of_other(batch, classes)))
         start = stop
     return np.concatenate(similar)
 
@@ -82,10 +82,9 @@ def check_class(batch: ExplainedBatch) -> None:
         )
 
 
-def similarity_to(batch: ExplainedBatch, classes: np.ndarray, measure: str) -> np.ndarray:
-    """Return the similarity of the maps of a batch to those of other classes, `(N,)`."""
-    other = None if batch.is_classless else batch.target._replace(index=classes)
-    return SIMILARITIES[measure](batch.grid_maps(), batch.grid_maps(target=other))
+def maps_of_other(batch: ExplainedBatch, classes: np.ndarray) -> np.ndarray:
+    """Return the maps of other classes for the images of a batch, `(N, *grid)`, as `grid_maps` does."""
+    return batch.grid_maps(target=None if batch.is_classless else batch.target._replace(index=classes))
 
 
 def repeatability(

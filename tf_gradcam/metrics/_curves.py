@@ -59,8 +59,8 @@ def deletion(
     The baseline decides much: two explainers may change places with it, so report two. Only the order of the
     pixels counts, not the values of the map.
 
-    Source: Petsiuk et al., "RISE", BMVC 2018, section 4.3. RISE takes `baseline="zero"` for images whose mean
-    is 0, and as many steps as the image has rows.
+    Source: Petsiuk et al., "RISE", BMVC 2018. RISE takes `baseline="zero"` for images whose mean is 0, and as
+    many steps as the image has rows.
 
     Args:
         score: callable `images -> (M,)`, the score of the class that the maps explain. It gets whole copies
@@ -105,7 +105,7 @@ def insertion(
 
     As for `deletion`, only the order counts, and two baselines should be reported.
 
-    Source: Petsiuk et al., "RISE", BMVC 2018, section 4.3, with `baseline="blur"`.
+    Source: Petsiuk et al., "RISE", BMVC 2018, with `baseline="blur"`.
 
     Args:
         score: as in `deletion`.
@@ -212,8 +212,8 @@ def road(
 
     Smooth maps are favoured: scattered pixels are filled nearly perfectly, and their removal changes nothing.
 
-    Source: Rong et al., ICML 2022, section 4, whose measure is the accuracy at each p; this number of each
-    image is that of pytorch-grad-cam's `ROADCombined`.
+    Source: Rong et al., ICML 2022, whose measure is the accuracy at each p; this number of each image is
+    that of pytorch-grad-cam's `ROADCombined`.
 
     Args:
         score: as in `deletion`.

@@ -65,7 +65,8 @@ def blur(images: np.ndarray) -> np.ndarray:
     """Return images `(N, *axes, C)` blurred as for RISE's insertion; beyond its edge an image goes on.
 
     At 224 pixels along the shorter side these are RISE's 11 taps of a Gaussian with a sigma of 5. Both scale
-    with that side, down to 3 taps.
+    with that side, down to 3 taps. The taps of RISE's code are flatter, as it folds what lies outside back
+    in: 0.088 to 0.094, where these are 0.066 to 0.109.
     """
     radius = max(1, round(_RISE_RADIUS * min(images.shape[1:-1]) / _RISE_SIDE))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / radius) ** 2)
@@ -90,7 +91,7 @@ def noisy_linear_imputation(images: Any, removed: Any, *, noise: float = 0.01, s
     again at the corners. If no pixel of an image is left, all become its mean.
 
     Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022,
-    section 4.2, and the authors' code. Their noise is absolute, for images in [0, 1].
+    and the authors' code. Their noise is absolute, for images in [0, 1].
 
     Args:
         images: `(N, *axes, C)` with 1 to 3 axes.

@@ -97,7 +97,7 @@ def grid_pointing(maps: Any, cells: Any, side: int = 2) -> np.ndarray:
     Higher is better; in [0, 1]. A uniform map gets the share of the cell, 1/4 in a mosaic of 2 x 2.
 
     Source: Böhle et al., "Convolutional Dynamic Alignment Networks for Interpretable Classifications", CVPR
-    2021, section 4.2.
+    2021.
 
     Args:
         maps: `(N, *axes)`, the maps of mosaics, signed or heatmaps. Where a side does not divide evenly,
@@ -139,7 +139,7 @@ def rank_accuracy(maps: Any, masks: Any) -> np.ndarray:
     Higher is better; in [0, 1]. Of pixels that share the value at which the choice ends, the mean over all
     choices counts, so that a uniform map gets the share of the image that the object covers.
 
-    Source: Arras et al., "CLEVR-XAI", Information Fusion 2022, section 3.3 (relevance rank accuracy).
+    Source: Arras et al., "CLEVR-XAI", Information Fusion 2022 (relevance rank accuracy).
 
     Args:
         maps: `(N, *axes)`, signed.

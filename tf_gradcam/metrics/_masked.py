@@ -72,7 +72,7 @@ def average_drop(score: Score, images: Any, maps: Any, *, batch_size: int = 32) 
     `relu(f(x) - f(x m)) / f(x)`, where m is the positive part of the map divided by its maximum. Lower is
     better; in [0, 1]. A heatmap of 1 everywhere has 0, the best value, so never report it alone.
 
-    Source: Chattopadhay et al., "Grad-CAM++", WACV 2018, section 4.1, without the factor 100.
+    Source: Chattopadhay et al., "Grad-CAM++", WACV 2018, without the factor 100.
 
     Args:
         score: callable `images -> (M,)`, the probability of the class that the maps explain, not of the class
@@ -97,7 +97,7 @@ def increase(score: Score, images: Any, maps: Any, *, batch_size: int = 32) -> n
     `1[f(x m) > f(x)]`. Higher is better; 0 or 1. The mean over images is the papers' "increase in
     confidence".
 
-    Source: Chattopadhay et al., "Grad-CAM++", WACV 2018, section 4.1, without the factor 100.
+    Source: Chattopadhay et al., "Grad-CAM++", WACV 2018, without the factor 100.
 
     Args:
         score: as in `average_drop`.
@@ -119,7 +119,7 @@ def average_gain(score: Score, images: Any, maps: Any, *, batch_size: int = 32) 
 
     `relu(f(x m) - f(x)) / (1 - f(x))`. Higher is better; in [0, 1].
 
-    Source: Zhang et al., "Opti-CAM", CVIU 2024, section 4.
+    Source: Zhang et al., "Opti-CAM", CVIU 2024.
 
     Args:
         score: as in `average_drop`.
@@ -143,7 +143,7 @@ def coherency(explain: Explain, images: Any, maps: Any) -> np.ndarray:
     correlation.
 
     Source: Poppi et al., "Revisiting The Evaluation of Class Activation Mapping for Explainability" (ADCC),
-    CVPR Workshops 2021, section 3.
+    CVPR Workshops 2021.
 
     Args:
         explain: callable `images -> maps`, called once with all N images in their order. It must explain the
@@ -169,7 +169,7 @@ def complexity(maps: Any) -> np.ndarray:
     `sum m / number of pixels`, where m is the positive part of the map divided by its maximum. Lower is
     better; in [0, 1]. A blank map has 0, the best value, so never report it alone.
 
-    Source: Poppi et al. (ADCC), CVPR Workshops 2021, section 3.
+    Source: Poppi et al. (ADCC), CVPR Workshops 2021.
 
     Args:
         maps: `(N, *axes)`, signed or heatmaps.
@@ -190,7 +190,7 @@ def adcc(coherency: Any, complexity: Any, average_drop: Any) -> np.ndarray:
     terms is 0. Higher is better; in [0, 1]. The mean over images differs from `adcc_of_means`, which the
     tables of papers show.
 
-    Source: Poppi et al. (ADCC), CVPR Workshops 2021, equation 5, as in the authors' code.
+    Source: Poppi et al. (ADCC), CVPR Workshops 2021, as in the authors' code.
 
     Args:
         coherency: what `metrics.coherency` returns, `(N,)`.
@@ -216,7 +216,7 @@ def adcc_of_means(
 
     It is what the tables of papers show. An image of which one of the three is NaN is left out of all means.
 
-    Source: Poppi et al. (ADCC), CVPR Workshops 2021, equation 5.
+    Source: Poppi et al. (ADCC), CVPR Workshops 2021.
 
     Args:
         coherency: as in `adcc`.

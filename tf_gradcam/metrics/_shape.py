@@ -15,7 +15,7 @@ def sparseness(maps: Any) -> np.ndarray:
     maps of different size or interpolation should not be compared.
 
     Source: Chalasani et al., "Concise Explanations of Neural Networks using Adversarial Training", ICML 2020,
-    section 3, without absolute values.
+    without absolute values.
 
     Args:
         maps: `(N, *axes)`, signed or heatmaps.
@@ -34,8 +34,8 @@ def entropy(maps: Any) -> np.ndarray:
     `-sum p log p`, where p are the values divided by their sum. 0 for a single pixel, `log n` for a uniform
     map of n pixels. Lower is easier to read; it says nothing of whether the map is right.
 
-    Source: Bhatt et al., "Evaluating and Aggregating Feature-based Model Explanations", IJCAI 2020, section
-    3.3 (complexity), without absolute values.
+    Source: Bhatt et al., "Evaluating and Aggregating Feature-based Model Explanations", IJCAI 2020
+    (complexity), without absolute values.
 
     Args:
         maps: `(N, *axes)`, signed or heatmaps.

@@ -36,8 +36,7 @@ def spearman(first: Any, second: Any) -> np.ndarray:
     1 where both order the pixels alike, -1 where one is the reverse of the other. In [-1, 1]. Equal values
     share the mean of their ranks. Take signed maps: in heatmaps, the zeros of both decide.
 
-    Source: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, section 3, without absolute
-    values.
+    Source: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, without absolute values.
 
     Args:
         first: `(N, *axes)`, signed.

@@ -101,8 +101,8 @@ def mu_fidelity(
     of one size. Higher is better; in [-1, 1]. Unlike `deletion`, it looks at the values of the map, not only
     their order, and hides far less of the image at once.
 
-    Source: Bhatt et al., "Evaluating and Aggregating Feature-based Model Explanations", IJCAI 2020,
-    definition 3 (faithfulness), with cells of pixels as features.
+    Source: Bhatt et al., "Evaluating and Aggregating Feature-based Model Explanations", IJCAI 2020
+    (faithfulness), with cells of pixels as features.
 
     Args:
         score: as in `infidelity`. Logits suit it better than probabilities, which saturate.

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_gradcam.metrics._bootstrap import Interval, confidence_interval
-from tf_gradcam.metrics._comparison import other_classes, similarity_to
+from tf_gradcam.metrics._comparison import maps_of_other, other_classes
 from tf_gradcam.metrics._curves import deletion, insertion
 from tf_gradcam.metrics._explained import Cam, ExplainedBatch, explained_batches
 from tf_gradcam.metrics._inputs import check_count, generator
 from tf_gradcam.metrics._sanity import Sanity, sanity
+from tf_gradcam.metrics._similarity import spearman
 from tf_gradcam.metrics._stability import mu_fidelity
 from tf_gradcam.metrics._tables import html_table, plain_table, record
 
@@ -124,29 +125,33 @@ def trust(cam: Cam, images: Any, target: Any = None, *, seed: int = 0, batch_siz
     generator(seed)
     shown = sanity(cam, images, target, stages=_STAGES, seed=seed, batch_size=batch_size)
     values: dict[tuple, list] = {}
+    blank: list[np.ndarray] = []
     start = 0
     for batch in explained_batches(cam, images, target, batch_size):
         for baseline in _BASELINES:
             for name, numbers in _faithfulness(batch, baseline, seed, batch_size).items():
                 values.setdefault((name, baseline), []).append(numbers)
-        values.setdefault(("other class", None), []).append(_other_class(batch, start, seed))
+        similar, without = _other_class(batch, start, seed)
+        values.setdefault(("other class", None), []).append(similar)
+        blank.append(without)
         start += len(batch.images)
     values |= {
         (f"random weights: {stage.randomized}", None): [shown.values[:, place]]
         for place, stage in enumerate(shown.stages)
         if place
     }
-    return Trust(_checks({key: np.concatenate(parts) for key, parts in values.items()}, shown, seed))
+    joined = {key: np.concatenate(parts) for key, parts in values.items()}
+    return Trust(_checks(joined, shown, np.concatenate(blank), seed))
 
 
-def _checks(values: dict[tuple, np.ndarray], shown: Sanity, seed) -> list[Check]:
+def _checks(values: dict[tuple, np.ndarray], shown: Sanity, blank: np.ndarray, seed) -> list[Check]:
     intervals = {key: confidence_interval(numbers, seed=seed) for key, numbers in values.items()}
     checks = []
     for (name, baseline), interval in intervals.items():
         if name.startswith("random weights"):
             means = _of_random_weights(shown)
         elif baseline is None:
-            means = _of_other_class(interval)
+            means = _of_other_class(interval, blank)
         else:
             means = _of_faithfulness(name, [each for key, each in intervals.items() if key[0] == name])
         checks.append(Check(name, baseline, *interval, means, values[name, baseline]))
@@ -178,14 +183,21 @@ def _of_random_weights(shown: Sanity) -> str:
     return f"{says} (mean {shown.mean_similarity:.2f}; 1 is the same map, at most 0.5 passes)."
 
 
-def _of_other_class(interval: Interval) -> str:
+def _of_other_class(interval: Interval, blank: np.ndarray) -> str:
+    """Return the sentence, given where the map of the other class alone is blank; NaN if there is none."""
+    if np.isnan(blank).any():
+        return "there is no other class to compare with."
+    where = f"in {blank.sum():.0f} of {len(blank)} images the map of a class drawn at random is blank"
     if not interval.counted:
-        return "there is no other class, or no map to compare."
+        if not blank.any():
+            return "no image has a map to compare."
+        return f"{where}: nothing in the image speaks for that class, so there is no similarity to measure."
     kind = "hardly depend" if interval.value > _ALIKE else "depend"
-    return (
+    says = (
         f"maps {kind} on the class: the similarity to the map of a class drawn at random; 1 is the same map; "
-        "classes that look alike may rightly share one."
+        "classes that look alike may rightly share one"
     )
+    return f"{says}; {where}, and these have no number." if blank.any() else f"{says}."
 
 
 def _faithfulness(batch: ExplainedBatch, baseline, seed, batch_size) -> dict[str, np.ndarray]:
@@ -199,9 +211,12 @@ def _faithfulness(batch: ExplainedBatch, baseline, seed, batch_size) -> dict[str
     return {_CURVES: curves[0] - curves[1], _FIDELITY: fidelity}
 
 
-def _other_class(batch, start, seed) -> np.ndarray:
+def _other_class(batch, start, seed) -> tuple[np.ndarray, np.ndarray]:
+    """Return the similarity to the map of another class, and where that map alone is 0, `(N,)` each."""
     try:
         classes = other_classes(batch, start, seed)
     except ValueError:  # There is no other class.
-        return np.full(len(batch.images), np.nan)
-    return similarity_to(batch, classes, "spearman")
+        return np.full(len(batch.images), np.nan), np.full(len(batch.images), np.nan)
+    maps, other = batch.grid_maps(), maps_of_other(batch, classes)
+    axes = tuple(range(1, maps.ndim))
+    return spearman(maps, other), maps.any(axes) & ~other.any(axes)
