@@ -130,6 +130,17 @@ def test_scale_and_offset_are_applied_once(tmp_path):
     np.testing.assert_array_equal(scan.valid[...], (stored != 0).all(axis=0))  # of the stored values
 
 
+def test_nodata_may_overflow_where_it_is_scaled(tmp_path):
+    def tag(file):
+        file.scales = (10,)
+
+    lowest = float(np.finfo("float32").min)
+    stored = np.array([[[1, lowest, math.nan, math.inf]]], "float32")
+    make(tmp_path / "scaled.tif", stored, nodata=lowest, after=tag)
+    scan = read(tmp_path / "scaled.tif")
+    assert scan.filled()[0, :, 0].tolist() == [10, 0, 0, 0]
+
+
 def test_scaled_values_of_32_bits_are_doubles(tmp_path):
     def tag(file):
         file.scales = (0.1,)

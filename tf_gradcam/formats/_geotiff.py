@@ -151,7 +151,8 @@ class _Scene:
         if self.scale is None:
             return np.ascontiguousarray(values)
         scale, offset = self.scale
-        return (values * scale + offset).astype(self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # of nodata, such as -3.4e38
+            return (values * scale + offset).astype(self.dtype)
 
     def _valid_window(self, rows, columns) -> np.ndarray:
         valid = np.ones((rows.stop - rows.start, columns.stop - columns.start), bool)
