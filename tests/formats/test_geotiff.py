@@ -400,6 +400,17 @@ def test_positions_are_those_of_centres(tmp_path, transform, point):
     np.testing.assert_allclose(scan.spacing, (20, 10) if transform is ROTATED else (10, 10))
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1e200])
+def test_a_transform_that_is_no_place_is_refused(tmp_path, number):
+    stored = noise((20, 30))
+    tags = [(33550, "d", 3, (10.0, number, 0.0), False), (33922, "d", 6, (0.0, 0, 0, 5e5, 5e6, 0), False)]
+    tifffile.imwrite(tmp_path / "scene.tif", stored, extratags=tags)
+    with pytest.raises(
+        ValueError, match="`path` must have a transform of finite numbers. Received: 'scene.tif'"
+    ):
+        read(tmp_path / "scene.tif")
+
+
 def test_a_reference_system_without_a_code_has_its_name(tmp_path):
     crs = rasterio.CRS.from_proj4("+proj=laea +lat_0=52.5 +lon_0=10.25 +R=6000000")
     make(tmp_path / "scene.tif", noise((1, 20, 30)), crs=crs)
