@@ -31,6 +31,8 @@ def refusal(path, **options):
     ("name", "message"),
     [
         ("rtplan.dcm", "holds none: its kind is RT Plan Storage"),
+        ("dicomdirtests/DICOMDIR", "its kind is Media Storage Directory Storage"),
+        ("nested_priv_SQ.dcm", "its kind is unknown"),
         ("rtstruct.dcm", "RT Structure Set Storage"),
         ("reportsi.dcm", "Basic Text SR Storage"),
         ("waveform_ecg.dcm", "12-lead ECG Waveform Storage"),

@@ -81,6 +81,16 @@ def test_a_file_without_a_window_is_shown_by_percentiles(tmp_path):
     np.testing.assert_array_equal(scan.picture(), scan.picture(percentiles=(1, 99)))
 
 
+def test_a_linear_window_of_width_1_shows_the_greys_of_fractions(tmp_path):
+    stored = np.array([[0, 64, 128, 255]], np.uint16)
+    window = {"WindowCenter": 0.5, "WindowWidth": 1, "RescaleIntercept": 0}
+    path = save(tmp_path / "a.dcm", stored, RescaleSlope="0.0039215686274", **window)
+    assert formats.read(path).limits == (0, 1)
+    assert shown(path)[0].tolist() == [0, 64, 128, 255]
+    path = save(tmp_path / "b.dcm", stored, RescaleSlope=1, **window)
+    assert shown(path)[0].tolist() == [0, 255, 255, 255]
+
+
 @pytest.mark.parametrize("width", [0, -5])
 def test_a_window_of_no_width_is_left_out(tmp_path, width):
     dataset = make_ct(RAMP, WindowCenter=[5, 40], WindowWidth=[width, 400])

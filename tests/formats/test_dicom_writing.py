@@ -360,6 +360,32 @@ def test_what_is_no_picture_is_refused(tmp_path, pictures, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pictures_may_come_in_one_buffer(tmp_path):
+    def pictures():
+        buffer = np.zeros((4, 6, 3), np.uint8)
+        for number in range(3):
+            buffer[:] = number
+            yield buffer
+
+    formats.write_pictures(tmp_path / "a.dcm", formats.read(shipped("CT_small.dcm")), pictures())
+    assert [frame.max() for frame in pydicom.dcmread(tmp_path / "a.dcm").pixel_array] == [0, 1, 2]
+
+
+def test_damaged_attributes_of_the_source_raise_and_warn_of_nothing(tmp_path, heatmap):
+    """UIDs and numbers as careless anonymizers leave them."""
+    path = save(tmp_path / "s.dcm", VOLUME[0], StudyInstanceUID="1.2.33333", PatientAge="077Y")
+    data = path.read_bytes()
+    for old, new in ((b"1.2.33333", b"dccc95990"), (b"077Y", b"\xff\xfe\\?")):
+        assert len(old) == len(new)
+        data = data.replace(old, new)
+    path.write_bytes(data)
+    scan = formats.read(path)
+    formats.write_pictures(tmp_path / "a.dcm", scan, [scan.picture()])
+    formats.write(tmp_path / "b.dcm", scan, heatmap)
+    for name in ("a.dcm", "b.dcm"):
+        assert b"dccc95990" in (tmp_path / name).read_bytes()
+
+
 def test_a_capture_says_of_burned_in_names_what_its_source_says(tmp_path):
     for said, expected in (("NO", "NO"), ("YES", "YES"), (None, "YES")):
         dataset = make_ct(VOLUME, ImagePositionPatient=None, BurnedInAnnotation=said)

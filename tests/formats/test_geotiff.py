@@ -130,6 +130,17 @@ def test_scale_and_offset_are_applied_once(tmp_path):
     np.testing.assert_array_equal(scan.valid[...], (stored != 0).all(axis=0))  # of the stored values
 
 
+def test_nodata_may_overflow_where_it_is_scaled(tmp_path):
+    def tag(file):
+        file.scales = (10,)
+
+    lowest = float(np.finfo("float32").min)
+    stored = np.array([[[1, lowest, math.nan, math.inf]]], "float32")
+    make(tmp_path / "scaled.tif", stored, nodata=lowest, after=tag)
+    scan = read(tmp_path / "scaled.tif")
+    assert scan.filled()[0, :, 0].tolist() == [10, 0, 0, 0]
+
+
 def test_scaled_values_of_32_bits_are_doubles(tmp_path):
     def tag(file):
         file.scales = (0.1,)
@@ -387,6 +398,17 @@ def test_positions_are_those_of_centres(tmp_path, transform, point):
         for row, column in ((0, 0), (7, 21), (19, 29)):
             np.testing.assert_allclose(scan.position((row, column)), file.xy(row, column), rtol=1e-15)
     np.testing.assert_allclose(scan.spacing, (20, 10) if transform is ROTATED else (10, 10))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1e200])
+def test_a_transform_that_is_no_place_is_refused(tmp_path, number):
+    stored = noise((20, 30))
+    tags = [(33550, "d", 3, (10.0, number, 0.0), False), (33922, "d", 6, (0.0, 0, 0, 5e5, 5e6, 0), False)]
+    tifffile.imwrite(tmp_path / "scene.tif", stored, extratags=tags)
+    with pytest.raises(
+        ValueError, match="`path` must have a transform of finite numbers. Received: 'scene.tif'"
+    ):
+        read(tmp_path / "scene.tif")
 
 
 def test_a_reference_system_without_a_code_has_its_name(tmp_path):

@@ -143,6 +143,17 @@ def test_the_limits_of_the_file_are_black_and_white():
     assert formats.read(SHIPPED / "anatomical.nii").limits is None
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1e-40), (-3e38, 3e38)])
+def test_limits_that_float32_cannot_divide_by_make_a_picture(tmp_path, low, high):
+    def change(header):
+        header["cal_min"], header["cal_max"] = low, high
+
+    values = np.float32([[low, high, -1e30], [1e30, 0, 3e38]])[..., None]
+    scan = formats.read(save(tmp_path / "a.nii", values, change=change))
+    exact = np.clip((values.T.astype(np.float64) - scan.limits[0]) / np.subtract(*scan.limits[::-1]), 0, 1)
+    assert np.abs(scan.picture()[..., 0] - exact[0] * 255).max() <= 0.5
+
+
 def test_a_large_file_is_mapped_and_not_read(tmp_path):
     path = tmp_path / "large.nii"
     header = nibabel.Nifti1Header()
@@ -253,6 +264,9 @@ def test_units_and_both_forms_are_heeded_as_simpleitk_does(tmp_path, numbers, un
     # A cell of the heatmap is 2 x 1 x 2 voxels: the centre of (1, 2, 1) is at (2.5, 2, 2.5).
     expected = scan.position((2.5, 2, 2.5))
     np.testing.assert_allclose(by_itk(tmp_path / "b.nii", (1, 2, 1)), expected, rtol=1e-5)
+    formats.write(tmp_path / "b.mgz", scan, heatmap)
+    in_millimetres = nibabel.load(tmp_path / "b.mgz").affine @ [1, 2, 1, 1]
+    np.testing.assert_allclose(in_millimetres[:3], expected, rtol=1e-5)
 
 
 def test_a_file_without_a_place_has_a_spacing_and_cannot_be_turned(tmp_path, numbers):
@@ -445,9 +459,9 @@ def test_a_dicom_scan_is_turned_from_lps_to_ras(tmp_path, shear, is_slice):
     is_sheared = shear > 0 and not is_slice
     assert written.header["qform_code"] == (0 if is_sheared else 1)
     assert written.header["sform_code"] == 1
+    assert np.linalg.det(written.affine[:3, :3]) > 0  # as in the patient: x to y to the next slice
     if not is_sheared:
         np.testing.assert_allclose(by_itk(tmp_path / "b.nii.gz", place[2::-1]), expected, atol=1e-4)
-        assert np.linalg.det(written.affine[:3, :3]) != 0
 
 
 def test_a_scan_without_a_place_in_millimetres_is_refused(tmp_path):

@@ -192,7 +192,7 @@ def _read_pixels(planes, kind, mirrored) -> _Pixels:
             valid[number] = ~padding[..., 0]
     # Windows often differ from slice to slice; those of the middle one are least often of air.
     middle = len(planes) // 2
-    tones = tones_of(planes[middle], dtype.kind != "u", modalities[middle].ends if mirrored else None)
+    tones = tones_of(planes[middle], dtype, modalities[middle].ends if mirrored else None)
     if tones.limits is None and dtype == np.uint8 and kind == "grey":
         tones = tones._replace(limits=(0.0, float(modalities[middle].ends or 255)))
     return _Pixels(values, valid, tones)

@@ -10,7 +10,14 @@ import numpy as np
 from tf_gradcam import __version__
 from tf_gradcam._optional import require
 from tf_gradcam.formats._dicom_datasets import quiet
-from tf_gradcam.formats._dicom_writing import NAME, SERIES_NUMBER, copy_patient_and_study, save, sources_of
+from tf_gradcam.formats._dicom_writing import (
+    NAME,
+    SERIES_NUMBER,
+    copy_patient_and_study,
+    save,
+    sources_of,
+    value_of,
+)
 from tf_gradcam.formats._scan import Scan
 
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -37,44 +44,41 @@ def write_capture(path: pathlib.Path, scan: Scan, pictures: Iterable[np.ndarray]
             than fit in a file.
     """
     sources = sources_of(scan)
-    frames = _checked_pictures(pictures)
-    count = len(frames)
+    count, (rows, columns), data = _joined(pictures)
     with quiet():
         written = _new_dataset(_CAPTURE if count == 1 else _CAPTURE_OF_SEVERAL)
         _copy_study_modules(written, sources[0])
         _describe_capture(written, sources, scan)
         written.SamplesPerPixel, written.PhotometricInterpretation, written.PlanarConfiguration = 3, "RGB", 0
-        written.Rows, written.Columns = frames[0].shape[:2]
+        written.Rows, written.Columns = rows, columns
         written.BitsAllocated, written.BitsStored, written.HighBit, written.PixelRepresentation = 8, 8, 7, 0
         if count > 1:
             _describe_frames(written, scan, sources[0], count)
-        data = b"".join(frame.tobytes() for frame in frames)
-        written.PixelData = data + b"\0" * (len(data) % 2)
+        written.PixelData = bytes(data)
         written["PixelData"].VR = "OB"
     save(path, written)
 
 
-def _checked_pictures(pictures) -> list[np.ndarray]:
-    frames: list[np.ndarray] = []
-    total = 0
+def _joined(pictures) -> tuple[int, tuple[int, ...], bytearray]:
+    """Return the number of pictures, their rows and columns, and the bytes of all, an even number of them."""
+    count, shape, data = 0, (), bytearray()
     for picture in pictures:
-        frame = np.asarray(picture)
-        expected = frames[0].shape if frames else "(H, W, 3)"
-        is_right = frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[-1] == 3 and frame.size
-        if not is_right or (frames and frame.shape != expected) or max(frame.shape) >= 2**16:
+        pixels = np.asarray(picture)
+        is_right = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[-1] == 3 and pixels.size
+        if not is_right or (count and pixels.shape != shape) or max(pixels.shape) >= 2**16:
             raise ValueError(
-                f"`pictures` must be uint8 of shape {expected}. Received: picture {len(frames)} of "
-                f"{frame.dtype} {frame.shape}"
+                f"`pictures` must be uint8 of shape {shape or '(H, W, 3)'}. Received: picture {count} of "
+                f"{pixels.dtype} {pixels.shape}"
             )
-        total += frame.nbytes
-        if total > _MAX_BYTES:
+        if len(data) + pixels.nbytes > _MAX_BYTES:
             raise ValueError(
                 f"`pictures` must be at most {_MAX_BYTES:,} bytes. Received: more. Make them smaller."
             )
-        frames.append(frame)
-    if not frames:
+        count, shape = count + 1, pixels.shape
+        data += pixels.tobytes()
+    if not count:
         raise ValueError("`pictures` must be one picture at least. Received: none.")
-    return frames
+    return count, shape[:2], data + b"\0" * (len(data) % 2)
 
 
 def _new_dataset(sop_class) -> Any:
@@ -94,8 +98,8 @@ def _copy_study_modules(written, source) -> None:
     """Copy who and which study it is."""
     copy_patient_and_study(written, source)
     for name in ("StudyInstanceUID", "StudyDescription", "PatientAge", "PatientSize", "PatientWeight"):
-        if source.get(name):
-            setattr(written, name, source.get(name))
+        if value_of(source, name):
+            setattr(written, name, value_of(source, name))
 
 
 def _describe_capture(written, sources, scan) -> None:
@@ -111,10 +115,10 @@ def _describe_capture(written, sources, scan) -> None:
     written.PatientOrientation = ""
     written.DerivationDescription = f"Pictures made by {NAME} {__version__}"
     written.SourceImageSequence = [_referenced(source) for source in sources]
-    lossy = sources[0].get("LossyImageCompression")
+    lossy = value_of(sources[0], "LossyImageCompression")
     if lossy in ("00", "01"):
         for name in ("", "Ratio", "Method"):
-            value = sources[0].get(f"LossyImageCompression{name}")
+            value = value_of(sources[0], f"LossyImageCompression{name}")
             if value:
                 setattr(written, f"LossyImageCompression{name}", value)
 
@@ -123,7 +127,7 @@ def _describe_frames(written, scan, source, count) -> None:
     """Add what a capture of several frames needs."""
     written.NumberOfFrames = count
     # Unless the source says otherwise, text that names the patient may be drawn into it.
-    written.BurnedInAnnotation = "NO" if source.get("BurnedInAnnotation") == "NO" else "YES"
+    written.BurnedInAnnotation = "NO" if value_of(source, "BurnedInAnnotation") == "NO" else "YES"
     if scan.times is not None and len(scan.times) == count:
         written.FrameIncrementPointer = _FRAME_TIME_VECTOR
         written.FrameTimeVector = [

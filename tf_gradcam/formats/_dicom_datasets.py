@@ -125,9 +125,8 @@ def _check_inflated(path) -> None:
 
 def planes_of(path: pathlib.Path, header: Any) -> list[Plane]:
     """Return the images of a file, in the order in which it holds them, or say that it holds none."""
-    name = getattr(header.get("SOPClassUID"), "name", "") or "no known kind"
     if "Rows" not in header or "Columns" not in header:
-        raise unreadable(path, "an image", f"which holds none: its kind is {name}.")
+        raise unreadable(path, "an image", f"which holds none: its kind is {_kind(header)}.")
     whole = Plane(header, 0, path)
     frames = _size(whole, "NumberOfFrames", 1)
     count = frames * _size(whole, "Rows") * _size(whole, "Columns") * _size(whole, "SamplesPerPixel", 1)
@@ -138,6 +137,13 @@ def planes_of(path: pathlib.Path, header: Any) -> list[Plane]:
             f"which announces {count:,}. Give one of its frames: frame=0.",
         )
     return [Plane(header, frame, path) for frame in range(frames)]
+
+
+def _kind(header) -> str:
+    """Return the name of what a file holds, such as `"RT Plan Storage"`."""
+    meta = getattr(header, "file_meta", None) or {}
+    uid = header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
+    return getattr(uid, "name", "") or "unknown"
 
 
 def _size(plane, name, default=None) -> int:

@@ -88,28 +88,29 @@ class Tones(NamedTuple):
     tones: tuple[WindowTone | TableTone, ...]
 
 
-def tones_of(plane: Plane, is_signed: bool, ends: float | None) -> Tones:
+def tones_of(plane: Plane, dtype: np.dtype, ends: float | None) -> Tones:
     """Return the ways to show a grey plane that its file names, VOI lookup tables first.
 
     Args:
         plane: the plane.
-        is_signed: whether values can be below 0.
+        dtype: of the values.
         ends: the sum of a value and its mirror image, if values are mirrored; else `None`.
 
     Raises:
         ValueError: if windows or tables are damaged.
     """
     items = plane.dataset.get("VOILUTSequence") or ()
-    tables = [table_of(plane, item, is_signed) for item in items]
+    tables = [table_of(plane, item, dtype.kind != "u") for item in items]
     tones: list[WindowTone | TableTone] = [TableTone(table, ends) for table in tables]
     windows = [_own_window(tone) for tone in tones]
     centers = numbers(plane, _VOI, "WindowCenter") or ()
     widths = numbers(plane, _VOI, "WindowWidth") or ()
     function = str(find(plane, _VOI, "VOILUTFunction") or "LINEAR")
     for center, width in zip(centers, widths, strict=False):
-        # Windows of no width are not shown; LINEAR has no meaning below 1.
-        if width > 0:
-            exact = "LINEAR_EXACT" if function == "LINEAR" and width < 1 else function
+        if width > 0:  # Others show nothing.
+            # LINEAR is for whole numbers: it has no meaning below a width of 1, and at 1 it shows no greys.
+            is_narrow = width < 1 or (width == 1 and dtype.kind == "f")
+            exact = "LINEAR_EXACT" if function == "LINEAR" and is_narrow else function
             tones.append(WindowTone(center, width, exact, ends))
             windows.append((center if ends is None else ends - center, width))
     limits = _limits(tones[0]) if tones else None

@@ -104,13 +104,12 @@ def write_parametric_map(path: pathlib.Path, scan: Scan, heatmap: np.ndarray, ab
     sources = sources_of(scan)
     uid = require("pydicom.uid", "pydicom", extra="dicom")
     highdicom = require("highdicom", "highdicom", extra="dicom")
-    if scan.axes not in ("yx", "zyx") or scan.space != "LPS mm" or not sources[0].get("FrameOfReferenceUID"):
+    is_placed = scan.space == "LPS mm" and bool(value_of(sources[0], "FrameOfReferenceUID"))
+    if scan.axes not in ("yx", "zyx") or not is_placed:
         raise _no_map_error(scan, "which has no place in a frame of reference")
-    first, *others = sources
-    grid = heatmap.shape[-2:]
-    references = [_reference(_readable(first), grid), *(_reference(_named(each), grid) for each in others)]
     try:
         with quiet():
+            references = _references(sources, heatmap.shape[-2:])
             written = highdicom.pm.ParametricMap(
                 references,
                 heatmap,
@@ -126,6 +125,12 @@ def write_parametric_map(path: pathlib.Path, scan: Scan, heatmap: np.ndarray, ab
     except Exception:  # It refuses what the standard doesn't permit, and may cite values.
         raise _no_map_error(scan, "whose attributes are not as the standard has them") from None
     save(path, written)
+
+
+def _references(sources, grid) -> list[Any]:
+    """Return what highdicom takes from the sources: all of the first, of the others who they are."""
+    first, *others = sources
+    return [_reference(_readable(first), grid), *(_reference(_named(each), grid) for each in others)]
 
 
 def _no_map_error(scan, received) -> ValueError:
@@ -147,7 +152,7 @@ def sources_of(scan: Scan) -> list[Any]:
     missing = [
         name
         for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-        if not all(source.get(name) for source in sources)
+        if not all(value_of(source, name) for source in sources)
     ]
     if missing:
         raise ValueError(
@@ -155,6 +160,15 @@ def sources_of(scan: Scan) -> list[Any]:
             f"{', '.join(missing)}. Write the heatmap as .npy."
         )
     return sources
+
+
+def value_of(source: Any, name: str) -> Any:
+    """Return the value of an attribute of a file; `None` where there is none, or it can't be read."""
+    try:
+        with quiet():
+            return source.get(name)
+    except Exception:  # damaged
+        return None
 
 
 def _datasets(planes) -> list[Any]:
@@ -268,7 +282,7 @@ def _complete_map(written, scan, heatmap, about) -> None:
     """Add what highdicom leaves out, and take away what it makes up."""
     planes = scan.header.planes
     copy_patient_and_study(written, planes[0].dataset)
-    written.Laterality = planes[0].dataset.get("Laterality") or ""
+    written.Laterality = value_of(planes[0].dataset, "Laterality") or ""
     kinds = {plane.dataset.SOPInstanceUID: plane.dataset.SOPClassUID for plane in planes}
     written.walk(lambda dataset, element: _name_kind(dataset, element, kinds))
     if heatmap.ndim == 2:  # There is nothing between the slices of a single image.

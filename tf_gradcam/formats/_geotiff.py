@@ -20,6 +20,7 @@ from tf_gradcam.formats._tiff_stack import read_stack
 from tf_gradcam.formats._windows import PerThread, Windows, gather, reason
 
 _MAX_BLOCK = 2**30  # bytes of a tile or strip; GDAL decodes no less than one
+_FAR = 1e100  # in any units
 _MAX_BANDS = 10_000  # rasterio's time for one read grows with their square: 4 s
 _KEPT = 2**28  # bytes of decoded tiles that GDAL keeps, for each thread
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -151,7 +152,8 @@ class _Scene:
         if self.scale is None:
             return np.ascontiguousarray(values)
         scale, offset = self.scale
-        return (values * scale + offset).astype(self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # of nodata, such as -3.4e38
+            return (values * scale + offset).astype(self.dtype)
 
     def _valid_window(self, rows, columns) -> np.ndarray:
         valid = np.ones((rows.stop - rows.start, columns.stop - columns.start), bool)
@@ -239,6 +241,11 @@ def _check_mask_file(path) -> None:
 
 
 def _check_dataset(path, dataset) -> None:
+    if not np.abs(dataset.transform).max() < _FAR:  # NaN, too
+        raise ValueError(
+            f"`path` must have a transform of finite numbers. Received: {path.name!r} with "
+            f"{tuple(dataset.transform)[:6]}. Download it again."
+        )
     kinds = {np.dtype(each).kind if not each.startswith("complex") else "c" for each in dataset.dtypes}
     if kinds == {"c"}:
         raise ValueError(

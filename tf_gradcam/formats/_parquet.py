@@ -25,8 +25,8 @@ def write_parquet(path: pathlib.Path, scan: Scan, heatmap: np.ndarray, about: Ab
         heatmap: float32 `(*grid)`.
         about: the method, the label and the model.
     """
-    arrow = require("pyarrow", "pyarrow", extra="arrays")
-    parquet = require("pyarrow.parquet", "pyarrow", extra="arrays")
+    arrow = require("pyarrow", "pyarrow", extra="scale")
+    parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
     place: dict[str, object] = {"axes": scan.axes}
     spatial = [cells for cells, axis in zip(heatmap.shape, scan.axes, strict=True) if axis != "t"]
     affine = scaled_affine(scan, tuple(spatial))
