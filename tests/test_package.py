@@ -35,6 +35,7 @@ FLOORS = [
     {"_signed_maps", "methods", "metrics"},
     {"_explain", "_registration"},
     {"_concepts", "_export", "_run"},
+    {"_dataset"},
     {"__init__"},
     {"_cli"},
     {"__main__"},

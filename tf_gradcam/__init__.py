@@ -17,6 +17,8 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam import targets as targets
     from tf_gradcam._concepts import Factorization as Factorization
     from tf_gradcam._concepts import deep_feature_factorization as deep_feature_factorization
+    from tf_gradcam._dataset import DatasetRun as DatasetRun
+    from tf_gradcam._dataset import explain_dataset as explain_dataset
     from tf_gradcam._explain import Explanation as Explanation
     from tf_gradcam._explain import GradCAM as GradCAM
     from tf_gradcam._explain import SlidingExplanation as SlidingExplanation
@@ -39,6 +41,7 @@ if _typing.TYPE_CHECKING:
 
 _MODULES = ("formats", "methods", "metrics", "pretrained", "serving", "targets")
 _HOMES = {
+    "DatasetRun": "_dataset",
     "Explanation": "_explain",
     "Factorization": "_concepts",
     "GradCAM": "_explain",
@@ -51,6 +54,7 @@ _HOMES = {
     "build_submodel": "_submodel",
     "colorize": "_images",
     "deep_feature_factorization": "_concepts",
+    "explain_dataset": "_dataset",
     "export_gradcam": "_export",
     "list_layers": "_layers",
     "load_image": "_images",
@@ -62,6 +66,7 @@ _HOMES = {
     "show": "_images",
 }
 __all__ = [
+    "DatasetRun",
     "Explanation",
     "Factorization",
     "GradCAM",
@@ -75,6 +80,7 @@ __all__ = [
     "build_submodel",
     "colorize",
     "deep_feature_factorization",
+    "explain_dataset",
     "export_gradcam",
     "formats",
     "list_layers",

@@ -11,7 +11,21 @@ from tf_gradcam._cli.evaluate import run_evaluate
 from tf_gradcam._cli.explain import run_demo, run_explain
 from tf_gradcam._cli.export import run_export
 from tf_gradcam._cli.listing import run_layers, run_methods
-from tf_gradcam._cli.option_types import band_numbers, count, fraction, fraction_or_otsu, names, pair
+from tf_gradcam._cli.option_types import count
+from tf_gradcam._cli.options import (
+    add_channels_option,
+    add_classifier_options,
+    add_explain_options,
+    add_export_options,
+    add_layer_options,
+    add_measure_options,
+    add_model_option,
+    add_out_option,
+    add_photos_argument,
+    add_scan_options,
+    add_target_option,
+)
+from tf_gradcam._cli.run import run_dataset_command
 from tf_gradcam._cli.serve_check import run_serve_check
 
 _EXIT_CODES = (
@@ -38,7 +52,20 @@ _EVALUATE_EXAMPLES = """examples:
   tf-gradcam evaluate photos/                      # the short trust table of the embedded model
   tf-gradcam evaluate photos/ --model defects.keras --preprocess unit --masks masks/ --sanity
   tf-gradcam evaluate photos/ --method layercam --metrics insertion,mu_fidelity --baselines blur,mean"""
-_EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
+_RUN_DESCRIPTION = (
+    "Explain every image of a data set, and write a row for each to Parquet files of 10,000 rows: id, "
+    "path, SHA-256, class, score, probability, the five best classes, the signed map on the layer's own "
+    "grid, peak, box, error. The run may be ended at any moment; the same command goes on where it ended, "
+    "row by row."
+)
+_RUN_EXIT_CODES = (
+    "Exit code: 0; 1 when an image couldn't be explained (its row has the error); else as "
+    "`tf-gradcam explain --help` says. Whatever ends a run, all rows until then are kept."
+)
+_RUN_EXAMPLES = """examples:
+  tf-gradcam run photos/ --out rows                # the embedded model, each image's own class
+  tf-gradcam run images.csv --model defects.keras --preprocess unit --labels labels.txt --out rows
+  tf-gradcam run '/data/**/*.jpg' --model ResNet50 --method layercam --layer conv4_block6_out --out rows"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,6 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_explain(commands)
     _add_demo(commands)
+    _add_run(commands)
     _add_evaluate(commands)
     _add_export(commands)
     _add_serve_check(commands)
@@ -73,9 +101,9 @@ def _add_explain(commands) -> None:
         "same place in the patient, on the map or in the clip.",
         epilog=_EXIT_CODES,
     )
-    _add_photos_argument(command)
-    _add_explain_options(command, out="gradcam")
-    _add_scan_options(command)
+    add_photos_argument(command)
+    add_explain_options(command, out="gradcam")
+    add_scan_options(command)
     command.set_defaults(run=run_explain, command=command)
 
 
@@ -85,8 +113,47 @@ def _add_demo(commands) -> None:
         help="explain the photographs that scikit-image and scikit-learn install",
         description="Explain real photographs from installed packages, and draw them on contact-sheet.png.",
     )
-    _add_explain_options(command, out="tf_gradcam_demo")
+    add_explain_options(command, out="tf_gradcam_demo")
     command.set_defaults(run=run_demo, command=command)
+
+
+def _add_run(commands) -> None:
+    command = commands.add_parser(
+        "run",
+        help="explain a data set of any size into Parquet files",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=textwrap.fill(_RUN_DESCRIPTION, 100),
+        epilog=f"{textwrap.fill(_RUN_EXIT_CODES, 100)}\n\n{_RUN_EXAMPLES}",
+    )
+    command.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="file of a photograph, folder, glob, text file with a path per line, or a CSV or Parquet table "
+        "with a column path, and target and id if they are known",
+    )
+    add_model_option(command)
+    add_layer_options(command)
+    add_target_option(command)
+    command.add_argument(
+        "--method", default="gradcam", metavar="M", help="see `tf-gradcam methods` (default: %(default)s)"
+    )
+    add_classifier_options(command, "it must have one: build it with an input size")
+    add_out_option(command, "gradcam_rows")
+    command.add_argument(
+        "--dtype",
+        choices=("float16", "float32"),
+        default="float16",
+        help="of the maps (default: %(default)s)",
+    )
+    command.add_argument(
+        "--batch-size", type=count, default=32, metavar="N", help="images together (default: %(default)s)"
+    )
+    command.add_argument(
+        "--restart", action="store_true", help="remove an earlier run's rows, and begin anew"
+    )
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    command.set_defaults(run=run_dataset_command, command=command)
 
 
 def _add_evaluate(commands) -> None:
@@ -97,48 +164,18 @@ def _add_evaluate(commands) -> None:
         description=textwrap.fill(_EVALUATE_DESCRIPTION, 100),
         epilog=f"{textwrap.fill(_EVALUATE_EXIT_CODES, 100)}\n\n{_EVALUATE_EXAMPLES}",
     )
-    _add_photos_argument(command)
-    _add_measure_options(command)
-    _add_model_option(command)
-    _add_layer_options(command)
-    _add_target_option(command)
+    add_photos_argument(command)
+    add_measure_options(command)
+    add_model_option(command)
+    add_layer_options(command)
+    add_target_option(command)
     command.add_argument(
         "--method", default="gradcam", metavar="M", help="see `tf-gradcam methods` (default: %(default)s)"
     )
-    _add_channels_option(command)
-    _add_classifier_options(command, "to 224 x 224 pixels")
-    _add_out_option(command, "evaluation")
+    add_channels_option(command)
+    add_classifier_options(command, "to 224 x 224 pixels")
+    add_out_option(command, "evaluation")
     command.set_defaults(run=run_evaluate, command=command)
-
-
-def _add_measure_options(parser) -> None:
-    parser.add_argument(
-        "--metrics",
-        type=names,
-        metavar="M[,M...]",
-        help="metrics such as insertion, deletion, mu_fidelity and road, comma-separated, instead of the "
-        "short trust table; docs/trust.md lists them. Each is measured for a map of noise, and for one "
-        "of the centre, too",
-    )
-    parser.add_argument(
-        "--baselines",
-        type=names,
-        metavar="B[,B...]",
-        help="what replaces pixels, after the preprocessing: zero, mean, blur, noise or road (default: zero "
-        "and blur)",
-    )
-    parser.add_argument(
-        "--masks",
-        metavar="DIR",
-        help="folder of masks, named like the photographs: cat.png for cat.jpg. PNGs of 8 bits, in which "
-        "every pixel of the object is above 0. For energy, pointing_game, rank_accuracy, roc_auc, auprc and "
-        "iou; without one of these, the first two are added. Photographs without a mask count as missing",
-    )
-    parser.add_argument(
-        "--sanity",
-        action="store_true",
-        help="compare maps with those of the model with random weights, in up to 8 stages",
-    )
 
 
 def _add_export(commands) -> None:
@@ -148,7 +185,7 @@ def _add_export(commands) -> None:
         description="Write a version folder DIR/1 for TensorFlow Serving, or one file for another runtime. A "
         "named model, or one with --preprocess, then takes uint8 pixels.",
     )
-    _add_export_options(command)
+    add_export_options(command)
     command.set_defaults(run=run_export, command=command)
 
 
@@ -163,7 +200,7 @@ def _add_serve_check(commands) -> None:
         "exported", metavar="DIR", help="folder of a model, whose newest version is run, or of one version"
     )
     command.add_argument("photo", metavar="PHOTO", help="file of a photograph or scan")
-    _add_out_option(command, "gradcam")
+    add_out_option(command, "gradcam")
     command.set_defaults(run=run_serve_check, command=command)
 
 
@@ -173,7 +210,7 @@ def _add_layers(commands) -> None:
         help="list the layers of a model that can be explained",
         description="List every layer that can be explained, in order of execution, with its map's shape.",
     )
-    _add_model_option(command)
+    add_model_option(command)
     command.set_defaults(run=run_layers, command=command)
 
 
@@ -184,213 +221,3 @@ def _add_methods(commands) -> None:
         description="List every method with its cost, sign, what it looks at, and paper.",
     )
     command.set_defaults(run=run_methods, command=command)
-
-
-def _add_scan_options(parser) -> None:
-    group = parser.add_argument_group("scans")
-    shown = group.add_mutually_exclusive_group()
-    shown.add_argument(
-        "--window",
-        type=pair,
-        metavar="CENTER,WIDTH",
-        help="what pictures of DICOM and NIfTI files show, as radiologists say it: 40,400 for soft "
-        "tissue of a CT (default: the file's own window)",
-    )
-    shown.add_argument(
-        "--limits",
-        type=pair,
-        metavar="LOW,HIGH",
-        help="the values that are black and white in pictures, for files of more than 8 bits",
-    )
-    shown.add_argument(
-        "--percentiles", type=pair, metavar="LOW,HIGH", help="likewise, as percentiles of the valid values"
-    )
-    group.add_argument(
-        "--bands",
-        type=band_numbers,
-        metavar="R,G,B",
-        help="for files of more than three bands: those that pictures show, from 1, such as 4,3,2; a model "
-        "of as many channels gets them, too (default: 1,2,3)",
-    )
-    group.add_argument(
-        "--sliding",
-        type=fraction,
-        nargs="?",
-        const=0.5,
-        metavar="OVERLAP",
-        help="explain each scan by windows of the model's size that overlap by this share (default: 0.5), "
-        "not as one image of that size; needs --target",
-    )
-    group.add_argument(
-        "--series", action="store_true", help="a folder is one series of DICOM files, explained as a volume"
-    )
-
-
-def _add_photos_argument(parser) -> None:
-    parser.add_argument(
-        "photos",
-        nargs="+",
-        metavar="PHOTO",
-        help="file of a photograph or scan, folder, or glob. A folder is searched with its subfolders; "
-        "hidden files, files that are no photographs, and pictures that tf-gradcam wrote are skipped",
-    )
-
-
-def _add_model_option(parser) -> None:
-    parser.add_argument(
-        "--model",
-        default="efficientnet_lite0",
-        metavar="NAME|FILE",
-        help="class of keras.applications such as ResNet50 (its ImageNet weights are downloaded once), or a "
-        ".keras or .h5 file, which may not run code of its own (default: %(default)s, embedded)",
-    )
-
-
-def _add_layer_option(parser) -> None:
-    parser.add_argument(
-        "--layer",
-        action="append",
-        metavar="L",
-        help="name or path of a layer; several times for several, fused (default: the last layer that has a "
-        "feature map)",
-    )
-
-
-def _add_layer_options(parser) -> None:
-    _add_layer_option(parser)
-    parser.add_argument(
-        "--fuse",
-        metavar="F",
-        help="how several layers become one: mean, max, layercam or refinecam (default: mean)",
-    )
-    parser.add_argument(
-        "--call", type=int, metavar="N", help="which run of a layer that runs several times, from 0"
-    )
-    parser.add_argument(
-        "--output", metavar="NAME|N", help="which output of a model with several: its name or position"
-    )
-
-
-def _add_channels_option(parser) -> None:
-    parser.add_argument(
-        "--channels",
-        type=count,
-        metavar="K",
-        help="only the K strongest channels of the layer, for the methods that try them one by one, such as "
-        "scorecam (default: all)",
-    )
-
-
-def _add_target_option(parser) -> None:
-    parser.add_argument(
-        "--target", metavar="N|LABEL", help="class to explain: index or label (default: the predicted one)"
-    )
-
-
-def _add_out_option(parser, out) -> None:
-    parser.add_argument("--out", default=out, metavar="DIR", help="folder to write to (default: %(default)s)")
-
-
-def _add_classifier_options(parser, open_size="it has at most 512 pixels a side") -> None:
-    parser.add_argument(
-        "--labels", metavar="FILE", help="text file with a class per line (default: ImageNet's)"
-    )
-    parser.add_argument(
-        "--preprocess",
-        metavar="NAME|MODULE:FUNCTION",
-        help="preprocessing of the RGB pixels, float32 (1, H, W, C), in 0..255 for 8-bit files: a module of "
-        "keras.applications such as resnet50; unit, for [0, 1]; or a function of your own, which is also "
-        "looked up in the current folder (default: a named model's own; for a file, none). The photograph is "
-        "resized to the model's input size without regard to its proportions; for a model with no fixed size "
-        f"{open_size}",
-    )
-
-
-def _add_export_options(parser) -> None:
-    _add_model_option(parser)
-    _add_layer_option(parser)
-    parser.add_argument(
-        "--method", default="gradcam", metavar="M", help="see `tf-gradcam methods` (default: %(default)s)"
-    )
-    _add_classifier_options(parser)
-    parser.add_argument(
-        "--out",
-        required=True,
-        metavar="DIR|FILE",
-        help="folder of the model's versions; for other formats a file that ends in .tflite, .onnx or .xml",
-    )
-    parser.add_argument(
-        "--format",
-        choices=_EXPORT_FORMATS,
-        default=_EXPORT_FORMATS[0],
-        help="what to write (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--frozen", action="store_true", help="fold the weights into the graph: faster, but larger"
-    )
-    parser.add_argument(
-        "--top-k", type=count, metavar="K", help="also write a signature that explains the K best classes"
-    )
-    parser.add_argument(
-        "--boxes",
-        type=fraction,
-        metavar="T",
-        help="also return the box around the strongest part of each heatmap above this fraction of its "
-        "maximum, such as 0.15",
-    )
-
-
-def _add_explain_options(parser, out) -> None:
-    _add_model_option(parser)
-    _add_layer_options(parser)
-    _add_class_options(parser)
-    parser.add_argument(
-        "--method",
-        type=names,
-        default="gradcam",
-        metavar="M[,M...]",
-        help="name or names, comma-separated, to compare; see `tf-gradcam methods` (default: %(default)s)",
-    )
-    _add_channels_option(parser)
-    _add_out_option(parser, out)
-    _add_picture_options(parser)
-    _add_classifier_options(parser)
-
-
-def _add_class_options(parser) -> None:
-    classes = parser.add_mutually_exclusive_group()
-    _add_target_option(classes)
-    classes.add_argument(
-        "--top",
-        type=count,
-        default=1,
-        metavar="K",
-        help="explain the K best classes, by one method (default: %(default)s)",
-    )
-
-
-def _add_picture_options(parser) -> None:
-    parser.add_argument(
-        "--alpha", type=float, default=0.4, metavar="A", help="opacity of the heatmap (default: %(default)s)"
-    )
-    parser.add_argument("--fade", action="store_true", help="fade the colours out where the heatmap is low")
-    parser.add_argument(
-        "--colormap", default="jet", metavar="C", help="OpenCV's name of it (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--boxes",
-        type=fraction_or_otsu,
-        metavar="T|otsu",
-        help="find the boxes around what is above this fraction of the heatmap's maximum, such as 0.15, or "
-        'above Otsu\'s threshold: each row of the JSON gets "boxes", a list of {"bbox": [x, y, width, '
-        'height], "area", "score"} in pixels of the upright photograph, at most 100, those with most of '
-        "the heatmap first; score is the mean of the heatmap there. They are drawn on the overlays (default: "
-        "none)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("png", "jpg"),
-        default="png",
-        help="of overlays and heatmaps; jpg is smaller and written in a tenth of the time, but not exact "
-        "(default: %(default)s)",
-    )

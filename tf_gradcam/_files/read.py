@@ -17,12 +17,14 @@ MAX_PIXELS = 100_000_000  # height * width; a larger image is refused before it 
 MAX_BYTES = 4 * MAX_PIXELS  # of a file
 
 
-def read_stored(source: Any, argument: str) -> StoredImage:
+def read_stored(source: Any, argument: str, at_least: tuple[int, int] | None = None) -> StoredImage:
     """Return the values that a photograph's file holds, `(H, W)` or `(H, W, C)`, upright.
 
     Args:
         source: path, bytes or PIL image.
         argument: the caller's argument that `source` is; the errors name it.
+        at_least: how large the values must be, at least, of a JPEG file that may be decoded smaller than it
+            is; `None` for its own size.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: as `tf_gradcam.load_image` does.
@@ -30,7 +32,7 @@ def read_stored(source: Any, argument: str) -> StoredImage:
     if isinstance(source, str | os.PathLike):
         source = read_file(pathlib.Path(source), argument)
     if isinstance(source, bytes | bytearray):
-        return _decode(source, argument)
+        return _decode(source, argument, at_least)
     return _from_pillow(source, argument)
 
 
@@ -52,10 +54,10 @@ def read_file(path, argument) -> bytes:
     return path.read_bytes()
 
 
-def _decode(data, argument) -> StoredImage:
+def _decode(data, argument, at_least=None) -> StoredImage:
     _check_pixels(header_size(data, argument), argument)
     try:
-        return decode_file(data)
+        return decode_file(data, at_least)
     except ImportError:
         raise
     except Exception as error:  # Damaged files raise errors of many types.

@@ -152,11 +152,13 @@ def _chosen_pixels(stored, argument, options, is_array) -> np.ndarray:
     return make_pixels(values, None, options, OwnRange())
 
 
-def read_values(source: Any) -> np.ndarray:
+def read_values(source: Any, at_least: tuple[int, int] | None = None) -> np.ndarray:
     """Return the values of a photograph as they are stored in its file, for a model.
 
     Args:
         source: path, bytes, PIL image or array, as `load_image` takes it. An array is made 8-bit by its rule.
+        at_least: height and width that a JPEG file may be decoded to, at least, in much less time: at a half,
+            a quarter or an eighth of its size. `None` for its own size.
 
     Returns:
         Array `(H, W, 3)`, upright, of the file's dtype: uint8 in `[0, 255]` for most photographs, uint16,
@@ -165,15 +167,15 @@ def read_values(source: Any) -> np.ndarray:
     Raises:
         FileNotFoundError, ImportError, TypeError, ValueError: as `load_image` does.
     """
-    stored, is_array = _read(source, "source", any_channels=False)
+    stored, is_array = _read(source, "source", any_channels=False, at_least=at_least)
     return _as_rgb(_to_uint8(stored.values, "source") if is_array else stored.values)
 
 
-def _read(source, argument, any_channels) -> tuple[StoredImage, bool]:
+def _read(source, argument, any_channels, at_least=None) -> tuple[StoredImage, bool]:
     """Return the values of a photograph, `(H, W)` or `(H, W, C)`, and whether it is an array."""
     is_file = isinstance(source, str | os.PathLike | bytes | bytearray)
     if is_file or hasattr(source, "getexif"):  # a PIL image, known without importing Pillow
-        return read_stored(source, argument), False
+        return read_stored(source, argument, at_least), False
     return StoredImage(_from_array(source, argument, any_channels)), True
 
 

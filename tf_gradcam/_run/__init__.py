@@ -13,9 +13,10 @@ from tf_gradcam._run.photographs import (
     make_viewable,
     picture_names,
     read_photograph,
+    read_photograph_within,
 )
 from tf_gradcam._run.pictures import draw_contact_sheet, write_figure, write_pictures
-from tf_gradcam._run.request import Classifier, Request
+from tf_gradcam._run.request import Classifier, Request, class_index
 from tf_gradcam._run.results import (
     format_probability,
     write_results,
@@ -32,6 +33,7 @@ __all__ = [
     "Request",
     "choose_methods",
     "choose_metrics",
+    "class_index",
     "demo_photographs",
     "draw_contact_sheet",
     "evaluate_photographs",
@@ -43,6 +45,7 @@ __all__ = [
     "may_write",
     "picture_names",
     "read_photograph",
+    "read_photograph_within",
     "write_evaluation",
     "write_figure",
     "write_pictures",

@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 
 from tf_gradcam import formats
-from tf_gradcam._files import PictureOptions
+from tf_gradcam._files import PictureOptions, header_size
 from tf_gradcam._images import load_image, read_values
 from tf_gradcam._optional import packaged_file
 from tf_gradcam._run.files import is_own_result
@@ -194,6 +194,25 @@ def read_photograph(photograph: Photograph) -> np.ndarray:
     if is_scan(photograph):
         return scan_values(formats.read(photograph.source))
     return _finite(read_values(photograph.source))
+
+
+def read_photograph_within(
+    path: str, data: bytes, at_least: tuple[int, int] | None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the values of a file, `(H, W, C)`, and its own height and width.
+
+    Args:
+        path: the file.
+        data: its bytes.
+        at_least: height and width that a JPEG file may be decoded to, at least; see `read_values`.
+    """
+    if is_scan(Photograph(path, path)):
+        values = read_photograph(Photograph(path, path))
+        return values, (values.shape[0], values.shape[1])
+    values = _finite(read_values(data, at_least))
+    width, height = header_size(data)
+    is_on_its_side = (width > height) != (values.shape[1] > values.shape[0]) and width != height
+    return values, (width, height) if is_on_its_side else (height, width)
 
 
 def scan_options(scan: formats.Scan, options: PictureOptions) -> PictureOptions:

@@ -1,0 +1,111 @@
+"""The command `run`: a data set into Parquet files, from where an earlier run ended."""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from tf_gradcam._checks import printable
+from tf_gradcam._cli.explain import begin, requested_layer, requested_output
+from tf_gradcam._cli.terminal import print_problem
+
+SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
+
+
+def run_dataset_command(arguments: argparse.Namespace) -> int:
+    begin(arguments)
+    from tf_gradcam import GradCAM
+    from tf_gradcam._cli.classifier import load_classifier
+    from tf_gradcam._dataset import DatasetOptions, find_items, fit_and_preprocess, run_dataset, target_of
+
+    found = find_items(arguments.sources)
+    print(f"tf-gradcam: {found}", file=sys.stderr)
+    classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
+    cam = GradCAM(
+        classifier.model,
+        requested_layer(arguments),
+        call=arguments.call,
+        method=arguments.method,
+        fuse=arguments.fuse,
+    )
+    options = DatasetOptions(
+        target=target_of(arguments.target, requested_output(arguments), classifier.labels),
+        labels=classifier.labels,
+        dtype=arguments.dtype,
+        batch_size=arguments.batch_size,
+        restart=arguments.restart,
+        preprocess=arguments.preprocess,
+    )
+    with _progress(len(found.items), arguments.quiet) as advance:
+        run = run_dataset(
+            cam, found.items, pathlib.Path(arguments.out), options, fit_and_preprocess(classifier), advance
+        )
+    print(
+        f"{run.explained} images explained, {run.skipped} before; the rows are in {printable(str(run.out))}"
+    )
+    if run.failed:
+        print_problem(f"{run.failed} images have an error; their rows say which", arguments)
+    return 1 if run.failed else 0
+
+
+@contextlib.contextmanager
+def _progress(total: int, quiet: bool) -> Iterator:
+    """Show how many images are explained: a bar with rate and time left, or a line every 30 seconds.
+
+    Yields:
+        A function to call with the number of images after each batch, and of errors among them.
+    """
+    from rich import console, progress
+
+    terminal = console.Console(stderr=True)
+    columns = (
+        *progress.Progress.get_default_columns()[:3],
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeRemainingColumn(),
+    )
+    counted = _Counted(total)
+    with progress.Progress(*columns, console=terminal, disable=quiet or not terminal.is_terminal) as bar:
+        task = bar.add_task("Explaining", total=total, rate="")
+
+        def advance(count: int, failed: int) -> None:
+            counted.add(count, failed)
+            bar.update(task, advance=count, rate=counted.rate())
+
+        with contextlib.nullcontext() if quiet or terminal.is_terminal else counted.printed():
+            yield advance
+
+
+class _Counted:
+    """Counts images, and says how fast they come."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._count, self._failed = total, 0, 0
+        self._start = time.monotonic()
+
+    def add(self, count: int, failed: int) -> None:
+        self._count, self._failed = self._count + count, self._failed + failed
+
+    def rate(self) -> str:
+        return f"{self._count / max(time.monotonic() - self._start, 1e-9):.1f} images/s"
+
+    @contextlib.contextmanager
+    def printed(self) -> Iterator[None]:
+        """Print a line on stderr every 30 seconds."""
+        done = threading.Event()
+
+        def print_lines() -> None:
+            while not done.wait(SECONDS_BETWEEN_LINES):
+                counts = f"{self._count} of {self._total}, {self._failed} errors"
+                print(f"tf-gradcam: explained {counts}, {self.rate()}", file=sys.stderr, flush=True)
+
+        printer = threading.Thread(target=print_lines, daemon=True)
+        printer.start()
+        try:
+            yield
+        finally:
+            done.set()
+            printer.join()

@@ -1,0 +1,191 @@
+"""The rows of a run in Parquet files, whole at every moment: `Parts`. `dataset` writes with it.
+
+A run may be killed at any time. Rows go to a journal as they come, an Arrow stream whose readable beginning
+counts; a full journal becomes a part, a Parquet file that is renamed when it is whole. A later run reads both
+and goes on.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from tf_gradcam._files import unfinished
+from tf_gradcam._optional import require
+
+ROWS_IN_PART = 10_000
+_JOURNAL = ".tf_gradcam-journal.arrows"
+_LOCK = ".tf_gradcam-lock"
+_MANIFEST_KEY = b"tf_gradcam"
+
+
+class Parts:
+    """The parts of one run in a folder; a context manager, as only one run at a time may write.
+
+    Args:
+        folder: the folder; it is made.
+        schema: the `pyarrow.Schema` of the rows, whose first column is the string `"id"`.
+        manifest: what was asked for, as JSON can hold it; every part carries it.
+        rows_in_part: rows in a Parquet file, at most.
+
+    Raises:
+        ValueError: if another run writes to the folder, or if an earlier run in it had another manifest or
+            schema; it names what differs.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, schema: Any, manifest: dict[str, Any], rows_in_part: int = ROWS_IN_PART
+    ) -> None:
+        self._arrow = require("pyarrow", "pyarrow", extra="scale")
+        self.folder, self._rows_in_part = pathlib.Path(folder), rows_in_part
+        self._schema = schema.with_metadata({_MANIFEST_KEY: json.dumps(manifest).encode()})
+        self._manifest = manifest
+        self._pending: list[Any] = []  # record batches in the journal
+        self._journal: Any = None
+
+    def __enter__(self) -> "Parts":
+        """Lock the folder, and take up what an earlier run left in it."""
+        with contextlib.ExitStack() as undo:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            undo.enter_context(_lock(self.folder))
+            for left in self.folder.glob(".tf_gradcam-*.unfinished*"):
+                left.unlink()
+            for path in self._finished():
+                _check_manifest(path, read_manifest(path), self._manifest)
+            self._take_up_journal()
+            undo.callback(self._close_journal)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Write what is in the journal as a part, also after an error, and unlock the folder."""
+        with self._undo:
+            self._finish_part()
+
+    def done(self) -> set[str]:
+        """Return the ids of all rows that are written."""
+        parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
+        ids: set[str] = set()
+        for path in self._finished():
+            ids.update(parquet.read_table(path, columns=["id"])["id"].to_pylist())
+        for batch in self._pending:
+            ids.update(batch.column("id").to_pylist())
+        return ids
+
+    def add(self, rows: Any) -> None:
+        """Add a `pyarrow.RecordBatch` of rows; they are on disk when this returns."""
+        self._journal.write_batch(rows)
+        self._file.flush()
+        self._pending.append(rows)
+        if sum(map(len, self._pending)) >= self._rows_in_part:
+            self._finish_part()
+            self._open_journal([])
+
+    def _finished(self) -> list[pathlib.Path]:
+        return sorted(self.folder.glob("part-*.parquet"))
+
+    def _take_up_journal(self) -> None:
+        """Read the rows that a killed run left in its journal, and go on in a new one."""
+        rows = list(_readable_batches(self._arrow, self.folder / _JOURNAL, self._manifest))
+        known = self.done()  # The run may have been killed between a part and its journal's end.
+        self._open_journal(
+            [batch for batch in rows if not known.intersection(batch.column("id").to_pylist())]
+        )
+
+    def _open_journal(self, rows: list[Any]) -> None:
+        self._close_journal()
+        with unfinished(self.folder / _JOURNAL) as temporary:
+            self._file = open(temporary, "xb")  # noqa: SIM115 It stays open under its new name.
+            self._journal = self._arrow.ipc.new_stream(self._file, self._schema)
+            for batch in rows:
+                self._journal.write_batch(batch)
+            self._file.flush()
+        self._pending = rows
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._file.close()
+            self._journal = None
+
+    def _finish_part(self) -> None:
+        """Make the rows of the journal a part, and remove the journal."""
+        self._close_journal()
+        if self._pending:
+            parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
+            numbers = [int(path.stem.removeprefix("part-")) for path in self._finished()]
+            path = self.folder / f"part-{max(numbers, default=-1) + 1:05}.parquet"
+            table = self._arrow.Table.from_batches(self._pending, self._schema)
+            with unfinished(path) as temporary:
+                parquet.write_table(table, temporary, compression="zstd")
+            self._pending = []
+        (self.folder / _JOURNAL).unlink(missing_ok=True)
+
+
+def remove_parts(folder: pathlib.Path) -> None:
+    """Remove the parts and the journal of an earlier run; other files in the folder stay."""
+    for path in [*folder.glob("part-*.parquet"), folder / _JOURNAL]:
+        path.unlink(missing_ok=True)
+
+
+def read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    """Return the manifest in a part."""
+    parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
+    metadata = parquet.read_schema(path).metadata or {}
+    if _MANIFEST_KEY not in metadata:
+        raise ValueError(
+            f"`out` must be a folder of a run's parts, or a new one. Received: {path}, which is none."
+        )
+    return json.loads(metadata[_MANIFEST_KEY])
+
+
+def _readable_batches(arrow, path, manifest) -> Iterator[Any]:
+    """Yield the record batches of a journal up to where it was cut off."""
+    if not path.exists():
+        return
+    with contextlib.suppress(arrow.ArrowInvalid, OSError, EOFError), arrow.OSFile(str(path)) as file:
+        stream = arrow.ipc.open_stream(file)
+        _check_manifest(path, json.loads((stream.schema.metadata or {}).get(_MANIFEST_KEY, b"{}")), manifest)
+        yield from stream
+
+
+def _check_manifest(path, found, wanted) -> None:
+    """Raise a `ValueError` that names what differs between two manifests."""
+    differing = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
+    if differing:
+        parts = [f"{key} was {found.get(key)!r:.80}, and is {wanted.get(key)!r:.80}" for key in differing]
+        raise ValueError(
+            f"`out` must be a new folder, or one of a run with the same model and options. Received: "
+            f"{path.parent}, where {'; '.join(parts)}. Choose another folder, or begin anew."
+        )
+
+
+@contextlib.contextmanager
+def _lock(folder) -> Iterator[None]:
+    """Let only one process at a time write to a folder; the system unlocks it when the process ends."""
+    with open(folder / _LOCK, "a") as file:
+        try:
+            _lock_file(file)
+        except OSError as error:
+            raise ValueError(
+                f"`out` must be a folder that no other run writes to. Received: {folder}, where one does. "
+                "Wait for it, or choose another folder."
+            ) from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(folder / _LOCK)
+
+
+def _lock_file(file) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
