@@ -73,7 +73,7 @@ peers: $(BIN)/pip  ## time other Keras libraries, for docs/peers.md; takes three
 gallery: $(VENV)/test.stamp  ## draw every method on photographs, for docs/methods.md
 	$(BIN)/python benchmarks/gallery.py
 
-parity:  ## compare every method with PyTorch's libraries, for docs/parity.md; takes torch
+parity:  ## compare every method and metric with PyTorch's libraries, for docs/parity.md; takes torch
 	$(MAKE) $(VENV)-parity/test.stamp VENV=$(VENV)-parity
 	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check \
 		--requirement benchmarks/parity/requirements.txt
