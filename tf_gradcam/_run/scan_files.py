@@ -30,7 +30,7 @@ def write_scan(scan: formats.Scan, findings: Sequence[Finding], name: str, reque
         model: the model's name.
     """
     is_image = findings[0].image is not None
-    written = write_pictures(findings, name, request) if is_image else list(findings)
+    written = write_pictures(findings, name, request, scan.shape[:2]) if is_image else list(findings)
     for rank, finding in enumerate(written, start=1):
         own = name + suffix_of(finding.row.get("method"), rank, request)
         row = {
@@ -46,11 +46,11 @@ def write_scan(scan: formats.Scan, findings: Sequence[Finding], name: str, reque
 
 
 def scan_files(name: str, request: Request) -> list[str]:
-    """Return the names of all files, besides pictures, that `write_scan` may write for a scan."""
+    """Return the names of the files that `write_scan` may write for a scan, besides those of photographs."""
     several = len(request.methods) > 1
     variants = request.methods if several else range(1, request.top + 1)
     names = [name + suffix_of(variant, rank, request) for rank, variant in enumerate(variants, start=1)]
-    endings = ["-overlay.mp4", "-overlay.dcm"]
+    endings = ["-overlay.png", "-overlay.mp4", "-overlay.dcm"]
     endings += [f"-heatmap{ending}" for ending in {*_MAP_ENDINGS.values(), _ARRAY_ENDING}]
     return [each + ending for each in names for ending in endings]
 
@@ -65,7 +65,8 @@ def _write_overlays(scan, finding, name, request) -> dict[str, str]:
     """Write the overlays of a volume or video, and return the names of their files."""
     if scan.format == "video":
         file = f"{name}-overlay.mp4"
-        overlay_video(request.out / file, scan, finding.heatmap, **_style(request))
+        heatmaps = fit_slices("heatmap", finding.heatmap, scan.shape[0])
+        overlay_video(request.out / file, scan, heatmaps, scale=1.0, **_style(request))
         return {"overlay": file}
     file = f"{name}-overlay.png"
     shown = hottest_slices(scan, "heatmap", finding.heatmap, scan_options(scan, request.picture))
@@ -92,7 +93,8 @@ def _write_map(scan, finding, name, request, model) -> dict[str, str]:
     except ValueError as error:
         files["map"] = f"{name}-heatmap{_ARRAY_ENDING}"
         formats.write(request.out / files["map"], scan, finding.heatmap, **about)
-        files["warning"] = one_line(error)
+        warnings = [finding.row["warning"]] if "warning" in finding.row else []
+        files["warning"] = "; ".join([*warnings, one_line(error)])
     if scan.format == "DICOM":
         files["capture"] = f"{name}-overlay.dcm"
         formats.write_pictures(request.out / files["capture"], scan, _captures(scan, finding, request))
