@@ -7,7 +7,13 @@ import numpy as np
 from tf_gradcam import formats
 from tf_gradcam._checks import one_line
 from tf_gradcam._files import PictureOptions
-from tf_gradcam._images import fit_slices, hottest_slices, overlay, overlay_video
+from tf_gradcam._images import (
+    fit_slices,
+    hottest_slices,
+    overlay,
+    overlay_video,
+    same_for_all_slices,
+)
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.photographs import scan_options
 from tf_gradcam._run.pictures import draw_panels, suffix_of, write_pictures
@@ -82,23 +88,28 @@ def _write_overlays(scan, finding, name, request) -> dict[str, str]:
 def _write_map(scan, finding, name, request, model) -> dict[str, str]:
     """Write the heatmap in the scan's own format, and a DICOM picture; return the names of their files.
 
-    Where the scan's format can't hold it, it is written as an array, with a warning that says why.
+    Where the scan's format can't hold it, it is written as an array, with a warning that says why; a DICOM
+    picture is left out then.
     """
     about = {"method": finding.row["method"], "label": finding.row["label"], "model": model}
     ending = _MAP_ENDINGS.get(scan.format, _ARRAY_ENDING)
     files: dict[str, str] = {}
+    warnings = [finding.row["warning"]] if "warning" in finding.row else []
     try:
         formats.write(request.out / f"{name}-heatmap{ending}", scan, finding.heatmap, **about)
         files["map"] = f"{name}-heatmap{ending}"
     except ValueError as error:
+        warnings.append(one_line(error))
         files["map"] = f"{name}-heatmap{_ARRAY_ENDING}"
         formats.write(request.out / files["map"], scan, finding.heatmap, **about)
-        warnings = [finding.row["warning"]] if "warning" in finding.row else []
-        files["warning"] = "; ".join([*warnings, one_line(error)])
     if scan.format == "DICOM":
-        files["capture"] = f"{name}-overlay.dcm"
-        formats.write_pictures(request.out / files["capture"], scan, _captures(scan, finding, request))
-    return files
+        try:
+            capture = f"{name}-overlay.dcm"
+            formats.write_pictures(request.out / capture, scan, _captures(scan, finding, request))
+            files["capture"] = capture
+        except ValueError as error:
+            warnings.append(one_line(error))
+    return files | ({"warning": "; ".join(dict.fromkeys(warnings))} if warnings else {})
 
 
 def _captures(scan, finding, request) -> Iterator[np.ndarray]:
@@ -107,8 +118,9 @@ def _captures(scan, finding, request) -> Iterator[np.ndarray]:
         yield overlay(finding.image, finding.heatmap, **_style(request))
         return
 
+    options = same_for_all_slices(scan, scan_options(scan, request.picture))
     for index, heatmap in enumerate(fit_slices("heatmap", finding.heatmap, scan.shape[0])):
-        picture = scan.picture(**scan_options(scan, request.picture)._asdict(), index=index)
+        picture = scan.picture(**options._asdict(), index=index)
         yield overlay(picture, np.clip(heatmap, 0, 1), **_style(request))
 
 
