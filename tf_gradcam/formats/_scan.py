@@ -189,14 +189,14 @@ class Scan:
         return np.asarray(self.values[place]), valid
 
 
-def _checked_fill(value, dtype) -> Any:
+def _checked_fill(value, dtype):
     """Return what `filled` puts where nothing was measured, or raise an error unless the dtype holds it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`value` must be a number. Received: value={value!r:.80}")
     if dtype.kind == "f":
         return value
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if not (low <= value <= high and value == int(value)):
+    if not (low <= value <= high and float(value).is_integer()):
         raise ValueError(
             f"`value` must be a whole number from {low} to {high}, as the scan holds {dtype}. "
             f"Received: value={value!r:.80}"
