@@ -1,4 +1,4 @@
-"""Scans in a run: explained by path as by array, written where they were measured, named without a patient."""
+"""Scans in a run: explained by path as by array, and written where they were measured, without a name."""
 
 import json
 import pathlib
@@ -282,7 +282,7 @@ def test_nodata_is_no_evidence_by_windows_nor_for_the_model(of_images):
     (row,) = run(of_images, "scene.tif", target="lesion", sliding=0.5, boxes=0.9)
     assert tuple(row["peak"]) == hot
     assert row["score"] < 1  # 10 of 32 rows of nodata would make it 9.
-    assert [each["bbox"] for each in row["boxes"]][0] == [hot[1], hot[0], 1, 1]
+    assert row["boxes"][0]["bbox"] == [hot[1], hot[0], 1, 1]
     with rasterio.open(f"gradcam/{row['map']}") as file, rasterio.open("scene.tif") as source:
         heatmap = file.read(1)
         assert file.bounds == source.bounds
