@@ -263,7 +263,8 @@ class GradCAM:
         Args:
             image: one image `(*axes, C)` without a batch axis: an array, a `numpy.memmap`, an HDF5 or Zarr
                 array, a `formats.Scan`, or anything with `shape`, `dtype` and slicing. Nodata of a `Scan` is
-                0 for the model and in the heatmap. Where it is shorter than a window, 0 is added at the end.
+                its `fill` for the model, and 0 in the heatmap. Where the image is shorter than a window, 0 is
+                added at the end.
             target: what to explain in every window: a class, or a target that names one; `None` for a method
                 that takes no target.
             window: lengths of a window, one for each axis or one for all; `None` for what the model takes.

@@ -23,11 +23,13 @@ class Source(NamedTuple):
         values: array-like `(*axes, C)`, or `(C, *axes)`.
         valid: array-like `(*axes)` of bool, or `None`.
         channels_first: whether the channel axis comes first.
+        fill: what the model gets where nothing is valid; `None` for the values that are there.
     """
 
     values: Any
     valid: Any
     channels_first: bool = False
+    fill: float | None = 0
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -36,15 +38,15 @@ class Source(NamedTuple):
         return shape[1:] if self.channels_first else shape[:-1]
 
     def window(self, start: Start, window: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the values of a window, and where they are valid. Nodata, and what lies beyond, is 0."""
+        """Return the values of a window, and where they are valid. Nodata is `fill`, what lies beyond 0."""
         edges = zip(start, window, self.lengths, strict=True)
         place = tuple(slice(first, min(first + length, end)) for first, length, end in edges)
         all_channels = (slice(None), *place) if self.channels_first else (*place, slice(None))
         values = real_array("image", self.values[all_channels])
         valid = None if self.valid is None else np.asarray(self.valid[place]).astype(bool)
-        if valid is not None and not valid.all():
+        if valid is not None and self.fill is not None and not valid.all():
             measured = valid[None] if self.channels_first else valid[..., None]
-            values = np.where(measured, values, np.zeros((), values.dtype))
+            values = np.where(measured, values, np.asarray(self.fill, values.dtype))
         missing = [(0, full - (each.stop - each.start)) for full, each in zip(window, place, strict=True)]
         if any(after for _, after in missing):
             values = np.pad(values, [(0, 0), *missing] if self.channels_first else [*missing, (0, 0)])
@@ -58,9 +60,9 @@ def open_source(image: Any) -> Source:
         TypeError: if it is no array or array-like of real numbers.
         ValueError: if it is empty, or a symbolic tensor.
     """
-    valid = None
+    valid, fill = None, None
     if isinstance(image, Scan):
-        image, valid = image.values, image.valid
+        image, valid, fill = image.values, image.valid, image.fill
     elif tf.is_tensor(image) and not hasattr(image, "numpy"):
         raise ValueError(
             "`image` must hold numbers. Received: a symbolic tensor. Call `sliding` outside of a tf.function."
@@ -71,7 +73,7 @@ def open_source(image: Any) -> Source:
         raise TypeError(f"`image` must be an array. Received: {image!r:.80} (of type {type(image).__name__})")
     if 0 in tuple(image.shape):
         raise ValueError(f"`image` must not be empty. Received: shape {tuple(image.shape)}")
-    return Source(image, valid)
+    return Source(image, valid, fill=fill)
 
 
 class ValidPlaces:

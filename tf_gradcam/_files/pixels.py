@@ -63,6 +63,16 @@ def make_pixels(
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
 
 
+def fix_limits(
+    values: np.ndarray, valid: np.ndarray | None, options: PictureOptions, own: OwnRange
+) -> PictureOptions:
+    """Return options that show any values as `make_pixels` shows these, with the same black and white."""
+    if options.window is not None or _own_tone(options, own) is not None:
+        return options
+    limits = _limits(take_bands(values, options.bands), valid, options, own)
+    return options._replace(limits=limits, percentiles=None)
+
+
 def to_pixels(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map `low` to 0 and `high` to 255, evenly in between, clipped and rounded, to uint8; NaN becomes 0."""
     is_narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32

@@ -15,7 +15,7 @@ from tf_gradcam._images.read import (
     size_within,
 )
 from tf_gradcam._images.titles import class_probabilities
-from tf_gradcam._images.volume import fit_slices, hottest_slices
+from tf_gradcam._images.volume import fit_slices, hottest_slices, same_for_all_slices
 
 __all__ = [
     "HeatmapBox",
@@ -34,6 +34,7 @@ __all__ = [
     "overlay_video",
     "read_values",
     "resize_pixels",
+    "same_for_all_slices",
     "show",
     "show_named",
     "size_within",

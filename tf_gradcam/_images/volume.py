@@ -3,16 +3,18 @@
 `draw` and `figure` call it.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tf_gradcam import formats
 from tf_gradcam._arrays import real_array
-from tf_gradcam._files import PictureOptions
+from tf_gradcam._files import OwnRange, PictureOptions, fix_limits
 from tf_gradcam._images.read import as_scan
 
 SLICES_SHOWN = 6  # in a figure, at most
+_SAMPLED_SLICES, _SAMPLED_SIDE = 32, 512  # for the limits of a whole scan
 _AS_IT_IS = PictureOptions()
 _TO_LPS = {"LPS mm": np.array([1, 1, 1]), "RAS mm": np.array([-1, -1, 1])}  # signs of the coordinates
 
@@ -66,6 +68,7 @@ def hottest_slices(
     """
     count = scan.shape[0]
     heatmaps = fit_slices(argument, heatmap, count)
+    options = same_for_all_slices(scan, options)
     apart = max(1, count // (4 * SLICES_SHOWN))
     chosen: list[int] = []
     for index in np.argsort(-heatmaps.max(axis=(1, 2)), kind="stable"):
@@ -77,6 +80,24 @@ def hottest_slices(
     return ShownSlices(
         pictures, [heatmaps[index][turn] for index in chosen], [_name(scan, i) for i in chosen]
     )
+
+
+def same_for_all_slices(scan: formats.Scan, options: PictureOptions) -> PictureOptions:
+    """Return options that draw every slice of a volume or video on one scale, that of its values.
+
+    The values are those of up to 32 slices.
+    """
+    if scan.values.dtype == np.uint8 and options.percentiles is None:
+        return options  # Every slice has the same limits then, and a video would have to be decoded.
+    count = scan.shape[0]
+    indices = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_SLICES)).round().astype(int))
+    step = slice(None, None, math.ceil(max(scan.shape[1:3]) / _SAMPLED_SIDE))
+    values = np.stack([np.asarray(scan.values[int(index), step, step]) for index in indices])
+    valid = None
+    if scan.valid is not None:
+        valid = np.stack([np.asarray(scan.valid[int(index), step, step]) for index in indices])
+    own = OwnRange(scan.limits, scan.windows, scan.tones, scan.negative)
+    return fix_limits(values, valid, options, own)
 
 
 def slice_pairs(scan: formats.Scan, argument: str, heatmap: Any) -> list[tuple[np.ndarray, np.ndarray]]:

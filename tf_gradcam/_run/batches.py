@@ -85,11 +85,12 @@ def explain_in_batches(
     with concurrent.futures.ThreadPoolExecutor() as pool:
         try:
             for batch in read_batches(photographs, pool, max_photographs, max_pixels, by_windows):
-                check()
-                explained = list(zip(batch, explain_batch(batch, explain), strict=True))
-                # Submitted at once, so that an interrupt loses none of them.
-                newest = [pool.submit(write, photograph, findings) for photograph, findings in explained]
-                yield from _take_results(writing, newest)
+                for part in _apart(batch):
+                    check()
+                    explained = list(zip(part, explain_batch(part, explain), strict=True))
+                    # Submitted at once, so that an interrupt loses none of them.
+                    newest = [pool.submit(write, photograph, findings) for photograph, findings in explained]
+                    yield from _take_results(writing, newest)
             yield from _take_results(writing)
             check()
         except GeneratorExit:  # The caller wants no more findings.
@@ -155,6 +156,21 @@ def read(photograph: Photograph, name: str, by_windows: bool = False) -> ReadRes
         return ReadResult(photograph, name, scan_values(scan) if is_image else None, scan=scan)
     except Exception as error:  # Whatever is wrong with one photograph, the others still count.
         return ReadResult(photograph, name, error=error)
+
+
+def _apart(batch: Sequence[ReadResult]) -> Iterator[list[ReadResult]]:
+    """Yield a batch in parts, in order: each volume or video alone, as it may take minutes."""
+    part: list[ReadResult] = []
+    for photograph in batch:
+        if photograph.image is None and photograph.error is None:
+            if part:
+                yield part
+            yield [photograph]
+            part = []
+        else:
+            part.append(photograph)
+    if part:
+        yield part
 
 
 def explain_batch(batch: Sequence[ReadResult], explain: Explain) -> list[list[Finding]]:

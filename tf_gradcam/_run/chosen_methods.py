@@ -44,6 +44,11 @@ def choose_methods(request: Request) -> dict[str, Any]:
             "`target` and `top` need a method that explains a class. "
             f"Received: {names}, with the same map for every class. Leave them out."
         )
+    if request.sliding is not None and request.target is None and not all(map(is_classless, chosen.values())):
+        raise ValueError(
+            "`target` must name a class for windows, as each would explain its own. Received: sliding="
+            f"{request.sliding} without a target. Give a class: `target`"
+        )
     if request.channels is None:
         return chosen
     with_channels = [name for name, about in methods.METHODS.items() if takes_channels(about.method)]

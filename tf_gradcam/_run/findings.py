@@ -91,7 +91,8 @@ class PhotographExplainer:
         compiled, and the heatmap of its finding is zeros.
         """
         if self.takes_volumes:
-            volume = make_up_picture(16 * self.channels).reshape(256, 256, 16, -1)[:16, :16]
+            # 64 voxels a side, as a model of any size may shrink them by 32.
+            volume = make_up_picture(4 * self.channels).reshape(64, 64, 64, -1)
             for method in self.methods:
                 self._explain_class(compile_only, method, self.volume_to_input(volume), None, self.target)
             return []

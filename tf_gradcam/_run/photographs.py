@@ -299,4 +299,5 @@ def picture_names(
 
 def safe_name(file: str) -> str:
     """Return a file's name without its ending: at most 50 letters, digits, underscores, dots and dashes."""
-    return re.sub(r"[^\w.-]+", "_", pathlib.Path(file).stem)[:50].strip("._-") or "photo"
+    stem = re.sub(r"\.nii$", "", pathlib.Path(file).stem, flags=re.IGNORECASE)  # of .nii.gz
+    return re.sub(r"[^\w.-]+", "_", stem)[:50].strip("._-") or "photo"

@@ -31,18 +31,29 @@ _BOX_COLOR, _BOX_EDGE_COLOR = (255, 255, 255), (0, 0, 0)  # legible on every col
 _DRAWING = threading.Lock()  # matplotlib draws one figure at a time
 
 
-def find_boxes(finding: Finding, request: Request) -> list[HeatmapBox]:
-    """Return the boxes of a finding, in the photograph's pixels; none unless the request asks for boxes."""
+def find_boxes(finding: Finding, request: Request, size: Sequence[int] | None = None) -> list[HeatmapBox]:
+    """Return the boxes of a finding; none unless the request asks for boxes.
+
+    Args:
+        finding: with a heatmap.
+        request: the threshold.
+        size: height and width of the photograph, in whose pixels the boxes are; `None` for the heatmap's.
+    """
     if request.boxes is None:
         return []
-    return boxes(finding.heatmap, request.boxes, most=_MOST_BOXES)
+    return boxes(finding.heatmap, request.boxes, size=size, most=_MOST_BOXES)
 
 
-def draw_pictures(finding: Finding, request: Request, found: Sequence[HeatmapBox]) -> dict[str, np.ndarray]:
-    """Return the overlay with boxes and the heatmap of a finding, RGB, by their keys in its row."""
+def draw_pictures(
+    finding: Finding, request: Request, found: Sequence[HeatmapBox], size: Sequence[int] | None = None
+) -> dict[str, np.ndarray]:
+    """Return the overlay with boxes and the heatmap of a finding, RGB, by their keys in its row.
+
+    `size` is what `find_boxes` got.
+    """
     heatmap = colorize(finding.heatmap, request.colormap)
     picture = _overlay(finding.image, finding.heatmap, request)
-    factor = len(picture) / len(heatmap)  # Pictures of large scenes are smaller.
+    factor = len(picture) / (len(heatmap) if size is None else size[0])  # Those of large scenes are smaller.
     for each in reversed(found):  # The first one lies on top.
         _draw_box(picture, [round(side * factor) for side in each.box])
     return dict(zip(_KINDS, (picture, heatmap), strict=True))
@@ -65,14 +76,19 @@ def picture_files(name: str, request: Request) -> list[str]:
     return [*files, _comparison_file(name)] if several else files
 
 
-def write_pictures(findings: Sequence[Finding], name: str, request: Request) -> list[Finding]:
-    """Write the pictures of a photograph; return its findings, with the pictures' file names in the rows."""
+def write_pictures(
+    findings: Sequence[Finding], name: str, request: Request, size: Sequence[int] | None = None
+) -> list[Finding]:
+    """Write the pictures of a photograph; return its findings, with the pictures' file names in the rows.
+
+    `size` is the photograph's, or `None` if it is that of the heatmaps.
+    """
     several = len(request.methods) > 1
     written = []
     for rank, finding in enumerate(findings, start=1):
         suffix = suffix_of(finding.row.get("method"), rank, request)
-        found = find_boxes(finding, request)
-        files = _write_files(finding, name + suffix, request, found)
+        found = find_boxes(finding, request, size)
+        files = _write_files(finding, name + suffix, request, found, size)
         row = {**finding.row, **files}
         if request.boxes is not None:
             row["boxes"] = [each.coco() for each in found]
@@ -95,10 +111,10 @@ def _comparison_file(name) -> str:
     return f"{name}-methods.png"
 
 
-def _write_files(finding, name, request, found) -> dict[str, str]:
+def _write_files(finding, name, request, found, size) -> dict[str, str]:
     """Write overlay and heatmap of a finding, and return their file names."""
     files = {}
-    for kind, picture in draw_pictures(finding, request, found).items():
+    for kind, picture in draw_pictures(finding, request, found, size).items():
         files[kind] = f"{name}-{kind}.{request.format}"
         encodable, encoded = cv2.imencode(f".{request.format}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         if not encodable:

@@ -7,7 +7,13 @@ import numpy as np
 from tf_gradcam import formats
 from tf_gradcam._checks import one_line
 from tf_gradcam._files import PictureOptions
-from tf_gradcam._images import fit_slices, hottest_slices, overlay, overlay_video
+from tf_gradcam._images import (
+    fit_slices,
+    hottest_slices,
+    overlay,
+    overlay_video,
+    same_for_all_slices,
+)
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.photographs import scan_options
 from tf_gradcam._run.pictures import draw_panels, suffix_of, write_pictures
@@ -30,7 +36,7 @@ def write_scan(scan: formats.Scan, findings: Sequence[Finding], name: str, reque
         model: the model's name.
     """
     is_image = findings[0].image is not None
-    written = write_pictures(findings, name, request) if is_image else list(findings)
+    written = write_pictures(findings, name, request, scan.shape[:2]) if is_image else list(findings)
     for rank, finding in enumerate(written, start=1):
         own = name + suffix_of(finding.row.get("method"), rank, request)
         row = {
@@ -46,11 +52,11 @@ def write_scan(scan: formats.Scan, findings: Sequence[Finding], name: str, reque
 
 
 def scan_files(name: str, request: Request) -> list[str]:
-    """Return the names of all files, besides pictures, that `write_scan` may write for a scan."""
+    """Return the names of the files that `write_scan` may write for a scan, besides those of photographs."""
     several = len(request.methods) > 1
     variants = request.methods if several else range(1, request.top + 1)
     names = [name + suffix_of(variant, rank, request) for rank, variant in enumerate(variants, start=1)]
-    endings = ["-overlay.mp4", "-overlay.dcm"]
+    endings = ["-overlay.png", "-overlay.mp4", "-overlay.dcm"]
     endings += [f"-heatmap{ending}" for ending in {*_MAP_ENDINGS.values(), _ARRAY_ENDING}]
     return [each + ending for each in names for ending in endings]
 
@@ -65,7 +71,8 @@ def _write_overlays(scan, finding, name, request) -> dict[str, str]:
     """Write the overlays of a volume or video, and return the names of their files."""
     if scan.format == "video":
         file = f"{name}-overlay.mp4"
-        overlay_video(request.out / file, scan, finding.heatmap, **_style(request))
+        heatmaps = fit_slices("heatmap", finding.heatmap, scan.shape[0])
+        overlay_video(request.out / file, scan, heatmaps, scale=1.0, **_style(request))
         return {"overlay": file}
     file = f"{name}-overlay.png"
     shown = hottest_slices(scan, "heatmap", finding.heatmap, scan_options(scan, request.picture))
@@ -81,22 +88,28 @@ def _write_overlays(scan, finding, name, request) -> dict[str, str]:
 def _write_map(scan, finding, name, request, model) -> dict[str, str]:
     """Write the heatmap in the scan's own format, and a DICOM picture; return the names of their files.
 
-    Where the scan's format can't hold it, it is written as an array, with a warning that says why.
+    Where the scan's format can't hold it, it is written as an array, with a warning that says why; a DICOM
+    picture is left out then.
     """
     about = {"method": finding.row["method"], "label": finding.row["label"], "model": model}
     ending = _MAP_ENDINGS.get(scan.format, _ARRAY_ENDING)
     files: dict[str, str] = {}
+    warnings = [finding.row["warning"]] if "warning" in finding.row else []
     try:
         formats.write(request.out / f"{name}-heatmap{ending}", scan, finding.heatmap, **about)
         files["map"] = f"{name}-heatmap{ending}"
     except ValueError as error:
+        warnings.append(one_line(error))
         files["map"] = f"{name}-heatmap{_ARRAY_ENDING}"
         formats.write(request.out / files["map"], scan, finding.heatmap, **about)
-        files["warning"] = one_line(error)
     if scan.format == "DICOM":
-        files["capture"] = f"{name}-overlay.dcm"
-        formats.write_pictures(request.out / files["capture"], scan, _captures(scan, finding, request))
-    return files
+        try:
+            capture = f"{name}-overlay.dcm"
+            formats.write_pictures(request.out / capture, scan, _captures(scan, finding, request))
+            files["capture"] = capture
+        except ValueError as error:
+            warnings.append(one_line(error))
+    return files | ({"warning": "; ".join(dict.fromkeys(warnings))} if warnings else {})
 
 
 def _captures(scan, finding, request) -> Iterator[np.ndarray]:
@@ -105,8 +118,9 @@ def _captures(scan, finding, request) -> Iterator[np.ndarray]:
         yield overlay(finding.image, finding.heatmap, **_style(request))
         return
 
+    options = same_for_all_slices(scan, scan_options(scan, request.picture))
     for index, heatmap in enumerate(fit_slices("heatmap", finding.heatmap, scan.shape[0])):
-        picture = scan.picture(**scan_options(scan, request.picture)._asdict(), index=index)
+        picture = scan.picture(**options._asdict(), index=index)
         yield overlay(picture, np.clip(heatmap, 0, 1), **_style(request))
 
 

@@ -1,6 +1,9 @@
 """Explain volumes, videos, and scenes by windows: one heatmap on one scale for all. `run` calls it."""
 
 import concurrent.futures
+import dataclasses
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +17,8 @@ from tf_gradcam._run.request import Request
 
 _SLICES_IN_BATCH = 16
 _SLICES_ASKED = 32  # for the class of a volume or video that is explained slice by slice
+_MOST_CELLS = 2**24  # of a heatmap by windows; as many as a picture has pixels
+_LONGEST_SIDE = 16_384  # of that heatmap
 
 Report = Callable[[str], None]  # takes a few words on how far it is
 
@@ -25,17 +30,21 @@ def explain_scan(
 
     A volume is explained as a whole by a model that takes volumes. By a model that takes images, a volume or
     video is explained slice by slice, for one class: the requested one, or the best on average of up to 32
-    slices. With `request.sliding`, what the model takes as
-    one image or volume is explained by windows of the model's own size.
+    slices. With `request.sliding`, what the model takes as one image or volume is explained by windows of
+    the model's own size.
 
     Returns:
         The findings; each heatmap is `(*axes)` on a grid of its own, divided by its maximum.
 
     Raises:
-        ValueError: if the model takes no such scan.
+        ValueError: if the model takes no such scan, or if the request is for images only.
     """
     if request.top > 1:
         raise ValueError(f"`top` must be 1 for a volume or video, and for windows. Received: {request.top}")
+    if request.boxes is not None and len(scan.axes) != 2:
+        raise ValueError(
+            f"`boxes` must be left out for a volume or video: boxes are of images. Received: {request.boxes}"
+        )
     return [_explain(scan, method, explainer, request, report) for method in explainer.methods]
 
 
@@ -60,7 +69,7 @@ def place_of_peak(scan: formats.Scan, heatmap: np.ndarray) -> dict[str, Any]:
 def _explain(scan, method, explainer, request, report) -> Finding:
     image_axes = 3 if explainer.takes_volumes else 2
     if request.sliding is not None and len(scan.axes) == image_axes:
-        return _explain_by_windows(scan, method, explainer, request)
+        return _explain_by_windows(scan, method, explainer, request, report)
     if explainer.takes_volumes and len(scan.axes) == 3:
         return _explain_volume(scan, method, explainer)
     if not explainer.takes_volumes and len(scan.axes) == 3:
@@ -98,15 +107,16 @@ def _explain_slices(scan, method: MethodExplainer, explainer: PhotographExplaine
     return _finding(explanations, np.concatenate(evidence), method, explainer)
 
 
-def _explain_by_windows(scan, method: MethodExplainer, explainer: PhotographExplainer, request) -> Finding:
+def _explain_by_windows(
+    scan, method: MethodExplainer, explainer: PhotographExplainer, request, report
+) -> Finding:
     start = time.perf_counter()
     index = None if method.classless else explainer.target
-    is_image = len(scan.axes) == 2
     explained = method.cam.sliding(
-        _PreprocessedScan(scan, explainer),
+        dataclasses.replace(scan, values=_PreprocessedValues(scan, explainer, report), fill=None),
         explainer.target_of(index),
         overlap=request.sliding,
-        size="input" if is_image else None,
+        size=_size_by_windows(scan.shape[:-1]),
     )
     best = ImageExplanation(
         explained.heatmap[0],
@@ -119,16 +129,28 @@ def _explain_by_windows(scan, method: MethodExplainer, explainer: PhotographExpl
     return _finding([best], best.heatmap, method, explainer)
 
 
-class _PreprocessedScan:
-    """A scan whose values are preprocessed when they are sliced, as float32; for the explainer of windows."""
+def _size_by_windows(lengths) -> tuple[int, ...]:
+    """Return the size of the heatmap of a scan of these lengths: its own, or a whole fraction of it."""
+    # The joined grid itself may reach beyond the scan, and a heatmap in a file covers the scan exactly.
+    factor = 1
+    while math.prod(-(-each // factor) for each in lengths) > _MOST_CELLS or max(lengths) > (
+        factor * _LONGEST_SIDE
+    ):
+        factor += 1
+    return tuple(-(-each // factor) for each in lengths)
 
-    def __init__(self, scan: formats.Scan, explainer: PhotographExplainer) -> None:
-        self.values, self.valid, self.axes = self, scan.valid, scan.axes
+
+class _PreprocessedValues:
+    """The values of a scan, filled and preprocessed when they are sliced, as float32; reports each window."""
+
+    def __init__(self, scan: formats.Scan, explainer: PhotographExplainer, report: Report) -> None:
         self.shape, self.dtype = (*scan.shape[:-1], explainer.channels), np.dtype(np.float32)
         self._scan, self._preprocess = scan, explainer.preprocess
+        self._report, self._read = report, itertools.count(1)
 
     def __getitem__(self, place: Any) -> np.ndarray:
-        return self._preprocess(np.asarray(self._scan.values[place], np.float32))
+        self._report(f"window {next(self._read)}")
+        return self._preprocess(_filled(self._scan, place[:-1]).astype(np.float32))
 
 
 def _best_class(scan, method, explainer) -> int | None:
@@ -148,7 +170,7 @@ def _inputs_of_slices(scan, explainer, indices) -> Iterator[np.ndarray]:
 
     def read(start):
         chosen = indices[start : start + _SLICES_IN_BATCH]
-        return explainer.to_inputs([_slice_values(scan, int(index)) for index in chosen])
+        return explainer.to_inputs([_filled(scan, int(index)) for index in chosen])
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read, 0)
@@ -159,11 +181,12 @@ def _inputs_of_slices(scan, explainer, indices) -> Iterator[np.ndarray]:
             yield inputs
 
 
-def _slice_values(scan, index) -> np.ndarray:
-    values = np.asarray(scan.values[index])
-    if scan.valid is not None:
-        values = np.where(np.asarray(scan.valid[index])[..., None], values, np.zeros((), values.dtype))
-    return values
+def _filled(scan, place) -> np.ndarray:
+    """Return a part of `scan.filled()`, of which only this part is read."""
+    values = np.asarray(scan.values[place])
+    if scan.valid is None or scan.fill is None:
+        return values
+    return np.where(np.asarray(scan.valid[place])[..., None], values, np.asarray(scan.fill, values.dtype))
 
 
 def _evidence(explanation) -> np.ndarray:

@@ -40,7 +40,9 @@ DICOM = Format(
     "DICOM", "_dicom.read_dicom", "_dicom_writing.write_parametric_map", "_dicom_capture.write_capture"
 )
 NIFTI = Format("NIfTI", "_nifti.read_nifti", "_nifti.write_nifti")
+ANALYZE = Format("NIfTI", "_nifti.read_nifti")
 GEOTIFF = Format("GeoTIFF", "_geotiff.read_geotiff", "_geotiff_writing.write_geotiff")
+VIRTUAL = Format("GeoTIFF", "_geotiff.read_geotiff")  # refused there, with what to do
 VIDEO = Format("video", "_video.read_video", write_pictures="_video_writing.write_video")
 SLIDE = Format("slide", "_slide.read_slide")
 NUMPY = Format("NumPy", "_arrays.read_numpy", "_arrays.write_numpy")
@@ -53,7 +55,7 @@ PARQUET = Format("Parquet", write="_parquet.write_parquet")
 _ENDINGS = {
     ".nii.gz": NIFTI,
     ".nii": NIFTI,
-    ".hdr": NIFTI,
+    ".hdr": ANALYZE,
     ".mgh": NIFTI,
     ".mgz": NIFTI,
     ".dcm": DICOM,
@@ -61,7 +63,7 @@ _ENDINGS = {
     ".ima": DICOM,
     ".tif": GEOTIFF,
     ".tiff": GEOTIFF,
-    ".vrt": GEOTIFF,
+    ".vrt": VIRTUAL,
     ".mp4": VIDEO,
     ".m4v": VIDEO,
     ".mov": VIDEO,
@@ -86,6 +88,7 @@ _ENDINGS = {
 }
 _GEO_KEYS = 34735  # GeoTIFF 1.1, section 7.1.2
 _SAMPLES = 277  # TIFF 6.0, SamplesPerPixel
+_MOST_SAMPLES = 4  # of a photograph: RGB and alpha
 _DICOM_MARK_AT = 128  # bytes of preamble, PS3.10 section 7.1
 
 
@@ -128,11 +131,26 @@ def _is_photograph(path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if _samples(path) > _MOST_SAMPLES:  # Pillow would log an error.
+                return False
             with image.open(path, formats=["TIFF"]) as header:
                 is_placed = _GEO_KEYS in header.tag_v2
                 return not is_placed and header.tag_v2.get(_SAMPLES, 1) in (1, 3, 4)
     except Exception:  # Pillow has no mode for it, or it is damaged: the reader says what is wrong.
         return False
+
+
+def _samples(path) -> int:
+    """Return how many samples a pixel of a TIFF has, by its first directory."""
+    tags = require("PIL.TiffImagePlugin", "pillow")
+    with open(path, "rb") as file:
+        start = file.read(8)
+        if start[2:4] in (b"\x2b\0", b"\0\x2b"):  # BigTIFF
+            start += file.read(8)
+        directory = tags.ImageFileDirectory_v2(start)
+        file.seek(directory.next)
+        directory.load(file)
+    return int(directory.get(_SAMPLES, 1))
 
 
 def endings(task: str) -> list[str]:

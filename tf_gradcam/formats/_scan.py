@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -73,8 +74,8 @@ class Scan:
         return f"Scan({', '.join(parts)})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Return `filled()`."""
-        return np.asarray(self.filled(), dtype)
+        """Return `filled()`; of `np.array(scan)` a copy."""
+        return np.array(self.filled(), dtype, copy=copy)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,10 +97,15 @@ class Scan:
                 have seen there, or of DICOM what the file itself has there.
 
         Returns:
-            Array `(*axes, C)` of the dtype of `values`.
+            Array `(*axes, C)` of the dtype of `values`. It may be `values` itself.
+
+        Raises:
+            TypeError: if `value` is no number.
+            ValueError: if the dtype of `values` can't hold `value`, or if a file is too large to be read as a
+                whole.
         """
+        value = self.fill if value is None else _checked_fill(value, np.dtype(self.values.dtype))
         values = np.asarray(self.values[...])
-        value = self.fill if value is None else value
         if self.valid is None or value is None:
             return values
         return np.where(np.asarray(self.valid[...])[..., None], values, np.asarray(value, values.dtype))
@@ -114,12 +120,16 @@ class Scan:
             The coordinates in `space`, float64.
 
         Raises:
-            ValueError: if the file doesn't say where it was taken.
+            ValueError: if the file doesn't say where it was taken, or if `index` has other axes.
         """
         if self.affine is None:
             raise ValueError(
                 f"`scan` must have a geometry for a position. Received: {self.path.name}, whose file says "
                 "nothing of it."
+            )
+        if len(index) != len(self.axes):
+            raise ValueError(
+                f"`index` must have a number for each of {self.axes!r}. Received: index={index!r:.80}"
             )
         numbers = [each for each, axis in zip(index, self.axes, strict=True) if axis != "t"]
         return self.affine @ np.array([*numbers, 1.0])
@@ -177,6 +187,21 @@ class Scan:
             place = (index % self.shape[0], *place[1:])
         valid = None if self.valid is None else np.asarray(self.valid[place])
         return np.asarray(self.values[place]), valid
+
+
+def _checked_fill(value, dtype):
+    """Return what `filled` puts where nothing was measured, or raise an error unless the dtype holds it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`value` must be a number. Received: value={value!r:.80}")
+    if dtype.kind == "f":
+        return value
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not (low <= value <= high and float(value).is_integer()):
+        raise ValueError(
+            f"`value` must be a whole number from {low} to {high}, as the scan holds {dtype}. "
+            f"Received: value={value!r:.80}"
+        )
+    return value
 
 
 def scaled_affine(scan: Scan, grid: tuple[int, ...]) -> np.ndarray | None:

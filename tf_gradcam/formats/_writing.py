@@ -56,11 +56,18 @@ def write(
     Raises:
         ImportError: if the format's library is not installed; it names the extra to install.
         OSError: if it can't be written.
+        TypeError: if `scan` is no `Scan`, if `heatmap` holds no real numbers, or if `method`, `label` or
+            `model` is no `str`.
         ValueError: if the ending is unknown, if the heatmap has other axes than the scan or values that are
             not finite, or if the scan lacks what the format needs, such as the patient of a DICOM file.
     """
     path = pathlib.Path(path)
     function = _function(path, "write")
+    _check_scan(scan)
+    about = About(method, label, model)
+    for name, text in about._asdict().items():
+        if not isinstance(text, str):
+            raise TypeError(f"`{name}` must be a str. Received: {name}={text!r:.80}")
     values = real_array("heatmap", heatmap)
     if values.ndim == len(scan.axes) + 1 and len(values) == 1:
         values = values[0]  # of a batch of one
@@ -69,9 +76,14 @@ def write(
             f"`heatmap` must have an axis for each of {scan.axes!r}, those of the scan. "
             f"Received: shape {values.shape}"
         )
+    with np.errstate(over="ignore"):  # It is refused below.
+        values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise ValueError("`heatmap` must hold finite values. Received: values that are NaN or infinite.")
-    function(path, scan, values.astype(np.float32), About(method, label, model))
+        raise ValueError(
+            "`heatmap` must hold finite values that fit float32. Received: values that are NaN or infinite "
+            "there."
+        )
+    function(path, scan, values, about)
 
 
 def write_pictures(path: str | os.PathLike, scan: Scan, pictures: Iterable[np.ndarray]) -> None:
@@ -83,10 +95,20 @@ def write_pictures(path: str | os.PathLike, scan: Scan, pictures: Iterable[np.nd
         pictures: uint8 `(H, W, 3)`, one for each slice or frame; they are taken one by one.
 
     Raises:
-        ImportError, OSError, ValueError: as `write` does.
+        ImportError, OSError, TypeError, ValueError: as `write` does.
     """
     path = pathlib.Path(path)
-    _function(path, "write_pictures")(path, scan, pictures)
+    function = _function(path, "write_pictures")
+    _check_scan(scan)
+    function(path, scan, pictures)
+
+
+def _check_scan(scan) -> None:
+    if not isinstance(scan, Scan):
+        raise TypeError(
+            f"`scan` must be what tf_gradcam.formats.read returns. Received: {scan!r:.80} "
+            f"(of type {type(scan).__name__})"
+        )
 
 
 def _function(path, task):
