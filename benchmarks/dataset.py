@@ -113,7 +113,8 @@ _RUN = """
 import resource, sys
 import keras, tf_gradcam
 if len(sys.argv) > 3:
-    tf_gradcam._dataset.parts.ROWS_IN_PART = int(sys.argv[3])
+    from tf_gradcam._dataset.parts import Parts
+    Parts.__init__.__defaults__ = (int(sys.argv[3]), False)
 cam = tf_gradcam.GradCAM(keras.models.load_model("model.keras"))
 print(tf_gradcam.explain_dataset(cam, sys.argv[1], sys.argv[2], batch_size=32))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

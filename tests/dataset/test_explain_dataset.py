@@ -137,7 +137,7 @@ def test_a_large_photograph_is_decoded_smaller_with_nearly_the_same_values():
 
 def test_a_model_of_no_fixed_size_is_refused():
     with pytest.raises(ValueError, match="`cam` must be of a model with a fixed input size"):
-        tf_gradcam.explain_dataset(tf_gradcam.GradCAM(head(3, "softmax", side=None)), ".", "rows")
+        tf_gradcam.explain_dataset(tf_gradcam.GradCAM(head(3, "softmax", side=None)), write_photo("a.png"), "rows")
 
 
 _KILLED_RUN = """

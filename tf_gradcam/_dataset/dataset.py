@@ -157,20 +157,19 @@ def run_dataset(
     about = _about(cam, options)
     grid = _grid(cam, options)
     schema = make_schema(grid, options.dtype)
-    if isinstance(items, list):
-        items = _with_classes(cam, items, options)
+    known = _with_classes(cam, items, options) if isinstance(items, list) else None
     explained = failed = 0
     manifest = make_manifest(cam, about, options)
     with Parts(out, schema, manifest, restart=options.restart) as parts:
         done = parts.done()
-        remaining: Iterable[Item] = (item for item in items if item.id not in done)
-        if isinstance(items, list):
-            remaining = list(remaining)
-            _check_moved(parts, items)
-            if len(remaining) >= _PAYS_TO_FREEZE:
+        skipped = len(done)
+        if known is not None:
+            _check_moved(parts, known)
+            skipped = sum(item.id in done for item in known)
+            if len(known) - skipped >= _PAYS_TO_FREEZE:
                 cam = _frozen_if_possible(cam)
-        skipped = len(items) - len(remaining) if isinstance(remaining, list) else len(done)
         advance(0, 0, skipped)
+        remaining = (item for item in known or items if item.id not in done)
         for batch in read_ahead(remaining, fit, options.batch_size, _at_least(cam)):
             rows, errors = _explain(cam, batch, options, schema, about)
             parts.add(rows)
