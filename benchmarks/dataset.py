@@ -152,6 +152,12 @@ def memory(arguments) -> None:
 # Kills
 
 
+def state(rows) -> set:
+    """Return what a run changes in its folder once it writes rows."""
+    journals = [path.stat() for path in rows.glob(".tf_gradcam-journal*")]
+    return {(each.st_ino, each.st_size) for each in journals if each.st_size > 10_000}
+
+
 def kills(arguments) -> None:
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -160,9 +166,10 @@ def kills(arguments) -> None:
         command = (folder, f"{arguments.images}.csv", "rows", 700)
         while done < arguments.kills:
             process = start(*command, stdout=subprocess.DEVNULL)
-            while not list(rows.glob(".tf_gradcam-journal*")) and process.poll() is None:
-                time.sleep(0.005)
-            time.sleep(rng.uniform(0, 0.25))
+            before = state(rows)
+            while process.poll() is None and not (state(rows) - before):  # until it writes rows
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.15))
             if process.poll() is not None:
                 break
             process.send_signal(signal.SIGKILL)

@@ -66,8 +66,11 @@ def find_items(sources: Sequence[str | os.PathLike]) -> Found:
         elif ending in _TABLES:
             found.items += [_item(path, row) for row in _table_rows(path)]
         else:
-            found.items += [each for each in _files(os.fspath(source), found) if each.path not in paths]
-            paths.update(each.path for each in found.items)
+            for each in _files(os.fspath(source), found):
+                absolute = os.path.abspath(each.path)
+                if absolute not in paths:
+                    found.items.append(each)
+                    paths.add(absolute)
     if not found.items:
         raise ValueError(
             f"`data` must name images. Received: {', '.join(map(str, sources)) or 'nothing'}, where there is "
