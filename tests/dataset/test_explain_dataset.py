@@ -1,6 +1,7 @@
 """`explain_dataset`: each image once, the same maps as the explainer's, whatever ends the run."""
 
 import csv
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,6 +15,10 @@ import pytest
 from photo_files import head, write_photo
 
 import tf_gradcam
+from tf_gradcam import targets
+from tf_gradcam._dataset import DatasetOptions
+from tf_gradcam._dataset.manifest import make_manifest
+from tf_gradcam._dataset.rows import RowsAbout
 
 LABELS = ["ant", "bee", "cat"]
 
@@ -137,7 +142,122 @@ def test_a_large_photograph_is_decoded_smaller_with_nearly_the_same_values():
 
 def test_a_model_of_no_fixed_size_is_refused():
     with pytest.raises(ValueError, match="`cam` must be of a model with a fixed input size"):
-        tf_gradcam.explain_dataset(tf_gradcam.GradCAM(head(3, "softmax", side=None)), ".", "rows")
+        tf_gradcam.explain_dataset(
+            tf_gradcam.GradCAM(head(3, "softmax", side=None)), write_photo("a.png"), "rows"
+        )
+
+
+def test_a_wrong_request_is_refused_before_any_row(cam):
+    photo = write_photo("a.png")
+    pathlib.Path("table.csv").write_text("path,target\na.png,bee\n")
+    pathlib.Path("high.csv").write_text("path,target\na.png,3\n")
+    for error, message, data, options in [
+        (ValueError, "`target` must be a class from 0 to 2. Received: target=3", photo, {"target": 3}),
+        (ValueError, "from 0 to 2. Received: .*3.* \\(of 'a.png'\\)", "high.csv", {}),
+        (ValueError, "as the model's labels are unknown. Received: bee", "table.csv", {}),
+        (
+            ValueError,
+            "Did you mean|must be a class index or a label",
+            "table.csv",
+            {"labels": ["be", "b", "c"]},
+        ),
+        (
+            ValueError,
+            "`target` must be None where the table has",
+            "table.csv",
+            {"labels": LABELS, "target": 1},
+        ),
+        (ValueError, '`dtype` must be "float16" or "float32"', photo, {"dtype": "float64"}),
+        (ValueError, "`batch_size` must be a positive integer", photo, {"batch_size": 0}),
+        (TypeError, "`labels` must be a sequence of names", photo, {"labels": "ant"}),
+    ]:
+        with pytest.raises(error, match=message):
+            tf_gradcam.explain_dataset(cam, data, "rows", **options)
+        assert not pathlib.Path("rows").exists()
+    tf_gradcam.explain_dataset(cam, "table.csv", "rows", labels=LABELS)
+    assert by_id()["a.png"]["label"] == "bee"
+
+
+def test_a_file_that_is_none_makes_a_row_with_an_error(cam):
+    write_photo("photos/good.png")
+    os.mkdir("photos/folder.png.d")
+    os.mkfifo("photos/pipe.png")  # reading it would wait for ever
+    pathlib.Path("photos/empty.jpg").touch()
+    os.symlink("nowhere", "photos/broken.png")
+    assert tf_gradcam.explain_dataset(cam, "photos", "rows", batch_size=1)[1:3] == (4, 3)
+    errors = {name: row["error"] for name, row in by_id().items()}
+    assert errors.pop("photos/good.png") is None
+    assert "which is not a file" in errors["photos/pipe.png"]
+    assert all(errors.values())
+
+
+def test_another_folder_with_the_same_names_is_not_taken_for_explained(cam):
+    write_photo("one/photos/a.png", seed=1)
+    write_photo("two/photos/a.png", seed=2)
+    tf_gradcam.explain_dataset(cam, "one/photos", "rows")
+    with pytest.raises(ValueError, match=r"Received: 'photos/a.png', which is one/photos/a.png there"):
+        tf_gradcam.explain_dataset(cam, "two/photos", "rows")
+    os.rename("one", "moved")
+    assert tf_gradcam.explain_dataset(cam, "moved/photos", "rows").skipped == 1
+
+
+def test_the_data_set_may_have_classes_for_one_of_several_outputs():
+    write_photo("a.png")
+    pathlib.Path("table.csv").write_text("path,target,id\na.png,1,x\na.png,,y\na.png,0,z\n")
+    image = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    heads = {name: keras.layers.Dense(units, "softmax")(pooled) for name, units in (("a", 3), ("b", 2))}
+    cam = tf_gradcam.GradCAM(keras.Model(image, heads))
+    tf_gradcam.explain_dataset(cam, "table.csv", "rows", target=tf_gradcam.targets.Output("b"))
+    rows = by_id()
+    assert (rows["x"]["target"], rows["z"]["target"]) == (1, 0)
+    assert len(rows["y"]["top"]) == 2
+    assert rows["x"]["probability"] == pytest.approx(1 - rows["z"]["probability"], abs=1e-6)
+    two = keras.Model([image, other := keras.Input((8, 8, 3))], keras.layers.Add()([image, other]))
+    with pytest.raises(ValueError, match="`cam` must|takes one image|one image"):
+        tf_gradcam.explain_dataset(tf_gradcam.GradCAM(two, "add"), "a.png", "none")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_models_without_classes_and_of_one_channel_have_rows(channels):
+    for number in range(3):
+        write_photo(f"photos/{number}.png", seed=number)
+    cam = tf_gradcam.GradCAM(head(1, None, channels=channels), method="layercam")
+    tf_gradcam.explain_dataset(cam, "photos", "rows", batch_size=1)
+    assert all(row["target"] is None and np.isfinite(row["score"]) for row in read_rows())
+
+
+def test_several_layers_give_their_fused_heatmap():
+    write_photo("a.png")
+    image = keras.Input((16, 16, 3))
+    first = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="first")(image)
+    second = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="second")(first)
+    scores = keras.layers.Dense(3, "softmax")(keras.layers.GlobalAveragePooling2D()(second))
+    cam = tf_gradcam.GradCAM(keras.Model(image, scores), ["first", "second"], fuse="max")
+    tf_gradcam.explain_dataset(cam, "a.png", "rows", dtype="float32")
+    (row,) = read_rows()
+    expected = cam(tf_gradcam.load_image("a.png", size=(16, 16)), size=None).heatmap[0]
+    signed = np.array(row["map"]).reshape(expected.shape) * row["map_scale"]
+    np.testing.assert_allclose(signed, expected, atol=1e-6)
+    assert row["layer"] == "first, second"
+
+
+def test_maps_that_are_no_numbers_are_errors(cam):
+    write_photo("a.png")
+    model = head(3, "softmax")
+    model.layers[0].set_weights([np.full_like(each, np.nan) for each in model.layers[0].get_weights()])
+    run = tf_gradcam.explain_dataset(tf_gradcam.GradCAM(model), "a.png", "rows")
+    assert run.failed == 1
+    assert "must be finite" in read_rows()[0]["error"]
+
+
+def test_a_later_process_has_the_same_manifest(cam):
+    method = tf_gradcam.methods.smooth("gradcam", samples=2)
+    for each in (cam, tf_gradcam.GradCAM(cam.model, method=method)):
+        about = RowsAbout("conv", "m", None)
+        manifest = make_manifest(each, about, DatasetOptions(target=targets.Class(1)))
+        assert "0x" not in str(manifest)
+        assert "gradcam" in manifest["parameters"]
 
 
 _KILLED_RUN = """

@@ -1,12 +1,10 @@
 """Parts: whole at every moment, taken up by row, locked, and only by a run of the same manifest."""
 
-import pathlib
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tf_gradcam._dataset.parts import Parts, read_manifest, remove_parts
+from tf_gradcam._dataset.parts import Parts, read_manifest
 
 SCHEMA = pa.schema([("id", pa.string()), ("score", pa.float32())])
 
@@ -128,6 +126,59 @@ def test_beginning_anew_removes_nothing_else(folder):
     with Parts(folder, SCHEMA, {}) as parts:
         parts.add(rows("a"))
     (folder / "mine.txt").write_text("mine")
-    remove_parts(folder)
+    with Parts(folder, SCHEMA, {"other": 1}, restart=True):
+        assert names(folder) == [".tf_gradcam-journal.arrows", ".tf_gradcam-lock", "mine.txt"]
     assert names(folder) == ["mine.txt"]
-    remove_parts(pathlib.Path("none"))
+
+
+def test_a_full_disk_loses_no_row_that_was_added(folder):
+    resource = pytest.importorskip("resource", reason="Windows has no limit of file sizes")
+    before, added = resource.getrlimit(resource.RLIMIT_FSIZE), []
+    parts = Parts(folder, SCHEMA, {}).__enter__()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        for number in range(100):
+            parts.add(rows(*(f"{number}-{other}" for other in range(20))))
+            added.append(number)
+    except OSError:
+        pass
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(OSError, match="part-00000.parquet"):
+            parts.__exit__(None, None, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert 0 < len(added) < 100
+    assert not list(folder.glob("*.unfinished*"))
+    with Parts(folder, SCHEMA, {}) as parts:
+        assert {f"{number}-{other}" for number in added for other in range(20)} <= parts.done()
+
+
+def test_rows_with_large_maps_make_smaller_parts(folder, monkeypatch):
+    monkeypatch.setattr("tf_gradcam._dataset.parts._BYTES_IN_PART", 3 * rows("a").nbytes)
+    with Parts(folder, SCHEMA, {}) as parts:
+        for name in "abcde":
+            parts.add(rows(name))
+    assert written(folder) == [["a", "b", "c"], ["d", "e"]]
+
+
+def test_a_run_that_is_refused_removes_nothing(folder):
+    with Parts(folder, SCHEMA, {}) as parts:
+        parts.add(rows("a"))
+        with pytest.raises(ValueError, match="no other run writes to"):
+            Parts(folder, SCHEMA, {}, restart=True).__enter__()
+    pq.write_table(pa.table({"id": ["b"]}), folder / "part-00001.parquet")
+    for restart in (False, True):
+        with pytest.raises(ValueError, match="part-00001.parquet, which is none"):
+            Parts(folder, SCHEMA, {}, restart=restart).__enter__()
+    assert names(folder) == ["part-00000.parquet", "part-00001.parquet"]
+    (folder / "part-00001.parquet").write_bytes(b"PAR1 torn")
+    with pytest.raises(ValueError, match="part-00001.parquet, which is none"):
+        Parts(folder, SCHEMA, {}).__enter__()
+
+
+def test_what_a_manifest_only_notes_may_differ(folder):
+    with Parts(folder, SCHEMA, {"model": "functional", "keras": "3.6.0"}) as parts:
+        parts.add(rows("a"))
+    with Parts(folder, SCHEMA, {"model": "functional_1", "keras": "3.15.0"}) as parts:
+        assert parts.done() == {"a"}

@@ -56,7 +56,7 @@ def _progress(total: int, quiet: bool) -> Iterator:
     """Show how many images are explained: a bar with rate and time left, or a line every 30 seconds.
 
     Yields:
-        A function to call with the number of images after each batch, and of errors among them.
+        The function `advance` of `run_dataset`.
     """
     from rich import console, progress
 
@@ -71,9 +71,11 @@ def _progress(total: int, quiet: bool) -> Iterator:
     with progress.Progress(*columns, console=terminal, disable=quiet or not terminal.is_terminal) as bar:
         task = bar.add_task("Explaining", total=total, rate="")
 
-        def advance(count: int, failed: int) -> None:
-            counted.add(count, failed)
-            bar.update(task, advance=count, rate=counted.rate())
+        def advance(count: int, failed: int, before: int) -> None:
+            if before:
+                bar.console.print(f"tf-gradcam: {before} of them were explained before", highlight=False)
+            counted.add(count, failed, before)
+            bar.update(task, advance=count + before, rate=counted.rate())
 
         with contextlib.nullcontext() if quiet or terminal.is_terminal else counted.printed():
             yield advance
@@ -83,10 +85,12 @@ class _Counted:
     """Counts images, and says how fast they come."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._count, self._failed = total, 0, 0
+        self._total, self._count, self._failed, self._before = total, 0, 0, 0
         self._start = time.monotonic()
 
-    def add(self, count: int, failed: int) -> None:
+    def add(self, count: int, failed: int, before: int) -> None:
+        if before:
+            self._before, self._start = before, time.monotonic()
         self._count, self._failed = self._count + count, self._failed + failed
 
     def rate(self) -> str:
@@ -99,7 +103,7 @@ class _Counted:
 
         def print_lines() -> None:
             while not done.wait(SECONDS_BETWEEN_LINES):
-                counts = f"{self._count} of {self._total}, {self._failed} errors"
+                counts = f"{self._before + self._count} of {self._total}, {self._failed} errors"
                 print(f"tf-gradcam: explained {counts}, {self.rate()}", file=sys.stderr, flush=True)
 
         printer = threading.Thread(target=print_lines, daemon=True)

@@ -3,8 +3,9 @@
 Users call it, and the command `run` does.
 """
 
-import hashlib
+import os
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,15 +13,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import __version__, targets
-from tf_gradcam._checks import one_line
+from tf_gradcam import targets
+from tf_gradcam._checks import is_whole, one_line
 from tf_gradcam._dataset.items import array_items, find_items
-from tf_gradcam._dataset.parts import Parts, remove_parts
+from tf_gradcam._dataset.manifest import make_manifest
+from tf_gradcam._dataset.parts import Parts
 from tf_gradcam._dataset.reading import Fit, read_ahead
 from tf_gradcam._dataset.rows import ExplainedBatch, Item, ReadItem, RowsAbout, make_rows, make_schema
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._methods import method_name
-from tf_gradcam._model import layer_path, require_specs
+from tf_gradcam._model import is_channels_first, layer_path, require_specs
 from tf_gradcam._optional import require
 from tf_gradcam._run import Classifier, class_index, fit_to_spec
 
@@ -61,8 +63,9 @@ def explain_dataset(
     image couldn't be read or explained. The maps are scaled to `[-1, 1]`; times `map_scale` they are on one
     scale over all images.
 
-    The run may be ended at any time: by Ctrl-C, by a signal, or by a power cut. The same call goes on where
-    it ended, row by row; no image is explained twice. Three hundred images or more are explained by a frozen
+    The run may be ended at any time, by Ctrl-C or a signal, and no row is lost; a power cut takes those since
+    the last part at most. The same call goes on where it ended, row by row; no image is explained twice, and
+    an image with an error isn't read again. Three hundred images or more are explained by a frozen
     copy of the explainer. Memory stays the same however many images there are.
 
     Args:
@@ -137,7 +140,7 @@ def run_dataset(
     out: pathlib.Path,
     options: DatasetOptions,
     fit: Fit,
-    advance: Callable[[int, int], None] = lambda count, failed: None,
+    advance: Callable[[int, int, int], None] = lambda count, failed, before: None,
 ) -> DatasetRun:
     """Explain items into the parts of a folder; see `explain_dataset`.
 
@@ -147,39 +150,55 @@ def run_dataset(
         out: the folder.
         options: the rest.
         fit: makes the explainer's input of what a file holds.
-        advance: called with the number of images explained, and of errors among them, after each batch.
+        advance: called after each batch with the number of images that were explained, of errors among
+            them, and 0; and first with 0, 0 and the number of images that were explained before.
     """
-    if options.restart:
-        remove_parts(out)
+    _check_options(options)
     about = _about(cam, options)
     grid = _grid(cam, options)
     schema = make_schema(grid, options.dtype)
+    known = _with_classes(cam, items, options) if isinstance(items, list) else None
     explained = failed = 0
-    with Parts(out, schema, _manifest(cam, options)) as parts:
+    manifest = make_manifest(cam, about, options)
+    with Parts(out, schema, manifest, restart=options.restart) as parts:
         done = parts.done()
         skipped = len(done)
-        remaining = (item for item in items if item.id not in done)
-        if isinstance(items, list) and len(items) - skipped >= _PAYS_TO_FREEZE:
-            cam = _frozen_if_possible(cam)
+        if known is not None:
+            _check_moved(parts, known)
+            skipped = sum(item.id in done for item in known)
+            if len(known) - skipped >= _PAYS_TO_FREEZE:
+                cam = _frozen_if_possible(cam)
+        advance(0, 0, skipped)
+        remaining = (item for item in known or items if item.id not in done)
         for batch in read_ahead(remaining, fit, options.batch_size, _at_least(cam)):
             rows, errors = _explain(cam, batch, options, schema, about)
             parts.add(rows)
             explained, failed = explained + len(batch), failed + errors
-            advance(len(batch), errors)
+            advance(len(batch), errors, 0)
     return DatasetRun(out, explained, failed, skipped)
 
 
 def _explain(cam, batch: list[ReadItem], options, schema, about) -> tuple[Any, int]:
     """Return the rows of a batch, and how many have an error; images that spoil it are explained alone."""
+    has_class = [each.image is not None and each.item.target is not None for each in batch]
+    if len(set(has_class)) > 1:
+        groups = [
+            [each for each, has in zip(batch, has_class, strict=True) if has == kind]
+            for kind in (True, False)
+        ]
+        return _explain_groups(cam, groups, options, schema, about)
     try:
         rows = make_rows(batch, _explain_images(cam, batch, options), schema, about)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         if len(batch) > 1:
-            halves = [_explain(cam, [each], options, schema, about) for each in batch]
-            arrow_rows = [rows for rows, _ in halves]
-            return _joined(arrow_rows, schema), sum(count for _, count in halves)
+            return _explain_groups(cam, [[each] for each in batch], options, schema, about)
         rows = make_rows([batch[0]._replace(image=None, error=one_line(error))], None, schema, about)
     return rows, len(rows) - rows.column("error").null_count
+
+
+def _explain_groups(cam, groups, options, schema, about) -> tuple[Any, int]:
+    explained = [_explain(cam, group, options, schema, about) for group in groups]
+    return _joined([rows for rows, _ in explained], schema), sum(count for _, count in explained)
 
 
 def _joined(batches, schema) -> Any:
@@ -193,43 +212,115 @@ def _explain_images(cam, batch, options) -> ExplainedBatch | None:
     if not readable:
         return None
     images = np.stack([each.image for each in readable])
-    targets = [each.item.target for each in readable]
-    target: Any = options.target
-    if target is None and None not in targets:
-        target = targets
-    elif target is None and any(each is not None for each in targets):
-        raise ValueError("some images of the batch have a target, and others have none")  # one by one, then
-    explanation = cam(images, target, size=None)
-    # Of several layers it is their fused heatmap.
-    is_tuple = isinstance(explanation.map, tuple)
-    maps = explanation.heatmap if is_tuple else explanation.map
-    outputs = explanation.outputs
+    explanation = cam(images, _target_of_images(readable, options.target), size=None)
+    outputs = _chosen_output(explanation.outputs, options.target)
     has_classes = explanation.target is not None and getattr(outputs, "shape", None) is not None
     is_flat = has_classes and len(outputs.shape) == 2
     return ExplainedBatch(
-        maps.numpy(),
+        _only_map(explanation).numpy(),
         explanation.score.numpy(),
         None if explanation.target is None else explanation.target.numpy(),
         outputs.numpy().astype(np.float64) if is_flat else None,
     )
 
 
+def _target_of_images(images, target) -> Any:
+    """Return the target for images: that of the run, or the classes of the data set."""
+    classes = [each.item.target for each in images]
+    if not _takes_classes(target) or None in classes:
+        return target
+    return classes if target is None else target._replace(target=classes)
+
+
+def _takes_classes(target) -> bool:
+    """Return whether a run leaves the class to the data set."""
+    return target is None or (isinstance(target, targets.Output) and target.target is None)
+
+
+def _chosen_output(outputs, target) -> Any:
+    """Return the output that a target names, of a model with several."""
+    if not isinstance(target, targets.Output):
+        return outputs
+    if isinstance(outputs, dict):
+        return outputs.get(target.name)
+    is_position = isinstance(outputs, list | tuple) and isinstance(target.name, int)
+    return outputs[target.name] if is_position else None
+
+
+def _only_map(explanation) -> Any:
+    """Return the signed map; of several layers it is their fused heatmap."""
+    return explanation.heatmap if isinstance(explanation.map, tuple) else explanation.map
+
+
+def _explain_made_up(cam, target) -> Any:
+    """Explain an image of noise, so that a wrong request is refused before any file is read."""
+    shape = require_specs(cam.model).shape
+    image = np.random.default_rng(0).integers(0, 256, (1, *shape[1:])).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Its map may well be blank.
+        return cam(image, target, size=None)
+
+
 def _grid(cam, options) -> tuple[int, ...]:
     """Return the lengths of the map, from a made-up image; a wrong request is refused here."""
-    shape = require_specs(cam.model).shape
+    spec = require_specs(cam.model)
+    shape = getattr(spec, "shape", None)
+    if shape is None:
+        raise ValueError(
+            "`cam` must be of a model that takes one image. Received: one of several inputs. Explain its "
+            "images in Python."
+        )
     if None in shape[1:]:
         raise ValueError(
             f"`cam` must be of a model with a fixed input size, so that all maps have one grid. Received: "
             f"{tuple(shape)}. Build the model with an input size: keras.Input((224, 224, 3))."
         )
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (1, *shape[1:])).astype("float32")
-    target = options.target
-    explanation = cam(image, target, size=None)
-    maps = explanation.heatmap if isinstance(explanation.map, tuple) else explanation.map
+    explanation = _explain_made_up(cam, options.target)
+    maps = _only_map(explanation)
     if len(maps) != 1 or len(explanation.score.shape) != 1:
         raise ValueError("`cam` must give one map for each image. Received: several, or one for a batch.")
     return tuple(maps.shape[1:])
+
+
+def _with_classes(cam, items, options) -> list[Item]:
+    """Return items with class numbers for the labels of a table; a class that isn't there is refused."""
+    numbers: dict[Any, int] = {}
+    for item in items:
+        if item.target is None or item.target in numbers:
+            continue
+        if not _takes_classes(options.target):
+            raise ValueError(
+                "`target` must be None where the table has a column `target`. Received: "
+                f"target={options.target!r:.80}. Remove one of the two."
+            )
+        try:
+            numbers[item.target] = class_index(item.target, options.labels)
+            index = numbers[item.target]
+            _explain_made_up(cam, _target_of_images([ReadItem(item._replace(target=index))], options.target))
+        except ValueError as error:
+            raise ValueError(f"{one_line(error)} (of {item.id!r:.200})") from error
+    if not numbers:
+        return items
+    return [item if item.target is None else item._replace(target=numbers[item.target]) for item in items]
+
+
+def _check_moved(parts, items) -> None:
+    """Refuse images of another folder with the ids of earlier ones, which would be skipped in silence.
+
+    The paths of a data set that was moved are others, too, but there are no files at the earlier ones.
+    """
+    paths = {item.id: item.path for item in items}
+    for columns in parts.columns(["id", "path"]):
+        for name, earlier in zip(columns["id"].to_pylist(), columns["path"].to_pylist(), strict=True):
+            path = paths.get(name, earlier)
+            if path != earlier:
+                if os.path.exists(earlier) and os.path.exists(path) and not os.path.samefile(earlier, path):
+                    raise ValueError(
+                        f"`data` must have other ids than the images in `out`. Received: {name!r:.200}, "
+                        f"which is {earlier} there, and {path} now. Choose another folder, or name the "
+                        "images by a table with a column `id`."
+                    )
+                return  # One file is enough to tell.
 
 
 def _at_least(cam) -> tuple[int, int]:
@@ -237,7 +328,8 @@ def _at_least(cam) -> tuple[int, int]:
 
     It is then averaged over areas of at least 2 x 2 pixels, as a file of full size is.
     """
-    height, width = require_specs(cam.model).shape[1:3]
+    shape = require_specs(cam.model).shape
+    height, width = shape[2:4] if is_channels_first(shape) else shape[1:3]
     return 2 * height, 2 * width
 
 
@@ -254,30 +346,10 @@ def _frozen_if_possible(cam) -> GradCAM:
         return cam
 
 
-def _manifest(cam, options) -> dict[str, Any]:
-    """Return what decides the rows of a run; a run with another one is not taken up."""
-    about = _about(cam, options)
-    preprocess = cam.preprocess
-    return {
-        "tf_gradcam": __version__,
-        "model": cam.model.name,
-        "model_sha256": model_hash(cam.model),
-        "layer": about.layer,
-        "method": about.method,
-        "parameters": repr(cam.method),
-        "fuse": cam.fuse,
-        "target": None if options.target is None else repr(options.target),
-        "labels_sha256": hashlib.sha256("\n".join(options.labels or ()).encode()).hexdigest(),
-        "dtype": options.dtype,
-        "preprocess": options.preprocess if preprocess is None else getattr(preprocess, "__qualname__", ""),
-    }
-
-
-def model_hash(model: keras.Model) -> str:
-    """Return a SHA-256 of a model's weights and their shapes."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        values = np.ascontiguousarray(weight)
-        digest.update(f"{values.dtype}{values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
+def _check_options(options) -> None:
+    if options.dtype not in ("float16", "float32"):
+        raise ValueError(f'`dtype` must be "float16" or "float32". Received: {options.dtype!r:.80}')
+    if not is_whole(options.batch_size) or options.batch_size < 1:
+        raise ValueError(f"`batch_size` must be a positive integer. Received: {options.batch_size!r:.80}")
+    if isinstance(options.labels, str):
+        raise TypeError(f"`labels` must be a sequence of names. Received: {options.labels!r:.80}")

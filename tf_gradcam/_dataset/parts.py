@@ -6,6 +6,7 @@ and goes on.
 """
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -16,9 +17,13 @@ from tf_gradcam._files import unfinished
 from tf_gradcam._optional import require
 
 ROWS_IN_PART = 10_000
+_BYTES_IN_PART = 2**26  # of rows in memory: a map may have as many values as the image
 _JOURNAL = ".tf_gradcam-journal.arrows"
 _LOCK = ".tf_gradcam-lock"
 _MANIFEST_KEY = b"tf_gradcam"
+# What a manifest notes, and a later run may have another of: Keras names a model anew in each process, and
+# other versions of these packages give the same rows but for rounding.
+NOTED = ("model", "keras", "tensorflow")
 
 
 class Parts:
@@ -29,6 +34,7 @@ class Parts:
         schema: the `pyarrow.Schema` of the rows, whose first column is the string `"id"`.
         manifest: what was asked for, as JSON can hold it; every part carries it.
         rows_in_part: rows in a Parquet file, at most.
+        restart: whether to remove the parts of an earlier run.
 
     Raises:
         ValueError: if another run writes to the folder, or if an earlier run in it had another manifest or
@@ -36,13 +42,19 @@ class Parts:
     """
 
     def __init__(
-        self, folder: pathlib.Path, schema: Any, manifest: dict[str, Any], rows_in_part: int = ROWS_IN_PART
+        self,
+        folder: pathlib.Path,
+        schema: Any,
+        manifest: dict[str, Any],
+        rows_in_part: int = ROWS_IN_PART,
+        restart: bool = False,
     ) -> None:
         self._arrow = require("pyarrow", "pyarrow", extra="scale")
         self.folder, self._rows_in_part = pathlib.Path(folder), rows_in_part
         self._schema = schema.with_metadata({_MANIFEST_KEY: json.dumps(manifest).encode()})
-        self._manifest = manifest
+        self._manifest, self._restart = manifest, restart
         self._pending: list[Any] = []  # record batches in the journal
+        self._bytes = 0
         self._journal: Any = None
 
     def __enter__(self) -> "Parts":
@@ -52,6 +64,8 @@ class Parts:
             undo.enter_context(_lock(self.folder))
             for left in self.folder.glob(".tf_gradcam-*.unfinished*"):
                 left.unlink()
+            if self._restart:
+                _remove_parts(self.folder, self._finished())
             for path in self._finished():
                 _check_manifest(path, read_manifest(path), self._manifest)
             self._take_up_journal()
@@ -66,20 +80,23 @@ class Parts:
 
     def done(self) -> set[str]:
         """Return the ids of all rows that are written."""
+        return {name for columns in self.columns(["id"]) for name in columns["id"].to_pylist()}
+
+    def columns(self, names: list[str]) -> Iterator[Any]:
+        """Yield some columns of all rows that are written, a `pyarrow.Table` for each part."""
         parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
-        ids: set[str] = set()
         for path in self._finished():
-            ids.update(parquet.read_table(path, columns=["id"])["id"].to_pylist())
-        for batch in self._pending:
-            ids.update(batch.column("id").to_pylist())
-        return ids
+            yield parquet.read_table(path, columns=names)
+        if self._pending:
+            yield self._arrow.Table.from_batches(self._pending).select(names)
 
     def add(self, rows: Any) -> None:
-        """Add a `pyarrow.RecordBatch` of rows; they are on disk when this returns."""
+        """Add a `pyarrow.RecordBatch` of rows; no end of the process loses them when this returns."""
         self._journal.write_batch(rows)
         self._file.flush()
         self._pending.append(rows)
-        if sum(map(len, self._pending)) >= self._rows_in_part:
+        self._bytes += rows.nbytes
+        if sum(map(len, self._pending)) >= self._rows_in_part or self._bytes >= _BYTES_IN_PART:
             self._finish_part()
             self._open_journal([])
 
@@ -102,41 +119,51 @@ class Parts:
             for batch in rows:
                 self._journal.write_batch(batch)
             self._file.flush()
-        self._pending = rows
+        self._pending, self._bytes = rows, sum(batch.nbytes for batch in rows)
 
     def _close_journal(self) -> None:
         if self._journal is not None:
-            self._journal.close()
-            self._file.close()
-            self._journal = None
+            journal, self._journal = self._journal, None
+            with contextlib.closing(self._file):
+                journal.close()
 
     def _finish_part(self) -> None:
         """Make the rows of the journal a part, and remove the journal."""
-        self._close_journal()
+        with contextlib.suppress(OSError):  # on a full disk; the rows are in memory, too
+            self._close_journal()
         if self._pending:
             parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
             numbers = [int(path.stem.removeprefix("part-")) for path in self._finished()]
             path = self.folder / f"part-{max(numbers, default=-1) + 1:05}.parquet"
             table = self._arrow.Table.from_batches(self._pending, self._schema)
-            with unfinished(path) as temporary:
-                parquet.write_table(table, temporary, compression="zstd")
+            with unfinished(path) as temporary, open(temporary, "xb") as file:
+                parquet.write_table(table, file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())  # before it gets its name, for a power cut
             self._pending = []
         (self.folder / _JOURNAL).unlink(missing_ok=True)
 
 
-def remove_parts(folder: pathlib.Path) -> None:
+def _remove_parts(folder, parts) -> None:
     """Remove the parts and the journal of an earlier run; other files in the folder stay."""
-    for path in [*folder.glob("part-*.parquet"), folder / _JOURNAL]:
+    for path in parts:
+        read_manifest(path)  # Another program's file is not removed.
+    for path in [*parts, folder / _JOURNAL]:
         path.unlink(missing_ok=True)
 
 
 def read_manifest(path: pathlib.Path) -> dict[str, Any]:
     """Return the manifest in a part."""
     parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
-    metadata = parquet.read_schema(path).metadata or {}
+    arrow = require("pyarrow", "pyarrow", extra="scale")
+    try:
+        metadata = parquet.read_schema(path).metadata or {}
+    except arrow.ArrowException:  # damaged, or not Parquet
+        metadata = {}
     if _MANIFEST_KEY not in metadata:
         raise ValueError(
-            f"`out` must be a folder of a run's parts, or a new one. Received: {path}, which is none."
+            f"`out` must be a folder of a run's parts, or a new one. Received: {path}, which is none. Choose "
+            "another folder, or remove the file."
         )
     return json.loads(metadata[_MANIFEST_KEY])
 
@@ -148,12 +175,15 @@ def _readable_batches(arrow, path, manifest) -> Iterator[Any]:
     with contextlib.suppress(arrow.ArrowInvalid, OSError, EOFError), arrow.OSFile(str(path)) as file:
         stream = arrow.ipc.open_stream(file)
         _check_manifest(path, json.loads((stream.schema.metadata or {}).get(_MANIFEST_KEY, b"{}")), manifest)
-        yield from stream
+        for batch in stream:
+            batch.validate(full=True)  # A power cut may leave anything.
+            yield batch
 
 
 def _check_manifest(path, found, wanted) -> None:
     """Raise a `ValueError` that names what differs between two manifests."""
-    differing = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
+    keys = [key for key in {**wanted, **found} if key not in NOTED]
+    differing = [key for key in keys if wanted.get(key) != found.get(key)]
     if differing:
         parts = [f"{key} was {found.get(key)!r:.80}, and is {wanted.get(key)!r:.80}" for key in differing]
         raise ValueError(
@@ -165,19 +195,26 @@ def _check_manifest(path, found, wanted) -> None:
 @contextlib.contextmanager
 def _lock(folder) -> Iterator[None]:
     """Let only one process at a time write to a folder; the system unlocks it when the process ends."""
-    with open(folder / _LOCK, "a") as file:
+    path = folder / _LOCK
+    with open(path, "a") as file:
         try:
             _lock_file(file)
+            # Another run may have removed the file after it was opened here.
+            is_held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
         except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise OSError(error.errno, f"can't lock it: {error.strerror}", str(path)) from error
+            is_held = False
+        if not is_held:
             raise ValueError(
                 f"`out` must be a folder that no other run writes to. Received: {folder}, where one does. "
                 "Wait for it, or choose another folder."
-            ) from error
+            )
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
-                os.unlink(folder / _LOCK)
+                os.unlink(path)
 
 
 def _lock_file(file) -> None:

@@ -6,9 +6,7 @@ readers to keep busy, so that memory stays the same however many images there ar
 
 import collections
 import concurrent.futures
-import hashlib
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 
 from tf_gradcam._checks import one_line
 from tf_gradcam._dataset.rows import Item, ReadItem
+from tf_gradcam._model import is_channels_first
 from tf_gradcam._run import read_photograph_within
 
 _BATCHES_AHEAD = 2
@@ -59,10 +58,17 @@ def read_ahead(
 def _read(item: Item, fit: Fit, at_least: Any) -> ReadItem:
     """Return an image as the model takes it, or the error that reading it raised."""
     try:
+        if isinstance(item.source, Exception):
+            raise item.source
         if not item.path:
-            return ReadItem(item, item.source, item.source.shape[:2])
-        data = pathlib.Path(item.path).read_bytes()
-        values, size = read_photograph_within(item.path, data, at_least)
-        return ReadItem(item, fit(values), size, hashlib.sha256(data).hexdigest())
+            return ReadItem(item, item.source, _size(item.source))
+        values, size, sha256 = read_photograph_within(os.fspath(item.source), at_least)
+        return ReadItem(item, fit(values), size, sha256)
     except Exception as error:  # Whatever is wrong with one image, the others still count.
         return ReadItem(item, error=one_line(error) or type(error).__name__)
+
+
+def _size(image) -> tuple[int, int]:
+    """Return the height and width of an array, whose channels may come first."""
+    shape = image.shape[1:] if is_channels_first((None, *image.shape)) else image.shape
+    return shape[0], shape[1]

@@ -18,14 +18,14 @@ class Item(NamedTuple):
 
     Attributes:
         id: its name in the rows; no other has it.
-        path: its file, or `""`.
-        target: the class to explain; `None` for the predicted one.
-        source: what `load_image` takes, or an array as the data set has it.
+        path: its file as text, or `""`.
+        target: the class to explain, or its label; `None` for the predicted one.
+        source: its path, an array as the data set has it, or the error that says why it can't be read.
     """
 
     id: str
     path: str
-    target: int | None
+    target: int | str | None
     source: Any
 
 
@@ -134,6 +134,8 @@ def make_rows(
 
 def _explained_row(explained, place, read, about) -> dict[str, Any]:
     signed = explained.maps[place].astype(np.float32)
+    if not (np.isfinite(signed).all() and np.isfinite(explained.scores[place])):
+        return {"error": "the model's score and gradients must be finite. Received: NaN or infinity"}
     scale = float(np.abs(signed).max())
     row: dict[str, Any] = {
         "height": read.size[0],
@@ -145,8 +147,6 @@ def _explained_row(explained, place, read, about) -> dict[str, Any]:
         "map": signed / scale if scale > 0 else signed,
         "map_scale": scale,
     }
-    if not (np.isfinite(scale) and np.isfinite(row["score"])):
-        return {"error": "the model's score and gradients must be finite. Received: NaN or infinity"}
     if explained.classes is not None:
         index = int(explained.classes[place])
         row |= {"target": index, "label": _label(index, about.labels)}

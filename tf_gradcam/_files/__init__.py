@@ -15,7 +15,7 @@ from tf_gradcam._files.pixels import (
     take_bands,
     to_pixels,
 )
-from tf_gradcam._files.read import MAX_PIXELS, header_size, read_stored
+from tf_gradcam._files.read import MAX_PIXELS, header_size, read_file, read_stored
 from tf_gradcam._files.write import unfinished, write_file
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "limits_of_window",
     "make_pixels",
     "percentile_limits",
+    "read_file",
     "read_stored",
     "take_bands",
     "to_pixels",

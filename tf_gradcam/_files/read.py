@@ -36,7 +36,8 @@ def read_stored(source: Any, argument: str, at_least: tuple[int, int] | None = N
     return _from_pillow(source, argument)
 
 
-def read_file(path, argument) -> bytes:
+def read_file(path: pathlib.Path, argument: str) -> bytes:
+    """Return the bytes of a regular file that is not too large; the errors name `argument`."""
     try:
         status = path.stat()
     except ValueError as error:  # zero bytes, or what can't be encoded

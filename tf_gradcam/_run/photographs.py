@@ -6,6 +6,7 @@ The command line finds photographs with it, and `batches` reads them.
 import collections
 import contextlib
 import glob
+import hashlib
 import os
 import pathlib
 import re
@@ -17,7 +18,7 @@ import numpy as np
 import PIL.Image
 
 from tf_gradcam import formats
-from tf_gradcam._files import PictureOptions, header_size
+from tf_gradcam._files import PictureOptions, header_size, read_file
 from tf_gradcam._images import load_image, read_values
 from tf_gradcam._optional import packaged_file
 from tf_gradcam._run.files import is_own_result
@@ -197,22 +198,31 @@ def read_photograph(photograph: Photograph) -> np.ndarray:
 
 
 def read_photograph_within(
-    path: str, data: bytes, at_least: tuple[int, int] | None
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return the values of a file, `(H, W, C)`, and its own height and width.
+    path: str, at_least: tuple[int, int] | None
+) -> tuple[np.ndarray, tuple[int, int], str]:
+    """Return the values of a file, `(H, W, C)`, its own height and width, and its SHA-256.
 
     Args:
         path: the file.
-        data: its bytes.
         at_least: height and width that a JPEG file may be decoded to, at least; see `read_values`.
     """
     if is_scan(Photograph(path, path)):
         values = read_photograph(Photograph(path, path))
-        return values, (values.shape[0], values.shape[1])
+        return values, (values.shape[0], values.shape[1]), _hash_of_file(path)
+    data = read_file(pathlib.Path(path), "path")
     values = _finite(read_values(data, at_least))
     width, height = header_size(data)
     is_on_its_side = (width > height) != (values.shape[1] > values.shape[0]) and width != height
-    return values, (width, height) if is_on_its_side else (height, width)
+    size = (width, height) if is_on_its_side else (height, width)
+    return values, size, hashlib.sha256(data).hexdigest()
+
+
+def _hash_of_file(path) -> str:
+    """Return the SHA-256 of a file of any size; `""` for a folder."""
+    if os.path.isdir(path):
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scan_options(scan: formats.Scan, options: PictureOptions) -> PictureOptions:
