@@ -5,7 +5,8 @@ Users call it, and the command `run` does.
 
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -151,35 +152,69 @@ def run_dataset(
     """
     if options.restart:
         remove_parts(out)
-    about = _about(cam, options)
-    grid = _grid(cam, options)
-    schema = make_schema(grid, options.dtype)
+    maker = RowMaker(cam, options, fit)
     explained = failed = 0
-    with Parts(out, schema, _manifest(cam, options)) as parts:
+    with Parts(out, maker.schema, maker.manifest()) as parts:
         done = parts.done()
         skipped = len(done)
         remaining = (item for item in items if item.id not in done)
         if isinstance(items, list) and len(items) - skipped >= _PAYS_TO_FREEZE:
-            cam = _frozen_if_possible(cam)
-        for batch in read_ahead(remaining, fit, options.batch_size, _at_least(cam)):
-            rows, errors = _explain(cam, batch, options, schema, about)
+            maker.freeze()
+        for rows in maker.rows(remaining):
+            errors = count_errors(rows)
             parts.add(rows)
-            explained, failed = explained + len(batch), failed + errors
-            advance(len(batch), errors)
+            explained, failed = explained + len(rows), failed + errors
+            advance(len(rows), errors)
     return DatasetRun(out, explained, failed, skipped)
 
 
-def _explain(cam, batch: list[ReadItem], options, schema, about) -> tuple[Any, int]:
-    """Return the rows of a batch, and how many have an error; images that spoil it are explained alone."""
+class RowMaker:
+    """Makes the rows of images, in whichever process they are explained.
+
+    Args:
+        cam: the explainer.
+        options: what else is asked for.
+        fit: makes the explainer's input of what a file holds.
+
+    Attributes:
+        schema: the `pyarrow.Schema` of the rows.
+
+    Raises:
+        ValueError: if the explainer can't explain as the options say.
+    """
+
+    def __init__(self, cam: GradCAM, options: DatasetOptions, fit: Fit) -> None:
+        self._cam, self._options, self._fit = cam, options, fit
+        self._about = _about(cam, options)
+        self.schema = make_schema(_grid(cam, options), options.dtype)
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what decides the rows."""
+        return _manifest(self._cam, self._options)
+
+    def freeze(self) -> None:
+        """Freeze the explainer if it can be frozen: it pays for hundreds of images."""
+        self._cam = _frozen_if_possible(self._cam)
+
+    def rows(self, items: Iterable[Item]) -> Iterator[Any]:
+        """Read and explain images; yield a `pyarrow.RecordBatch` of rows for each batch of them."""
+        for batch in read_ahead(items, self._fit, self._options.batch_size, _at_least(self._cam)):
+            yield _explain(self._cam, batch, self._options, self.schema, self._about)
+
+
+def count_errors(rows: Any) -> int:
+    """Return how many rows have an error."""
+    return len(rows) - rows.column("error").null_count
+
+
+def _explain(cam, batch: list[ReadItem], options, schema, about) -> Any:
+    """Return the rows of a batch; images that spoil it are explained alone."""
     try:
-        rows = make_rows(batch, _explain_images(cam, batch, options), schema, about)
+        return make_rows(batch, _explain_images(cam, batch, options), schema, about)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         if len(batch) > 1:
-            halves = [_explain(cam, [each], options, schema, about) for each in batch]
-            arrow_rows = [rows for rows, _ in halves]
-            return _joined(arrow_rows, schema), sum(count for _, count in halves)
-        rows = make_rows([batch[0]._replace(image=None, error=one_line(error))], None, schema, about)
-    return rows, len(rows) - rows.column("error").null_count
+            return _joined([_explain(cam, [each], options, schema, about) for each in batch], schema)
+        return make_rows([batch[0]._replace(image=None, error=one_line(error))], None, schema, about)
 
 
 def _joined(batches, schema) -> Any:
@@ -264,13 +299,18 @@ def _manifest(cam, options) -> dict[str, Any]:
         "model_sha256": model_hash(cam.model),
         "layer": about.layer,
         "method": about.method,
-        "parameters": repr(cam.method),
+        "parameters": _lasting_repr(cam.method),
         "fuse": cam.fuse,
-        "target": None if options.target is None else repr(options.target),
+        "target": None if options.target is None else _lasting_repr(options.target),
         "labels_sha256": hashlib.sha256("\n".join(options.labels or ()).encode()).hexdigest(),
         "dtype": options.dtype,
         "preprocess": options.preprocess if preprocess is None else getattr(preprocess, "__qualname__", ""),
     }
+
+
+def _lasting_repr(value) -> str:
+    """Return the `repr` without the addresses of functions, which every process has others of."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def model_hash(model: keras.Model) -> str:

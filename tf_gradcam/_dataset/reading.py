@@ -61,8 +61,10 @@ def _read(item: Item, fit: Fit, at_least: Any) -> ReadItem:
     try:
         if not item.path:
             return ReadItem(item, item.source, item.source.shape[:2])
-        data = pathlib.Path(item.path).read_bytes()
-        values, size = read_photograph_within(item.path, data, at_least)
+        # In another process the path in the row may be relative to another folder.
+        file = item.source if isinstance(item.source, str) else item.path
+        data = pathlib.Path(file).read_bytes()
+        values, size = read_photograph_within(file, data, at_least)
         return ReadItem(item, fit(values), size, hashlib.sha256(data).hexdigest())
     except Exception as error:  # Whatever is wrong with one image, the others still count.
         return ReadItem(item, error=one_line(error) or type(error).__name__)
