@@ -8,8 +8,8 @@ LINT   := $(VENV)-lint/bin
 # file's tests to itself, and with them what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-all test-fast test-minimum test-hub fuzz lint format notebooks bench bench-check \
-	bench-methods bench-serving bench-trust peers gallery parity applications formats truth clean
+.PHONY: help demo test test-all test-fast test-minimum test-hub test-ray fuzz lint format notebooks bench \
+	bench-check bench-methods bench-ray bench-serving bench-trust peers gallery parity applications formats truth clean
 .NOTPARALLEL:  # two pips must not install into one environment at the same time
 
 help:  ## say what there is to make
@@ -33,6 +33,9 @@ test-minimum:  ## run the fast tests with the oldest versions that are supported
 
 test-hub: $(VENV)/hub.stamp  ## explain models of KerasHub, which takes a few more packages
 	$(BIN)/python -m pytest tests/test_keras_hub.py $(PYTEST_ARGS)
+
+test-ray: $(VENV)/test.stamp $(VENV)/ray.stamp  ## explain on a cluster of two nodes, one of them killed; takes Ray
+	$(BIN)/python -m pytest tests/test_ray.py $(PYTEST_ARGS)
 
 fuzz: $(VENV)/test.stamp  ## call everything with odd arguments and damaged files, 40,000 times; takes an hour
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_responses.py
@@ -66,6 +69,9 @@ bench-trust: $(VENV)/test.stamp  ## time `trust`, and randomize weights for ever
 
 bench-serving: $(VENV)/test.stamp  ## put a served model under load, for docs/serving-load.md
 	$(BIN)/python benchmarks/serving.py
+
+bench-ray: $(VENV)/test.stamp $(VENV)/ray.stamp  ## time 1 and 2 workers of Ray, for docs/ray.md
+	$(BIN)/python benchmarks/ray_rates.py
 
 peers: $(BIN)/pip  ## time other Keras libraries, for docs/peers.md; takes three environments, 7 GB
 	$(BIN)/python benchmarks/peers.py --write docs/peers.md

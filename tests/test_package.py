@@ -36,6 +36,8 @@ FLOORS = [
     {"_explain", "_registration"},
     {"_concepts", "_export", "_run"},
     {"_dataset"},
+    {"_ray"},
+    {"ray"},
     {"__init__"},
     {"_cli"},
     {"__main__"},

@@ -13,6 +13,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam import methods as methods
     from tf_gradcam import metrics as metrics
     from tf_gradcam import pretrained as pretrained
+    from tf_gradcam import ray as ray
     from tf_gradcam import serving as serving
     from tf_gradcam import targets as targets
     from tf_gradcam._concepts import Factorization as Factorization
@@ -39,7 +40,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._methods import Scene as Scene
     from tf_gradcam._submodel import build_submodel as build_submodel
 
-_MODULES = ("formats", "methods", "metrics", "pretrained", "serving", "targets")
+_MODULES = ("formats", "methods", "metrics", "pretrained", "ray", "serving", "targets")
 _HOMES = {
     "DatasetRun": "_dataset",
     "Explanation": "_explain",
@@ -93,6 +94,7 @@ __all__ = [
     "overlay_concepts",
     "overlay_video",
     "pretrained",
+    "ray",
     "serving",
     "show",
     "targets",

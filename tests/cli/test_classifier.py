@@ -53,7 +53,7 @@ def test_code_in_a_model_file_does_not_run(ending):
     os.rmdir("ran")
     keras.models.load_model(f"evil.{ending}", safe_mode=False)
     os.rmdir("ran")  # So the file does hold code that runs.
-    with pytest.raises(ValueError, match="`--model` must be a Keras model with no code of its own.*Lambda"):
+    with pytest.raises(ValueError, match="`model` must be a Keras model with no code of its own.*Lambda"):
         load_classifier(f"evil.{ending}")
     assert not pathlib.Path("ran").exists()
 
@@ -61,9 +61,7 @@ def test_code_in_a_model_file_does_not_run(ending):
 def test_a_keras_with_known_holes_loads_no_file(functional, monkeypatch):
     functional.save("tiny.keras")
     monkeypatch.setattr(keras, "version", lambda: "3.11.2")
-    with pytest.raises(
-        ImportError, match="`--model tiny.keras` needs Keras 3.12 or newer.*Received: Keras 3.11.2"
-    ):
+    with pytest.raises(ImportError, match="`model` needs Keras 3.12 or newer.*Received: Keras 3.11.2"):
         load_classifier("tiny.keras")
 
 

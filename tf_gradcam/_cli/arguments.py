@@ -15,6 +15,7 @@ from tf_gradcam._cli.option_types import count
 from tf_gradcam._cli.options import (
     add_channels_option,
     add_classifier_options,
+    add_engine_options,
     add_explain_options,
     add_export_options,
     add_layer_options,
@@ -65,7 +66,8 @@ _RUN_EXIT_CODES = (
 _RUN_EXAMPLES = """examples:
   tf-gradcam run photos/ --out rows                # the embedded model, each image's own class
   tf-gradcam run images.csv --model defects.keras --preprocess unit --labels labels.txt --out rows
-  tf-gradcam run '/data/**/*.jpg' --model ResNet50 --method layercam --layer conv4_block6_out --out rows"""
+  tf-gradcam run '/data/**/*.jpg' --model ResNet50 --method layercam --layer conv4_block6_out --out rows
+  tf-gradcam run photos/ --engine ray --address auto --workers 8 --gpus 1 --out rows"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -153,6 +155,7 @@ def _add_run(commands) -> None:
         "--restart", action="store_true", help="remove an earlier run's rows, and begin anew"
     )
     command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_engine_options(command)
     command.set_defaults(run=run_dataset_command, command=command)
 
 

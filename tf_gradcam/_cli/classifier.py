@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -11,11 +10,10 @@ import keras
 
 from tf_gradcam import pretrained
 from tf_gradcam._checks import did_you_mean, one_line
-from tf_gradcam._run import Classifier
+from tf_gradcam._run import SAFE_KERAS, Classifier, load_model_file
 
 EMBEDDED = "efficientnet_lite0"
 _MODEL_FILES = (".keras", ".h5", ".hdf5")
-SAFE_KERAS = (3, 12)
 
 
 def load_classifier(model: str, preprocess: str | None = None, labels: str | None = None) -> Classifier:
@@ -36,7 +34,7 @@ def load_classifier(model: str, preprocess: str | None = None, labels: str | Non
     if model == EMBEDDED:
         classifier = Classifier(pretrained.efficientnet_lite0(), pretrained.preprocess, pretrained.labels())
     elif model.lower().endswith(_MODEL_FILES):
-        classifier = Classifier(_load_model(model), unchanged, None)
+        classifier = Classifier(load_model_file(model, SAFE_KERAS), unchanged, None)
     else:
         classifier = _build_application(model)
     if preprocess:
@@ -68,26 +66,6 @@ def _read_labels(path) -> tuple[str, ...]:
 def unchanged(images):
     """Return the images unchanged: the preprocessing of a model file without `--preprocess`."""
     return images
-
-
-def _load_model(path):
-    version = tuple(map(int, keras.version().split(".")[:2]))
-    if version < SAFE_KERAS:
-        raise ImportError(
-            f"`--model {path}` needs Keras 3.12 or newer, as older ones let a file run any code "
-            f"(CVE-2025-1550, CVE-2025-9905). Received: Keras {keras.version()}. Upgrade it, or name a model."
-        )
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"`--model` must be a name or a file. Received: {path}, which doesn't exist.")
-    try:
-        return keras.models.load_model(path, safe_mode=True, compile=False)
-    except Exception as error:  # Keras raises errors of many types for a file that it did not write.
-        reason = ". ".join(one_line(error).split(". ")[:2])
-        raise ValueError(
-            "`--model` must be a Keras model with no code of its own. "
-            f"Received: {path}, which Keras refuses: {reason}. "
-            "If you trust it, load it in Python, and explain it with tf_gradcam.GradCAM."
-        ) from error
 
 
 def _build_application(name) -> Classifier:

@@ -10,6 +10,18 @@ def count(text: str) -> int:
     return int(text)
 
 
+def gpus(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not (0 < number < 1 or (number >= 1 and number.is_integer())):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1, or a share such as 0.5. Received: {text}"
+        )
+    return number
+
+
 def pair(text: str) -> tuple[float, float]:
     try:
         first, second = (float(number) for number in text.split(","))

@@ -1,6 +1,6 @@
 """Options that several commands have, and those of one that are many. `arguments` calls it."""
 
-from tf_gradcam._cli.option_types import band_numbers, count, fraction, fraction_or_otsu, names, pair
+from tf_gradcam._cli.option_types import band_numbers, count, fraction, fraction_or_otsu, gpus, names, pair
 
 _EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
 
@@ -72,6 +72,27 @@ def add_scan_options(parser) -> None:
     )
     group.add_argument(
         "--series", action="store_true", help="a folder is one series of DICOM files, explained as a volume"
+    )
+
+
+def add_engine_options(parser) -> None:
+    group = parser.add_argument_group("several machines")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="what explains: this process, or workers of a Ray cluster that can read the same files; needs "
+        "tf_gradcam[ray] (default: %(default)s)",
+    )
+    group.add_argument(
+        "--address",
+        metavar="A",
+        help="of the Ray cluster: HOST:PORT, or auto for the one that this machine is in (default: local, "
+        "one of this machine alone, for this run)",
+    )
+    group.add_argument("--workers", type=count, metavar="N", help="processes that explain (default: 1)")
+    group.add_argument(
+        "--gpus", type=gpus, metavar="G", help="GPUs of each worker, such as 1 or 0.5 (default: 0)"
     )
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import functools
+import os
 import pathlib
 import sys
 import threading
@@ -16,21 +18,19 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
 
 def run_dataset_command(arguments: argparse.Namespace) -> int:
+    _check_engine(arguments)
     begin(arguments)
-    from tf_gradcam import GradCAM
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._dataset import DatasetOptions, find_items, fit_and_preprocess, run_dataset, target_of
+    from tf_gradcam._dataset import DatasetOptions, RowMaker, find_items, run_dataset, target_of
 
+    if arguments.engine == "ray":
+        from tf_gradcam._ray import RayCluster, require_ray, run_on_ray
+
+        require_ray()  # A missing package is reported before a model is loaded.
     found = find_items(arguments.sources)
     print(f"tf-gradcam: {found}", file=sys.stderr)
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
-    cam = GradCAM(
-        classifier.model,
-        requested_layer(arguments),
-        call=arguments.call,
-        method=arguments.method,
-        fuse=arguments.fuse,
-    )
+    cam, fit = _cam_and_fit(classifier, arguments)
     options = DatasetOptions(
         target=target_of(arguments.target, requested_output(arguments), classifier.labels),
         labels=classifier.labels,
@@ -39,16 +39,59 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
         restart=arguments.restart,
         preprocess=arguments.preprocess,
     )
+    out = pathlib.Path(arguments.out)
     with _progress(len(found.items), arguments.quiet) as advance:
-        run = run_dataset(
-            cam, found.items, pathlib.Path(arguments.out), options, fit_and_preprocess(classifier), advance
-        )
+        if arguments.engine == "ray":
+            build = functools.partial(build_in_worker, _for_workers(arguments))
+            cluster = RayCluster(arguments.address or "local", arguments.workers or 1, arguments.gpus or 0)
+            run = run_on_ray(build, RowMaker(cam, options, fit), found.items, out, options, cluster, advance)
+        else:
+            run = run_dataset(cam, found.items, out, options, fit, advance)
     print(
         f"{run.explained} images explained, {run.skipped} before; the rows are in {printable(str(run.out))}"
     )
     if run.failed:
         print_problem(f"{run.failed} images have an error; their rows say which", arguments)
     return 1 if run.failed else 0
+
+
+def _check_engine(arguments) -> None:
+    given = [name for name in ("address", "workers", "gpus") if getattr(arguments, name) is not None]
+    if given and arguments.engine != "ray":
+        raise ValueError(
+            f"`{given[0]}` is for a run on Ray. Received: `engine` {arguments.engine}. Add --engine ray."
+        )
+
+
+def _cam_and_fit(classifier, arguments) -> tuple:
+    """Return the explainer, and what fits a file to its input."""
+    from tf_gradcam import GradCAM
+    from tf_gradcam._dataset import fit_and_preprocess
+
+    cam = GradCAM(
+        classifier.model,
+        requested_layer(arguments),
+        call=arguments.call,
+        method=arguments.method,
+        fuse=arguments.fuse,
+    )
+    return cam, fit_and_preprocess(classifier)
+
+
+def _for_workers(arguments) -> argparse.Namespace:
+    """Return the options that a worker needs, with the whole path of a model's file."""
+    wanted = ("model", "preprocess", "layer", "call", "method", "fuse")
+    options = {name: getattr(arguments, name) for name in wanted}
+    if os.path.isfile(arguments.model):
+        options["model"] = os.path.abspath(arguments.model)
+    return argparse.Namespace(**options)
+
+
+def build_in_worker(arguments: argparse.Namespace) -> tuple:
+    """Return the explainer that the options ask for, and what fits a file to its input."""
+    from tf_gradcam._cli.classifier import load_classifier
+
+    return _cam_and_fit(load_classifier(arguments.model, arguments.preprocess), arguments)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from tf_gradcam._run.evaluation_page import write_evaluation
 from tf_gradcam._run.files import RESULTS_FILE, may_write
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.fitting import fit_to_spec
+from tf_gradcam._run.model_files import SAFE_KERAS, load_model_file
 from tf_gradcam._run.photographs import (
     Photograph,
     demo_photographs,
@@ -25,6 +26,7 @@ from tf_gradcam._run.run import explain_photographs
 
 __all__ = [
     "RESULTS_FILE",
+    "SAFE_KERAS",
     "Classifier",
     "Evaluation",
     "Finding",
@@ -41,6 +43,7 @@ __all__ = [
     "find_photographs",
     "fit_to_spec",
     "format_probability",
+    "load_model_file",
     "make_viewable",
     "may_write",
     "picture_names",
