@@ -292,12 +292,25 @@ def test_nodata_is_no_evidence_by_windows_nor_for_the_model(of_images):
         assert source.xy(*hot) == file.xy(*peak(np.nan_to_num(heatmap))) == tuple(row["position"])
 
 
+def test_a_place_in_degrees_is_told_to_a_hundredth_of_a_pixel():
+    affine = np.array([[0, 1e-5, 11.123456], [-1e-5, 0, 48.654321]])
+    scan = formats.Scan(
+        values=np.zeros((50, 60, 1)), axes="yx", format="GeoTIFF", path=pathlib.Path("a.tif"), affine=affine
+    )
+    heatmap = np.zeros((50, 60))
+    heatmap[7, 31] = 1
+    found = scans.place_of_peak(scan, heatmap)
+    np.testing.assert_allclose(found["position"], [11.123456 + 31e-5, 48.654321 - 7e-5], rtol=0, atol=1e-7)
+
+
 def test_what_is_for_one_image_or_names_no_class_is_refused(volume, of_images):
     write_nifti("mri.nii", volume)
     (row,) = run(of_images, "mri.nii", boxes=0.5)
     assert "`boxes` must be left out for a volume or video" in row["error"]
     (row,) = run(of_images, "mri.nii", top=2)
     assert "`top` must be 1 for a volume or video" in row["error"]
+    (row,) = run(of_images, "mri.nii", target=0, sliding=0.5)
+    assert "`sliding` must be left out for a volume or video by a model of images" in row["error"]
     with pytest.raises(ValueError, match="`target` must name a class for windows"):
         run(of_images, "mri.nii", sliding=0.5)
 

@@ -80,8 +80,8 @@ def _make_input(spec, values, path, class_index, model_spec):
     """Return the input of a signature for one spec: a photograph's bytes, pixels or values, or a class.
 
     A spec of uint8 gets the pixels that `load_image` returns, a floating one the `values` of the file. If the
-    spec's size is open, they have the size of the model's own spec. A spec of bytes gets those of the file; of
-    a scan, which no signature decodes, those of its pixels as PNG.
+    spec's size is open, they have the size of the model's own spec. A spec of bytes gets those of the file;
+    for a scan, which no signature decodes, those of its pixels as PNG.
     """
     import tensorflow as tf
 
