@@ -172,6 +172,15 @@ def test_an_interrupt_loses_no_scan_that_was_explained(explain, volume, monkeypa
     capsys.readouterr()
 
 
+def test_every_signature_is_checked_with_a_scan(served, capsys):
+    shutil.copy(shipped("CT_small.dcm"), "ct.dcm")
+    code = main(["serve-check", str(served), "ct.dcm", "--out", "out"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "gradcam_bytes" in said.out
+    assert files("out") == {"ct-served.png"}
+
+
 def test_the_shipped_ct_keeps_its_units_and_its_patient_to_itself(explain):
     shutil.copy(shipped("CT_small.dcm"), "ct.dcm")
     assert explain("grey", "ct.dcm", "--target", "lesion", "--window", "40,400") == 0

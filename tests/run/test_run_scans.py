@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import warnings
 
 import cv2
@@ -15,6 +16,7 @@ import SimpleITK
 import tifffile
 from dicom_files import PATIENT, save, save_series
 from photo_files import classify, files, run
+from pydicom.data import get_testdata_file
 
 import tf_gradcam
 from tf_gradcam import formats
@@ -290,12 +292,25 @@ def test_nodata_is_no_evidence_by_windows_nor_for_the_model(of_images):
         assert source.xy(*hot) == file.xy(*peak(np.nan_to_num(heatmap))) == tuple(row["position"])
 
 
+def test_a_place_in_degrees_is_told_to_a_hundredth_of_a_pixel():
+    affine = np.array([[0, 1e-5, 11.123456], [-1e-5, 0, 48.654321]])
+    scan = formats.Scan(
+        values=np.zeros((50, 60, 1)), axes="yx", format="GeoTIFF", path=pathlib.Path("a.tif"), affine=affine
+    )
+    heatmap = np.zeros((50, 60))
+    heatmap[7, 31] = 1
+    found = scans.place_of_peak(scan, heatmap)
+    np.testing.assert_allclose(found["position"], [11.123456 + 31e-5, 48.654321 - 7e-5], rtol=0, atol=1e-7)
+
+
 def test_what_is_for_one_image_or_names_no_class_is_refused(volume, of_images):
     write_nifti("mri.nii", volume)
     (row,) = run(of_images, "mri.nii", boxes=0.5)
     assert "`boxes` must be left out for a volume or video" in row["error"]
     (row,) = run(of_images, "mri.nii", top=2)
     assert "`top` must be 1 for a volume or video" in row["error"]
+    (row,) = run(of_images, "mri.nii", target=0, sliding=0.5)
+    assert "`sliding` must be left out for a volume or video by a model of images" in row["error"]
     with pytest.raises(ValueError, match="`target` must name a class for windows"):
         run(of_images, "mri.nii", sliding=0.5)
 
@@ -309,6 +324,15 @@ def test_a_heatmap_by_windows_is_bounded():
 
 
 # Files of others, and of earlier runs
+
+
+def test_the_table_of_contents_of_a_disc_is_no_scan():
+    pathlib.Path("disc").mkdir()
+    shutil.copy(get_testdata_file("DICOMDIR"), "disc/DICOMDIR")
+    save("disc/IM0001", measured("int16", 3000))
+    found = find_photographs(["disc"])
+    assert [each.file for each in found.photographs] == ["disc/IM0001"]
+    assert found.no_photographs == {"disc/DICOMDIR"}
 
 
 def test_a_run_replaces_its_own_files_and_no_others(volume, of_images):
@@ -327,6 +351,22 @@ def test_a_run_replaces_its_own_files_and_no_others(volume, of_images):
     again = find_photographs(["out"])
     assert [each.file for each in again.photographs] == ["out/ct-heatmap.dcm", "out/mri-overlay.png"]
     assert json.loads((out / "explanations.json").read_text())[0]["position"] == rows[0]["position"]
+
+
+def test_files_of_the_run_before_the_last_one_are_still_known(volume, of_images):
+    for name in ("a", "b", "c"):
+        write_nifti(f"{name}.nii.gz", volume)
+        rows = run(of_images, f"{name}.nii.gz", target="lesion", out="out")
+        write_results(rows, pathlib.Path("out"))
+    found = find_photographs(["out", "c.nii.gz"])
+    assert [each.file for each in found.photographs] == ["c.nii.gz"]
+    assert {f"out/{name}-heatmap.nii.gz" for name in "abc"} < found.own_pictures
+    (row,) = run(of_images, "a.nii.gz", target="lesion", out="out")
+    assert row["map"] == "a-heatmap.nii.gz"
+    for name in "ab":
+        pathlib.Path("out", f"{name}-heatmap.nii.gz").unlink()
+    write_results(rows, pathlib.Path("out"))
+    assert ".explanations-earlier.json" not in files("out")
 
 
 def test_a_format_that_can_not_hold_the_map_gets_an_array_and_says_why(of_images):

@@ -80,13 +80,16 @@ def _make_input(spec, values, path, class_index, model_spec):
     """Return the input of a signature for one spec: a photograph's bytes, pixels or values, or a class.
 
     A spec of uint8 gets the pixels that `load_image` returns, a floating one the `values` of the file. If the
-    spec's size is open, they have the size of the model's own spec.
+    spec's size is open, they have the size of the model's own spec. A spec of bytes gets those of the file;
+    for a scan, which no signature decodes, those of its pixels as PNG.
     """
     import tensorflow as tf
 
-    from tf_gradcam import load_image
+    from tf_gradcam import formats, load_image
     from tf_gradcam._run import fit_to_spec
 
+    if spec.dtype == tf.string and formats.is_scan(path):
+        return tf.io.encode_png(load_image(path))[None]
     if spec.dtype == tf.string:
         return tf.constant([pathlib.Path(path).read_bytes()])
     if spec.name == "class_index":

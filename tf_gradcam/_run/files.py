@@ -5,11 +5,13 @@ import os
 import pathlib
 import struct
 import zlib
+from typing import Any
 
 from tf_gradcam._files import write_file
 
 RESULTS_FILE = "explanations.json"
 UNFINISHED_RESULTS_FILE = "explanations-unfinished.json"
+EARLIER_FILES = ".explanations-earlier.json"  # names of files that only replaced results named
 RESULT_KEYS = ("overlay", "heatmap", "map", "capture")  # the files in a row of the results
 _WRITTEN_BY = b"tf_gradcam"
 _PNG_HEADER = 33  # bytes: the signature and the first chunk
@@ -59,13 +61,34 @@ def may_write(path: str | os.PathLike) -> bool:
     return not os.path.lexists(path) or is_own_result(path)
 
 
+def keep_earlier_names(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Remember the files that earlier results name, and rows that replace them don't.
+
+    Pictures say themselves who wrote them. Without this, a heatmap in DICOM of the run before the last one
+    would be explained as a scan.
+    """
+    names = {
+        name
+        for name in _named_results(folder) - _names_in(rows)
+        if (folder / name).is_file() and not is_own_picture(folder / name)
+    }
+    if names:
+        write_file(folder / EARLIER_FILES, json.dumps(sorted(names)).encode())
+    else:
+        (folder / EARLIER_FILES).unlink(missing_ok=True)
+
+
 def _named_results(folder) -> set[str]:
-    """Return the files that the results of an earlier run in a folder name."""
+    """Return the files that the results of earlier runs in a folder name."""
     names: set[str] = set()
-    for file in (RESULTS_FILE, UNFINISHED_RESULTS_FILE):
+    for file in (RESULTS_FILE, UNFINISHED_RESULTS_FILE, EARLIER_FILES):
         try:
-            rows = json.loads((folder / file).read_text(encoding="utf-8"))
-            names.update(row[key] for row in rows for key in RESULT_KEYS if isinstance(row.get(key), str))
+            found = json.loads((folder / file).read_text(encoding="utf-8"))
+            names |= {str(name) for name in found} if file == EARLIER_FILES else _names_in(found)
         except (OSError, ValueError, AttributeError, TypeError):  # none, or not ours
             continue
     return names
+
+
+def _names_in(rows) -> set[str]:
+    return {row[key] for row in rows for key in RESULT_KEYS if isinstance(row.get(key), str)}

@@ -48,6 +48,7 @@ _SCAN_FORMATS = ("DICOM", "NIfTI", "GeoTIFF", "video", "slide")
 _OWN_NAME = re.compile(
     r"(-overlay|-heatmap|-methods|-served|contact-sheet(_\d+)?)\.(png|jpg|dcm|mp4|npy|tif|nii\.gz)$"
 )
+_DISC_INDEX = "DICOMDIR"  # the table of contents of a patient's disc, PS3.10 section 8.6
 _FOLDER_PIXELS = 1_000_000_000  # what a series of unknown size counts for
 _DEMO_FILES = (
     ("skimage", "data/chelsea.png"),
@@ -149,6 +150,8 @@ def _search_folder(folder: str, found: FoundPhotographs) -> list[Photograph]:
                 found.hidden.add(str(path))
             elif os.path.isdir(path):
                 folders.append(path)
+            elif path.name.upper() == _DISC_INDEX:
+                found.no_photographs.add(str(path))
             elif path.suffix.lower() in _ENDINGS or formats.name_of_format(path) in _SCAN_FORMATS:
                 photographs.append(Photograph(str(path), str(path)))
             else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_gradcam._checks import printable
 from tf_gradcam._files import write_file
-from tf_gradcam._run.files import RESULTS_FILE, UNFINISHED_RESULTS_FILE
+from tf_gradcam._run.files import RESULTS_FILE, UNFINISHED_RESULTS_FILE, keep_earlier_names
 
 
 def write_results(rows: list[dict[str, Any]], out: pathlib.Path, finished: bool = True) -> str:
@@ -25,6 +25,7 @@ def write_results(rows: list[dict[str, Any]], out: pathlib.Path, finished: bool 
     Returns:
         The name of the file.
     """
+    keep_earlier_names(out, rows)
     name = RESULTS_FILE if finished else UNFINISHED_RESULTS_FILE
     text = json.dumps(rows, indent=2, allow_nan=False)
     write_file(out / name, f"{text}\n".encode())

@@ -45,6 +45,14 @@ def explain_scan(
         raise ValueError(
             f"`boxes` must be left out for a volume or video: boxes are of images. Received: {request.boxes}"
         )
+    if len(scan.axes) == 3 and not explainer.takes_volumes:
+        if request.sliding is not None:
+            raise ValueError(
+                "`sliding` must be left out for a volume or video by a model of images, which explains each "
+                f"slice as a whole. Received: {request.sliding}"
+            )
+        index = _class_of_slices(scan, explainer)
+        return [_explain_slices(scan, method, index, explainer, report) for method in explainer.methods]
     return [_explain(scan, method, explainer, request, report) for method in explainer.methods]
 
 
@@ -59,7 +67,8 @@ def place_of_peak(scan: formats.Scan, heatmap: np.ndarray) -> dict[str, Any]:
     ]
     place: dict[str, Any] = {"axes": scan.axes, "peak": [round(each, 2) for each in index]}
     if scan.affine is not None:
-        place |= {"position": [round(float(each), 4) for each in scan.position(index)], "space": scan.space}
+        # Ten digits: a degree of latitude is 111 km, and a pixel of a slide 0.00025 mm.
+        place |= {"position": [float(f"{each:.10g}") for each in scan.position(index)], "space": scan.space}
     if scan.times is not None:
         frame = index[scan.axes.index("t")]
         place["seconds_at_peak"] = round(float(np.interp(frame, np.arange(len(scan.times)), scan.times)), 4)
@@ -72,8 +81,6 @@ def _explain(scan, method, explainer, request, report) -> Finding:
         return _explain_by_windows(scan, method, explainer, request, report)
     if explainer.takes_volumes and len(scan.axes) == 3:
         return _explain_volume(scan, method, explainer)
-    if not explainer.takes_volumes and len(scan.axes) == 3:
-        return _explain_slices(scan, method, explainer, report)
     kind = "volumes" if explainer.takes_volumes else "images"
     raise ValueError(
         f"`model` must take what the file holds. Received: a model that takes {kind}, and {scan!r}. "
@@ -90,12 +97,12 @@ def _explain_volume(scan, method: MethodExplainer, explainer: PhotographExplaine
     return _finding([of_volume], evidence[0], method, explainer)
 
 
-def _explain_slices(scan, method: MethodExplainer, explainer: PhotographExplainer, report) -> Finding:
+def _explain_slices(
+    scan, method: MethodExplainer, index: int | None, explainer: PhotographExplainer, report
+) -> Finding:
     start = time.perf_counter()
     count = scan.shape[0]
-    index = None if method.classless else explainer.target
-    if index is None and not method.classless:
-        index = _best_class(scan, method, explainer)
+    index = None if method.classless else index
     evidence, explanations, done = [], [], 0
     for inputs in _inputs_of_slices(scan, explainer, range(count)):
         explanation = method.cam(inputs, explainer.target_of(index), size=None)
@@ -153,9 +160,15 @@ class _PreprocessedValues:
         return self._preprocess(_filled(self._scan, place[:-1]).astype(np.float32))
 
 
-def _best_class(scan, method, explainer) -> int | None:
-    """Return the class with the highest mean output of some slices; `None` if there are no classes."""
-    count = scan.shape[0]
+def _class_of_slices(scan, explainer: PhotographExplainer) -> int | None:
+    """Return the requested class, or the one with the highest mean output of some slices.
+
+    `None` if no method explains a class, or if the model has none.
+    """
+    methods = sorted((each for each in explainer.methods if not each.classless), key=lambda each: each.slow)
+    if explainer.target is not None or not methods:
+        return explainer.target
+    method, count = methods[0], scan.shape[0]
     asked = np.unique(np.linspace(0, count - 1, min(count, _SLICES_ASKED)).round().astype(int))
     answers: list[ImageExplanation] = []
     for inputs in _inputs_of_slices(scan, explainer, asked):
