@@ -197,7 +197,7 @@ def _tensor_column(arrow, maps, kind) -> Any:
     """Return maps, `None` for those that are missing, as a column of tensors."""
     blank = np.zeros(kind.shape, np.float32)
     values = np.stack([blank if each is None else each for each in maps])
-    flat = arrow.array(values.astype(kind.value_type.to_pandas_dtype()).ravel())
+    flat = arrow.array(values.astype(f"f{kind.value_type.bit_width // 8}").ravel())
     missing = arrow.array([each is None for each in maps])
     storage = arrow.FixedSizeListArray.from_arrays(flat, type=kind.storage_type, mask=missing)
     return arrow.ExtensionArray.from_storage(kind, storage)
