@@ -19,8 +19,17 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     begin(arguments)
     from tf_gradcam import GradCAM
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._dataset import DatasetOptions, find_items, fit_and_preprocess, run_dataset, target_of
+    from tf_gradcam._dataset import (
+        DatasetOptions,
+        check_forms,
+        export_rows,
+        find_items,
+        fit_and_preprocess,
+        run_dataset,
+        target_of,
+    )
 
+    check_forms(arguments.to)
     found = find_items(arguments.sources)
     print(f"tf-gradcam: {found}", file=sys.stderr)
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
@@ -46,6 +55,8 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     print(
         f"{run.explained} images explained, {run.skipped} before; the rows are in {printable(str(run.out))}"
     )
+    for form in arguments.to:
+        print(f"{form}: {printable(str(export_rows(run.out, form)))}")
     if run.failed:
         print_problem(f"{run.failed} images have an error; their rows say which", arguments)
     return 1 if run.failed else 0

@@ -8,12 +8,15 @@ from tf_gradcam._dataset.dataset import (
     run_dataset,
     target_of,
 )
+from tf_gradcam._dataset.exports import check_forms, export_rows
 from tf_gradcam._dataset.items import find_items
 
 __all__ = [
     "DatasetOptions",
     "DatasetRun",
+    "check_forms",
     "explain_dataset",
+    "export_rows",
     "find_items",
     "fit_and_preprocess",
     "run_dataset",
