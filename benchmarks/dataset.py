@@ -154,8 +154,11 @@ def memory(arguments) -> None:
 
 def state(rows) -> set:
     """Return what a run changes in its folder once it writes rows."""
-    journals = [path.stat() for path in rows.glob(".tf_gradcam-journal*")]
-    return {(each.st_ino, each.st_size) for each in journals if each.st_size > 10_000}
+    try:
+        journal = (rows / ".tf_gradcam-journal.arrows").stat()
+    except FileNotFoundError:
+        return set()
+    return {(journal.st_ino, journal.st_size)}
 
 
 def kills(arguments) -> None:
@@ -166,8 +169,9 @@ def kills(arguments) -> None:
         command = (folder, f"{arguments.images}.csv", "rows", 700)
         while done < arguments.kills:
             process = start(*command, stdout=subprocess.DEVNULL)
-            before = state(rows)
-            while process.poll() is None and not (state(rows) - before):  # until it writes rows
+            states = set()
+            while process.poll() is None and len(states) < 5:  # until it has written rows of its own
+                states |= state(rows)
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.15))
             if process.poll() is not None:

@@ -20,6 +20,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._concepts import deep_feature_factorization as deep_feature_factorization
     from tf_gradcam._dataset import DatasetRun as DatasetRun
     from tf_gradcam._dataset import explain_dataset as explain_dataset
+    from tf_gradcam._dataset import export_rows as export_rows
     from tf_gradcam._explain import Explanation as Explanation
     from tf_gradcam._explain import GradCAM as GradCAM
     from tf_gradcam._explain import SlidingExplanation as SlidingExplanation
@@ -57,6 +58,7 @@ _HOMES = {
     "deep_feature_factorization": "_concepts",
     "explain_dataset": "_dataset",
     "export_gradcam": "_export",
+    "export_rows": "_dataset",
     "list_layers": "_layers",
     "load_image": "_images",
     "make_gradcam_heatmap": "_explain",
@@ -83,6 +85,7 @@ __all__ = [
     "deep_feature_factorization",
     "explain_dataset",
     "export_gradcam",
+    "export_rows",
     "formats",
     "list_layers",
     "load_image",

@@ -11,7 +11,7 @@ from tf_gradcam._cli.evaluate import run_evaluate
 from tf_gradcam._cli.explain import run_demo, run_explain
 from tf_gradcam._cli.export import run_export
 from tf_gradcam._cli.listing import run_layers, run_methods
-from tf_gradcam._cli.option_types import count
+from tf_gradcam._cli.option_types import count, names
 from tf_gradcam._cli.options import (
     add_channels_option,
     add_classifier_options,
@@ -60,8 +60,9 @@ _RUN_DESCRIPTION = (
     "row by row."
 )
 _RUN_EXIT_CODES = (
-    "Exit code: 0; 1 when an image couldn't be explained (its row has the error); else as "
-    "`tf-gradcam explain --help` says. Whatever ends a run, all rows until then are kept."
+    "Exit code: 0; 1 when an image couldn't be explained (its row has the error); 2 for wrong usage; 3 when "
+    "a row couldn't be written, as on a full disk; 130 when interrupted (Ctrl-C), 143 when terminated "
+    "(SIGTERM), 129 when the terminal is closed. Whatever ends a run, all rows until then are kept."
 )
 _RUN_EXAMPLES = """examples:
   tf-gradcam run photos/ --out rows                # the embedded model, each image's own class
@@ -153,6 +154,15 @@ def _add_run(commands) -> None:
     )
     command.add_argument(
         "--restart", action="store_true", help="remove an earlier run's rows, and begin anew"
+    )
+    command.add_argument(
+        "--to",
+        type=names,
+        default=(),
+        metavar="FORM[,FORM...]",
+        help="also write the rows in other forms, beside the folder: csv, a table without the maps; zarr, "
+        "the maps as arrays; pictures, overlays on one scale in folders like the photographs'; fiftyone, a "
+        "data set that FiftyOne imports",
     )
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_engine_options(command)

@@ -10,6 +10,7 @@ from tf_gradcam._dataset.dataset import (
     run_dataset,
     target_of,
 )
+from tf_gradcam._dataset.exports import check_forms, export_rows
 from tf_gradcam._dataset.items import find_items
 from tf_gradcam._dataset.parts import Parts
 from tf_gradcam._dataset.row_maker import DatasetOptions, RowMaker, count_errors
@@ -22,9 +23,11 @@ __all__ = [
     "Item",
     "Parts",
     "RowMaker",
+    "check_forms",
     "check_moved",
     "count_errors",
     "explain_dataset",
+    "export_rows",
     "find_items",
     "fit_and_preprocess",
     "fit_pixels",

@@ -3,7 +3,7 @@
 from tf_gradcam._run.chosen_methods import choose_methods
 from tf_gradcam._run.evaluation import Evaluation, Measures, choose_metrics, evaluate_photographs
 from tf_gradcam._run.evaluation_page import write_evaluation
-from tf_gradcam._run.files import RESULTS_FILE, may_write
+from tf_gradcam._run.files import RESULTS_FILE, may_write, write_picture
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.fitting import fit_to_spec
 from tf_gradcam._run.model_files import SAFE_KERAS, load_model_file
@@ -51,6 +51,7 @@ __all__ = [
     "read_photograph_within",
     "write_evaluation",
     "write_figure",
+    "write_picture",
     "write_pictures",
     "write_results",
 ]

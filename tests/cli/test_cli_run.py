@@ -1,0 +1,94 @@
+"""`tf-gradcam run`: counts, progress, exit codes, and what is left when a signal ends it."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.dataset as pds
+import pytest
+from photo_files import head, write_photo
+
+from tf_gradcam._cli import main
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    head(3, "softmax").save("model.keras")
+
+
+def run(*arguments):
+    return main(["run", *arguments, "--model", "model.keras", "--out", "rows"])
+
+
+def read_ids():
+    return pds.dataset("rows", format="parquet").to_table(columns=["id"])["id"].to_pylist()
+
+
+def test_counts_are_said_first_and_errors_at_the_end(capsys):
+    for number in range(3):
+        write_photo(f"photos/sub/{number}.png", seed=number)
+    pathlib.Path("photos/notes.md").write_text("x")
+    assert run("photos") == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("tf-gradcam: 4 files found, 3 images taken, 1 that are no photographs skipped")
+    assert "3 images explained, 0 before; the rows are in rows" in out
+    pathlib.Path("photos/broken.png").write_bytes(b"no")
+    assert run("photos", "--quiet") == 1
+    out, err = capsys.readouterr()
+    assert "1 images have an error; their rows say which" in err
+    assert "1 images explained, 3 before" in out
+
+
+def test_a_wrong_request_ends_with_2(capsys):
+    write_photo("photos/a.png")
+    for arguments, message in [
+        (("photos", "--target", "7"), "`--target` must be a class from 0 to 2. Received: target=7"),
+        (("photo",), "`data` must name files. Received: 'photo'"),
+        (("photos", "--layer", "none"), "none"),
+    ]:
+        assert run(*arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not pathlib.Path("rows").exists()
+
+
+def test_help_names_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("130 when interrupted (Ctrl-C)", "143 when terminated", "3 when", "2 for wrong usage"):
+        assert words in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals to another process")
+def test_a_signal_ends_a_run_soon_and_keeps_all_rows():
+    for number in range(3):
+        write_photo(f"{number}.png", seed=number)
+    lines = [f"{number % 3}.png,{number}" for number in range(200_000)]
+    pathlib.Path("table.csv").write_text("\n".join(["path,id", *lines]))
+    command = [sys.executable, "-m", "tf_gradcam", "run", "table.csv", "--model", "model.keras"]
+    counts = []
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = subprocess.Popen([*command, "--out", "rows", "--batch-size", "4"], stderr=subprocess.PIPE)
+        journal, begun = pathlib.Path("rows/.tf_gradcam-journal.arrows"), set()
+        while len(begun) < 4:  # It has written rows.
+            assert process.poll() is None, process.stderr.read()
+            if journal.exists():
+                begun.add(journal.stat().st_size)
+            time.sleep(0.01)
+        start = time.monotonic()
+        process.send_signal(number)
+        error = process.communicate()[1].decode()
+        seconds = time.monotonic() - start
+        assert process.returncode == code, error
+        assert ("interrupted" if code == 130 else "terminated") in error
+        assert seconds < 2, f"it took {seconds:.1f} s to end"
+        ids = read_ids()
+        assert len(ids) == len(set(ids))
+        counts.append(len(ids))
+        assert all(path.suffix == ".parquet" for path in pathlib.Path("rows").iterdir())
+    assert 0 < counts[0] < counts[1]

@@ -1,0 +1,221 @@
+"""The rows of a run in other forms: a CSV table, Zarr arrays, overlays, a data set of FiftyOne.
+
+Users call `export_rows`, and the command `run` does, with `--to`. Rows are read in batches, so memory stays
+the same however many there are. What is written gets its name when it is whole.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tf_gradcam._dataset.fiftyone import write_fiftyone
+from tf_gradcam._files import unfinished
+from tf_gradcam._images import overlay
+from tf_gradcam._optional import require
+from tf_gradcam._run import write_picture
+
+_ENDINGS = {"csv": ".csv", "zarr": ".zarr", "pictures": "-pictures", "fiftyone": "-fiftyone"}
+_ROWS_AT_ONCE = 256
+_MARK = ".tf_gradcam-export"  # in a folder that this module wrote, and may replace
+_PLACES = {"peak": ("peak_x", "peak_y"), "box": ("box_x1", "box_y1", "box_x2", "box_y2")}
+
+
+def export_rows(rows: str | os.PathLike, to: str) -> pathlib.Path:
+    """Write the rows of a run in another form, beside their folder.
+
+    Args:
+        rows: the folder that `explain_dataset` wrote.
+        to: `"csv"`: one table of all but the maps, `ROWS.csv`. `"zarr"`: arrays `map` `(N, h, w)`, with the
+            values that the layer's map has, `id`, and `score`, in `ROWS.zarr`, as xarray opens them.
+            `"pictures"`: overlays of the photographs, in folders like theirs in `ROWS-pictures`, all on one
+            scale. `"fiftyone"`: a data set with a `Heatmap` for each image, on one scale, in `ROWS-fiftyone`;
+            `fiftyone.Dataset.from_dir(path, dataset_type=fiftyone.types.FiftyOneDataset)` loads it.
+
+    Returns:
+        The path of what was written. What an earlier call wrote there is replaced.
+
+    Raises:
+        ImportError: if a package is missing; it says how to install it.
+        OSError: if it can't be written.
+        ValueError: if `to` is none of these, there are no rows, or something else lies at the path.
+    """
+    check_forms([to])
+    write = {
+        "csv": _write_csv,
+        "zarr": _write_zarr,
+        "pictures": _write_pictures,
+        "fiftyone": _write_fiftyone,
+    }[to]
+    folder = pathlib.Path(os.path.abspath(rows))
+    path = folder.with_name(f"{folder.name}{_ENDINGS[to]}")
+    if to == "csv":
+        with unfinished(path) as temporary:
+            write(_Rows(folder), temporary)
+    else:
+        with _unfinished_folder(path) as temporary:
+            write(_Rows(folder), temporary)
+    return path
+
+
+def check_forms(forms: Iterable[str]) -> None:
+    """Raise a `ValueError` if one is none that `export_rows` writes."""
+    for form in forms:
+        if form not in _ENDINGS:
+            raise ValueError(f"`to` must be one of {', '.join(_ENDINGS)}. Received: {form!r:.80}")
+
+
+class _Rows:
+    """The rows in a folder, read in batches."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        parts = sorted(folder.glob("part-*.parquet"))
+        if not parts:
+            raise ValueError(f"`rows` must be a folder of a run's parts. Received: {folder}, which has none.")
+        dataset = require("pyarrow.dataset", "pyarrow", extra="scale")
+        self._data = dataset.dataset([str(path) for path in parts], format="parquet")
+        self.count = self._data.count_rows()
+        self.grid = tuple(self._data.schema.field("map").type.shape)
+        self._names = self._data.schema.names
+
+    def batches(self, without: tuple[str, ...] = ()) -> Iterator[Any]:
+        """Yield Arrow's record batches, without some columns."""
+        names = [name for name in self._names if name not in without]
+        yield from self._data.to_batches(columns=names, batch_size=_ROWS_AT_ONCE)
+
+    def explained(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """Yield each row that has a map, without it, and the map with its own values, float32."""
+        for batch in self.batches():
+            maps = _maps(batch, self.grid)
+            for row, values in zip(batch.drop_columns(["map"]).to_pylist(), maps, strict=True):
+                if row["error"] is None:
+                    yield row, values
+
+    def maximum(self) -> float:
+        """Return the highest value of all maps; 1 where none is above 0."""
+        highest = max((float(values.max()) for _, values in self.explained()), default=0.0)
+        return highest if highest > 0 else 1.0
+
+
+def _maps(batch, grid) -> np.ndarray:
+    """Return the maps of a record batch with their own values, `(N, h, w)` float32; NaN for none."""
+    column = batch.column("map")
+    storage = column.storage
+    flat = storage.values.to_numpy(zero_copy_only=False)
+    length = int(np.prod(grid))
+    flat = flat[storage.offset * length : (storage.offset + len(storage)) * length]
+    maps = flat.reshape(len(storage), *grid).astype(np.float32)
+    scales = batch.column("map_scale").to_numpy(zero_copy_only=False).astype(np.float32)
+    return maps * scales.reshape(-1, *[1] * len(grid))
+
+
+def _write_csv(rows: _Rows, path: pathlib.Path) -> None:
+    with open(path, "x", encoding="utf-8", newline="") as file:
+        writer = None
+        for batch in rows.batches(without=("map",)):
+            for row in batch.to_pylist():
+                flat = _flat(row)
+                writer = writer or csv.writer(file)
+                if file.tell() == 0:
+                    writer.writerow(flat)
+                writer.writerow(flat.values())
+
+
+def _flat(row) -> dict[str, Any]:
+    """Return a row with a cell for each number, and the best classes as JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in _PLACES:
+            flat |= dict(zip(_PLACES[name], value or [None] * len(_PLACES[name]), strict=True))
+        else:
+            flat[name] = json.dumps(value) if isinstance(value, list) else value
+    return flat
+
+
+def _write_zarr(rows: _Rows, folder: pathlib.Path) -> None:
+    zarr = require("zarr", "zarr", extra="arrays")
+    longest = max(len(name) for batch in rows.batches() for name in batch.column("id").to_pylist())
+    # Version 2 has fixed lengths for text, which every reader knows.
+    group = zarr.open_group(folder, mode="w", zarr_format=2)
+    # A chunk of about a mebibyte.
+    chunk = max(1, min(_ROWS_AT_ONCE, rows.count, 2**18 // int(np.prod(rows.grid))))
+    axes = ("z", "y", "x")[-len(rows.grid) :]
+    arrays = {}
+    for name, shape, dtype, names in (
+        ("map", rows.grid, "float32", axes),
+        ("score", (), "float32", ()),
+        ("id", (), f"<U{max(1, longest)}", ()),
+    ):
+        arrays[name] = group.create_array(
+            name, shape=(rows.count, *shape), chunks=(chunk, *shape), dtype=dtype
+        )
+        arrays[name].attrs["_ARRAY_DIMENSIONS"] = ["row", *names]
+    start = 0
+    for batch in rows.batches():
+        part = slice(start, start + len(batch))
+        arrays["map"][part] = _maps(batch, rows.grid)
+        arrays["score"][part] = batch.column("score").to_numpy(zero_copy_only=False)
+        arrays["id"][part] = np.array(batch.column("id").to_pylist(), arrays["id"].dtype)
+        start += len(batch)
+    zarr.consolidate_metadata(group.store)
+
+
+def _write_pictures(rows: _Rows, folder: pathlib.Path) -> None:
+    if len(rows.grid) != 2:
+        raise ValueError('`to="pictures"` needs maps of two axes. Received: maps of three. Take "zarr".')
+    cv2 = require("cv2", "opencv-python")
+    highest = rows.maximum()
+    taken: set[str] = set()
+    for row, values in rows.explained():
+        if not row["path"]:
+            raise ValueError('`to="pictures"` needs rows of files. Received: rows of arrays.')
+        picture = overlay(row["path"], np.clip(values / highest, 0, 1))
+        path = folder / _free_name(row["id"], taken)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(path, cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """Return a relative path for the overlay of a row, of parts that lead nowhere else."""
+    parts = [part.strip() for part in name.replace("\\", "/").replace(":", "/").split("/")]
+    parts = ["".join(each if each.isprintable() else "_" for each in part)[:100] for part in parts]
+    stem = "/".join(part for part in parts if part.strip(".")) or "image"
+    free, number = f"{stem}-overlay.jpg", 2
+    while free.casefold() in taken:
+        free, number = f"{stem}_{number}-overlay.jpg", number + 1
+    taken.add(free.casefold())
+    return free
+
+
+def _write_fiftyone(rows: _Rows, folder: pathlib.Path) -> None:
+    if len(rows.grid) != 2:
+        raise ValueError('`to="fiftyone"` needs maps of two axes. Received: maps of three. Take "zarr".')
+    write_fiftyone(rows.explained(), rows.maximum(), folder)
+
+
+@contextlib.contextmanager
+def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield a new folder that becomes `path` at the end, in place of one that an earlier call wrote."""
+    if path.is_symlink() or (path.exists() and not (path / _MARK).is_file()):
+        raise ValueError(
+            f"`to` writes {path}, where something else lies. Rename it, or move the folder of the rows."
+        )
+    temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished")
+    earlier = temporary.with_suffix(".earlier")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        (temporary / _MARK).touch()
+        if path.exists():
+            os.replace(path, earlier)
+        os.replace(temporary, path)
+    finally:
+        for left in (temporary, earlier):
+            shutil.rmtree(left, ignore_errors=True)
