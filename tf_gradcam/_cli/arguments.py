@@ -11,7 +11,6 @@ from tf_gradcam._cli.evaluate import run_evaluate
 from tf_gradcam._cli.explain import run_demo, run_explain
 from tf_gradcam._cli.export import run_export
 from tf_gradcam._cli.listing import run_layers, run_methods
-from tf_gradcam._cli.option_types import count, names
 from tf_gradcam._cli.options import (
     add_channels_option,
     add_classifier_options,
@@ -23,6 +22,7 @@ from tf_gradcam._cli.options import (
     add_model_option,
     add_out_option,
     add_photos_argument,
+    add_row_options,
     add_scan_options,
     add_target_option,
 )
@@ -143,27 +143,7 @@ def _add_run(commands) -> None:
     )
     add_classifier_options(command, "it must have one: build it with an input size")
     add_out_option(command, "gradcam_rows")
-    command.add_argument(
-        "--dtype",
-        choices=("float16", "float32"),
-        default="float16",
-        help="of the maps (default: %(default)s)",
-    )
-    command.add_argument(
-        "--batch-size", type=count, default=32, metavar="N", help="images together (default: %(default)s)"
-    )
-    command.add_argument(
-        "--restart", action="store_true", help="remove an earlier run's rows, and begin anew"
-    )
-    command.add_argument(
-        "--to",
-        type=names,
-        default=(),
-        metavar="FORM[,FORM...]",
-        help="also write the rows in other forms, beside the folder: csv, a table without the maps; zarr, "
-        "the maps as arrays; pictures, overlays on one scale in folders like the photographs'; fiftyone, a "
-        "data set that FiftyOne imports",
-    )
+    add_row_options(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_engine_options(command)
     command.set_defaults(run=run_dataset_command, command=command)

@@ -264,3 +264,25 @@ def add_picture_options(parser) -> None:
         help="of overlays and heatmaps; jpg is smaller and written in a tenth of the time, but not exact "
         "(default: %(default)s)",
     )
+
+
+def add_row_options(parser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("float16", "float32"),
+        default="float16",
+        help="of the maps (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size", type=count, default=32, metavar="N", help="images together (default: %(default)s)"
+    )
+    parser.add_argument("--restart", action="store_true", help="remove an earlier run's rows, and begin anew")
+    parser.add_argument(
+        "--to",
+        type=names,
+        default=(),
+        metavar="FORM[,FORM...]",
+        help="also write the rows in other forms, beside the folder: csv, a table without the maps; zarr, "
+        "the maps as arrays; pictures, overlays on one scale in folders like the photographs'; fiftyone, a "
+        "data set that FiftyOne imports",
+    )

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from tf_gradcam._checks import printable
 from tf_gradcam._cli.explain import begin, requested_layer, requested_output
@@ -21,15 +22,7 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     _check_engine(arguments)
     begin(arguments)
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._dataset import (
-        DatasetOptions,
-        RowMaker,
-        check_forms,
-        export_rows,
-        find_items,
-        run_dataset,
-        target_of,
-    )
+    from tf_gradcam._dataset import RowMaker, check_forms, export_rows, find_items, run_dataset
 
     if arguments.engine == "ray":
         from tf_gradcam._ray import RayCluster, require_ray, run_on_ray
@@ -40,14 +33,7 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     print(f"tf-gradcam: {found}", file=sys.stderr)
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
     cam, fit = _cam_and_fit(classifier, arguments)
-    options = DatasetOptions(
-        target=target_of(arguments.target, requested_output(arguments), classifier.labels),
-        labels=classifier.labels,
-        dtype=arguments.dtype,
-        batch_size=arguments.batch_size,
-        restart=arguments.restart,
-        preprocess=arguments.preprocess,
-    )
+    options = _options(arguments, classifier.labels)
     out = pathlib.Path(arguments.out)
     with _progress(len(found.items), arguments.quiet) as advance:
         if arguments.engine == "ray":
@@ -64,6 +50,20 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     if run.failed:
         print_problem(f"{run.failed} images have an error; their rows say which", arguments)
     return 1 if run.failed else 0
+
+
+def _options(arguments, labels) -> Any:
+    """Return the `DatasetOptions` that the command's options ask for."""
+    from tf_gradcam._dataset import DatasetOptions, target_of
+
+    return DatasetOptions(
+        target=target_of(arguments.target, requested_output(arguments), labels),
+        labels=labels,
+        dtype=arguments.dtype,
+        batch_size=arguments.batch_size,
+        restart=arguments.restart,
+        preprocess=arguments.preprocess,
+    )
 
 
 def _check_engine(arguments) -> None:
