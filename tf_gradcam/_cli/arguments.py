@@ -159,8 +159,8 @@ def _add_run(commands) -> None:
         default=(),
         metavar="FORM[,FORM...]",
         help="also write the rows in other forms, beside the folder: csv, a table without the maps; zarr, "
-        "the maps as arrays; pictures, overlays on one scale in folders like the photographs'; fiftyone, a data "
-        "set that FiftyOne imports",
+        "the maps as arrays; pictures, overlays on one scale in folders like the photographs'; fiftyone, a "
+        "data set that FiftyOne imports",
     )
     command.add_argument("--quiet", action="store_true", help="show no progress")
     command.set_defaults(run=run_dataset_command, command=command)
