@@ -13,6 +13,7 @@ import tensorflow as tf
 import tf_gradcam
 from tf_gradcam import formats, targets
 from tf_gradcam._explain.joined_windows import JoinedMap, make_cells, window_starts
+from tf_gradcam._explain.windows import open_source
 
 POOLINGS = {
     1: keras.layers.GlobalAveragePooling1D,
@@ -507,3 +508,15 @@ def test_a_layer_whose_grid_lacks_an_axis_of_the_image_is_refused():
     model = keras.Model(clips, network()(mean))
     with pytest.raises(ValueError, match="`layer` must have a grid with the 3 axes of the image"):
         tf_gradcam.GradCAM(model).sliding(picture(8, 32, 32, 3), 1)
+
+
+@pytest.mark.parametrize(("fill", "expected"), [(0, 0), (None, -2000), (-1000, -1000)])
+def test_nodata_of_a_window_is_what_the_scan_puts_there(fill, expected):
+    values = np.full((6, 8, 1), -2000, np.int16)
+    valid = np.zeros((6, 8), bool)
+    valid[0] = True
+    scan = formats.Scan(
+        values=values, axes="yx", format="DICOM", path=pathlib.Path("a.dcm"), valid=valid, fill=fill
+    )
+    window, _ = open_source(scan).window((0, 0), (4, 4))
+    assert (window[0, 0, 0], window[1, 1, 0]) == (-2000, expected)

@@ -30,6 +30,7 @@ from tf_gradcam._run import (
     scans,
     write_results,
 )
+from tf_gradcam._run.findings import PhotographExplainer
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
@@ -303,16 +304,23 @@ def test_a_place_in_degrees_is_told_to_a_hundredth_of_a_pixel():
     np.testing.assert_allclose(found["position"], [11.123456 + 31e-5, 48.654321 - 7e-5], rtol=0, atol=1e-7)
 
 
-def test_what_is_for_one_image_or_names_no_class_is_refused(volume, of_images):
-    write_nifti("mri.nii", volume)
-    (row,) = run(of_images, "mri.nii", boxes=0.5)
-    assert "`boxes` must be left out for a volume or video" in row["error"]
-    (row,) = run(of_images, "mri.nii", top=2)
-    assert "`top` must be 1 for a volume or video" in row["error"]
-    (row,) = run(of_images, "mri.nii", target=0, sliding=0.5)
-    assert "`sliding` must be left out for a volume or video by a model of images" in row["error"]
-    with pytest.raises(ValueError, match="`target` must name a class for windows"):
-        run(of_images, "mri.nii", sliding=0.5)
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"boxes": 0.5}, "`boxes` must be left out for a volume or video"),
+        ({"top": 2}, "`top` must be 1 for a volume or video"),
+        (
+            {"target": 0, "sliding": 0.5},
+            "`sliding` must be left out for a volume or video by a model of images",
+        ),
+        ({"sliding": 0.5}, "`target` must name a class for windows"),
+    ],
+)
+def test_what_is_for_one_image_or_names_no_class_is_refused(asked, error, volume, of_images):
+    scan = formats.read(write_nifti("mri.nii", volume))
+    request = Request(pathlib.Path("out"), **asked)
+    with pytest.raises(ValueError, match=error):
+        scans.explain_scan(scan, PhotographExplainer(request, of_images), request, print)
 
 
 def test_a_heatmap_by_windows_is_bounded():
@@ -353,19 +361,20 @@ def test_a_run_replaces_its_own_files_and_no_others(volume, of_images):
     assert json.loads((out / "explanations.json").read_text())[0]["position"] == rows[0]["position"]
 
 
-def test_files_of_the_run_before_the_last_one_are_still_known(volume, of_images):
-    for name in ("a", "b", "c"):
-        write_nifti(f"{name}.nii.gz", volume)
-        rows = run(of_images, f"{name}.nii.gz", target="lesion", out="out")
-        write_results(rows, pathlib.Path("out"))
-    found = find_photographs(["out", "c.nii.gz"])
-    assert [each.file for each in found.photographs] == ["c.nii.gz"]
-    assert {f"out/{name}-heatmap.nii.gz" for name in "abc"} < found.own_pictures
-    (row,) = run(of_images, "a.nii.gz", target="lesion", out="out")
-    assert row["map"] == "a-heatmap.nii.gz"
-    for name in "ab":
-        pathlib.Path("out", f"{name}-heatmap.nii.gz").unlink()
-    write_results(rows, pathlib.Path("out"))
+def test_files_of_the_run_before_the_last_one_are_still_known(volume):
+    scan, out = formats.read(write_nifti("mri.nii.gz", volume)), pathlib.Path("out")
+    out.mkdir()
+    rows = [{"file": f"{name}.nii.gz", "map": f"{name}-heatmap.nii.gz"} for name in "abc"]
+    for row in rows:
+        formats.write(out / row["map"], scan, np.ones((2, 2, 2)))
+        write_results([row], out)
+    shutil.copy("mri.nii.gz", "out/their-heatmap.nii.gz")
+    found = find_photographs(["out"])
+    assert [each.file for each in found.photographs] == ["out/their-heatmap.nii.gz"]
+    assert found.own_pictures == {f"out/{row['map']}" for row in rows}
+    for row in rows[:2]:
+        (out / row["map"]).unlink()
+    write_results(rows[2:], out)
     assert ".explanations-earlier.json" not in files("out")
 
 
