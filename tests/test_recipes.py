@@ -26,8 +26,9 @@ def pictures(page):
 
 
 def test_there_is_a_recipe_for_each_field():
-    names = ["defects", "detection", "land_cover", "segmentation", "video", "volume"]
-    assert [page.stem for page in PAGES] == names
+    made_up = ["defects", "detection", "land_cover", "segmentation", "video", "volume"]
+    real = ["brain", "camera", "ct", "inspection", "road", "scene"]
+    assert sorted(page.stem for page in PAGES) == sorted([*made_up, *real])
 
 
 @each_page
