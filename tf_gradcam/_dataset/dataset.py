@@ -279,7 +279,7 @@ def _at_least(cam) -> tuple[int, int]:
 def _about(cam, options) -> RowsAbout:
     layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
     layer = "image" if cam.layer is None else ", ".join(layer_path(cam.model, each) for each in layers)
-    return RowsAbout(layer, method_name(cam.method), options.labels)
+    return RowsAbout(layer, _without_addresses(method_name(cam.method)), options.labels)
 
 
 def _frozen_if_possible(cam) -> GradCAM:
@@ -299,18 +299,18 @@ def _manifest(cam, options) -> dict[str, Any]:
         "model_sha256": model_hash(cam.model),
         "layer": about.layer,
         "method": about.method,
-        "parameters": _lasting_repr(cam.method),
+        "parameters": _without_addresses(repr(cam.method)),
         "fuse": cam.fuse,
-        "target": None if options.target is None else _lasting_repr(options.target),
+        "target": None if options.target is None else _without_addresses(repr(options.target)),
         "labels_sha256": hashlib.sha256("\n".join(options.labels or ()).encode()).hexdigest(),
         "dtype": options.dtype,
         "preprocess": options.preprocess if preprocess is None else getattr(preprocess, "__qualname__", ""),
     }
 
 
-def _lasting_repr(value) -> str:
-    """Return the `repr` without the addresses of functions, which every process has others of."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+def _without_addresses(text) -> str:
+    """Return a `repr` without the addresses of functions: they are others in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def model_hash(model: keras.Model) -> str:
