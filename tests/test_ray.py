@@ -144,7 +144,7 @@ def run(*options):
 _BUILT_IN_WORKERS = ["--model", "model.keras", "--preprocess", "slow_unit:slowly", "--dtype", "float32"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 def test_each_image_has_one_row_when_a_machine_is_killed(cluster):
     head(3, "softmax", side=32).save("model.keras")
@@ -187,7 +187,7 @@ def unit(images):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_cannot_explain_ends_the_run_with_a_sentence(modules, cluster):
     head(3, "softmax").save("model.keras")
@@ -201,7 +201,7 @@ def test_a_worker_that_cannot_explain_ends_the_run_with_a_sentence(modules, clus
     assert "Traceback" not in done.stderr + done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 def test_the_example_of_the_page_explains_and_ray_writes_its_rows(cluster, tmp_path):
     head(3, "softmax").save("model.keras")

@@ -18,6 +18,7 @@ import tf_gradcam
 from tf_gradcam import targets
 from tf_gradcam._dataset import DatasetOptions
 from tf_gradcam._dataset.manifest import make_manifest
+from tf_gradcam._dataset.parts import read_manifest
 from tf_gradcam._dataset.rows import RowsAbout
 
 LABELS = ["ant", "bee", "cat"]
@@ -88,6 +89,14 @@ def test_a_run_goes_on_where_it_ended(cam):
     with pytest.raises(ValueError, match=r"where target was None, and is '1'"):
         tf_gradcam.explain_dataset(cam, "photos", "rows", target=1)
     assert tf_gradcam.explain_dataset(cam, "photos", "rows", target=1, restart=True).explained == 4
+
+
+@pytest.mark.parametrize("method", ["gradcam", tf_gradcam.methods.smooth("layercam"), lambda a, g: a[..., 0]])
+def test_a_manifest_is_the_same_in_another_process(method):
+    cam = tf_gradcam.GradCAM(head(3, "softmax"), method=method)
+    tf_gradcam.explain_dataset(cam, [write_photo("0.png")], "rows")
+    (part,) = pathlib.Path("rows").glob("*.parquet")
+    assert " at 0x" not in str(read_manifest(part)), "an address"
 
 
 def test_a_table_names_paths_targets_and_ids(cam):
