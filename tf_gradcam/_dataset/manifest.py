@@ -25,18 +25,18 @@ def make_manifest(cam: GradCAM, about: RowsAbout, options: Any) -> dict[str, Any
         "layer": about.layer,
         "call": cam.call,
         "method": about.method,
-        "parameters": _lasting_repr(cam.method),
+        "parameters": without_addresses(repr(cam.method)),
         "fuse": cam.fuse,
-        "target": None if options.target is None else _lasting_repr(options.target),
+        "target": None if options.target is None else without_addresses(repr(options.target)),
         "labels_sha256": hashlib.sha256("\n".join(options.labels or ()).encode()).hexdigest(),
         "dtype": options.dtype,
         "preprocess": options.preprocess if preprocess is None else _name_of(preprocess),
     }
 
 
-def _lasting_repr(value) -> str:
-    """Return the `repr` of a value without addresses, which are others in each process."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+def without_addresses(text: str) -> str:
+    """Return a `repr` without the addresses of functions, which are others in each process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _name_of(function) -> str:

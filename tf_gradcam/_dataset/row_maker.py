@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_gradcam import targets
 from tf_gradcam._checks import is_whole, one_line
-from tf_gradcam._dataset.manifest import make_manifest
+from tf_gradcam._dataset.manifest import make_manifest, without_addresses
 from tf_gradcam._dataset.reading import Fit, read_ahead
 from tf_gradcam._dataset.rows import ExplainedBatch, Item, ReadItem, RowsAbout, make_rows, make_schema
 from tf_gradcam._explain import GradCAM
@@ -207,7 +207,7 @@ def _at_least(cam) -> tuple[int, int]:
 def _about(cam, options) -> RowsAbout:
     layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
     layer = "image" if cam.layer is None else ", ".join(layer_path(cam.model, each) for each in layers)
-    return RowsAbout(layer, method_name(cam.method), options.labels)
+    return RowsAbout(layer, without_addresses(method_name(cam.method)), options.labels)
 
 
 def _frozen_if_possible(cam) -> GradCAM:
