@@ -14,6 +14,7 @@ import pytest
 from photo_files import head, write_photo
 
 import tf_gradcam
+from tf_gradcam._dataset import dataset
 
 LABELS = ["ant", "bee", "cat"]
 
@@ -145,6 +146,12 @@ import keras, tf_gradcam
 model = keras.models.load_model("model.keras")
 tf_gradcam.explain_dataset(tf_gradcam.GradCAM(model), "table.csv", "rows", batch_size=4)
 """
+
+
+def test_what_a_run_is_known_by_is_the_same_in_the_next_process(cam):
+    smooth = tf_gradcam.GradCAM(cam.model, method=tf_gradcam.methods.smooth("gradcam"))
+    for each in (cam, smooth):
+        assert " at 0x" not in str(dataset._manifest(each, dataset.DatasetOptions()))
 
 
 @pytest.mark.slow

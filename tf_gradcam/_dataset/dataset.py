@@ -5,6 +5,7 @@ Users call it, and the command `run` does.
 
 import hashlib
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -244,7 +245,7 @@ def _at_least(cam) -> tuple[int, int]:
 def _about(cam, options) -> RowsAbout:
     layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
     layer = "image" if cam.layer is None else ", ".join(layer_path(cam.model, each) for each in layers)
-    return RowsAbout(layer, method_name(cam.method), options.labels)
+    return RowsAbout(layer, _without_addresses(method_name(cam.method)), options.labels)
 
 
 def _frozen_if_possible(cam) -> GradCAM:
@@ -264,13 +265,18 @@ def _manifest(cam, options) -> dict[str, Any]:
         "model_sha256": model_hash(cam.model),
         "layer": about.layer,
         "method": about.method,
-        "parameters": repr(cam.method),
+        "parameters": _without_addresses(repr(cam.method)),
         "fuse": cam.fuse,
-        "target": None if options.target is None else repr(options.target),
+        "target": None if options.target is None else _without_addresses(repr(options.target)),
         "labels_sha256": hashlib.sha256("\n".join(options.labels or ()).encode()).hexdigest(),
         "dtype": options.dtype,
         "preprocess": options.preprocess if preprocess is None else getattr(preprocess, "__qualname__", ""),
     }
+
+
+def _without_addresses(text) -> str:
+    """Return the `repr` of an object as it is in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def model_hash(model: keras.Model) -> str:
