@@ -35,7 +35,7 @@ FLOORS = [
     {"_signed_maps", "methods", "metrics"},
     {"_explain", "_registration"},
     {"_concepts", "_export", "_run"},
-    {"_dataset"},
+    {"_dataset", "_report"},
     {"_ray"},
     {"ray"},
     {"__init__"},
@@ -47,7 +47,7 @@ FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package 
 PACKAGES = sorted(FLOOR_OF)
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-WITHOUT_TENSORFLOW = {"_arrays", "_checks", "_files", "_images", "_optional", "formats", "serving"}
+WITHOUT_TENSORFLOW = {"_arrays", "_checks", "_files", "_images", "_optional", "_report", "formats", "serving"}
 
 
 def imports(tree):
@@ -285,7 +285,7 @@ def test_no_key_is_in_both_pyproject_toml_and_setup_cfg():
         "metadata": ["version"],
         "options": ["packages"],
         "options.packages.find": ["include"],
-        "options.package_data": ["tf_gradcam", "tf_gradcam.pretrained"],
+        "options.package_data": ["tf_gradcam", "tf_gradcam._report", "tf_gradcam.pretrained"],
     }
     assert pyproject["project"]["dynamic"] == ["version"]
     assert "version" not in pyproject["project"]
@@ -349,6 +349,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     package = {f"tf_gradcam/{module.as_posix()}" for module in MODULES}
     package |= {"tf_gradcam/py.typed", "tf_gradcam/pretrained/imagenet_labels.txt"}
+    package |= {f"tf_gradcam/_report/{name}" for name in ("controls.html", "page.css", "page.js")}
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     about = {f"tf_gradcam-{tf_gradcam.__version__}.dist-info/{name}" for name in about}
     assert set(zipfile.ZipFile(wheel).namelist()) == package | about

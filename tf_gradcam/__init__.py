@@ -39,6 +39,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._layers import LayerInfo as LayerInfo
     from tf_gradcam._layers import list_layers as list_layers
     from tf_gradcam._methods import Scene as Scene
+    from tf_gradcam._report import write_report as write_report
     from tf_gradcam._submodel import build_submodel as build_submodel
 
 _MODULES = ("formats", "methods", "metrics", "pretrained", "ray", "serving", "targets")
@@ -67,6 +68,7 @@ _HOMES = {
     "overlay_concepts": "_images",
     "overlay_video": "_images",
     "show": "_images",
+    "write_report": "_report",
 }
 __all__ = [
     "DatasetRun",
@@ -101,6 +103,7 @@ __all__ = [
     "serving",
     "show",
     "targets",
+    "write_report",
 ]
 
 _register_submodel_layer()

@@ -26,6 +26,7 @@ from tf_gradcam._cli.options import (
     add_scan_options,
     add_target_option,
 )
+from tf_gradcam._cli.report import run_report
 from tf_gradcam._cli.run import run_dataset_command
 from tf_gradcam._cli.serve_check import run_serve_check
 
@@ -70,6 +71,20 @@ _RUN_EXAMPLES = """examples:
   tf-gradcam run '/data/**/*.jpg' --model ResNet50 --method layercam --layer conv4_block6_out --out rows
   tf-gradcam run photos/ --engine ray --address auto --workers 8 --gpus 1 --out rows"""
 
+_REPORT_DESCRIPTION = (
+    "Write one HTML file of what `tf-gradcam run` wrote: a summary, the photographs beside their heatmaps on "
+    "one scale, with filters and sliders, the mean heatmap of each class, and the trust table if "
+    "evaluation.json of `tf-gradcam evaluate` lies in the folder. The file needs no network, and prints to "
+    "PDF. First come images whose explained class is not the model's first, then the least certain."
+)
+_REPORT_EXIT_CODES = (
+    "Exit code: 0; 2 for wrong usage, or a folder without a run; else as `tf-gradcam explain --help` says."
+)
+_REPORT_EXAMPLES = """examples:
+  tf-gradcam report rows                           # rows/report.html
+  tf-gradcam report rows --out report.html --title 'Defects, line 3'
+  tf-gradcam report rows --photos /data --most 300 # relative paths start from /data"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line.
@@ -84,6 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_demo(commands)
     _add_run(commands)
+    _add_report(commands)
     _add_evaluate(commands)
     _add_export(commands)
     _add_serve_check(commands)
@@ -147,6 +163,30 @@ def _add_run(commands) -> None:
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_engine_options(command)
     command.set_defaults(run=run_dataset_command, command=command)
+
+
+def _add_report(commands) -> None:
+    command = commands.add_parser(
+        "report",
+        help="write one HTML page of what `run` wrote",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=textwrap.fill(_REPORT_DESCRIPTION, 100),
+        epilog=f"{textwrap.fill(_REPORT_EXIT_CODES, 100)}\n\n{_REPORT_EXAMPLES}",
+    )
+    command.add_argument("folder", metavar="DIR", help="folder that `tf-gradcam run` wrote to")
+    command.add_argument("--out", metavar="FILE", help="file to write (default: report.html in DIR)")
+    command.add_argument(
+        "--photos", metavar="DIR", help="folder that relative paths start from (default: the current one)"
+    )
+    command.add_argument(
+        "--most",
+        type=count,
+        default=1000,
+        metavar="N",
+        help="images to show (default: %(default)s, below 25 MB)",
+    )
+    command.add_argument("--title", metavar="TEXT", help="the page's title (default: the model's name)")
+    command.set_defaults(run=run_report, command=command)
 
 
 def _add_evaluate(commands) -> None:
