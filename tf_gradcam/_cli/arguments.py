@@ -11,6 +11,7 @@ from tf_gradcam._cli.evaluate import run_evaluate
 from tf_gradcam._cli.explain import run_demo, run_explain
 from tf_gradcam._cli.export import run_export
 from tf_gradcam._cli.listing import run_layers, run_methods
+from tf_gradcam._cli.option_types import count
 from tf_gradcam._cli.options import (
     add_channels_option,
     add_classifier_options,
