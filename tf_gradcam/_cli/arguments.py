@@ -141,6 +141,11 @@ def _add_run(commands) -> None:
     )
     add_classifier_options(command, "it must have one: build it with an input size")
     add_out_option(command, "gradcam_rows")
+    _add_rows_options(command)
+    command.set_defaults(run=run_dataset_command, command=command)
+
+
+def _add_rows_options(command) -> None:
     command.add_argument(
         "--dtype",
         choices=("float16", "float32"),
@@ -163,7 +168,6 @@ def _add_run(commands) -> None:
         "data set that FiftyOne imports",
     )
     command.add_argument("--quiet", action="store_true", help="show no progress")
-    command.set_defaults(run=run_dataset_command, command=command)
 
 
 def _add_evaluate(commands) -> None:

@@ -284,19 +284,25 @@ def _grid(cam, options) -> tuple[int, ...]:
 
 def _with_classes(cam, items, options) -> list[Item]:
     """Return items with class numbers for the labels of a table; a class that isn't there is refused."""
+    examples = {item.target: item for item in items if item.target is not None}
+    if examples and not _takes_classes(options.target):
+        raise ValueError(
+            "`target` must be None where the table has a column `target`. Received: "
+            f"target={options.target!r:.80}. Remove one of the two."
+        )
     numbers: dict[Any, int] = {}
-    for item in items:
-        if item.target is None or item.target in numbers:
-            continue
-        if not _takes_classes(options.target):
-            raise ValueError(
-                "`target` must be None where the table has a column `target`. Received: "
-                f"target={options.target!r:.80}. Remove one of the two."
-            )
+    for target, item in examples.items():
         try:
-            numbers[item.target] = class_index(item.target, options.labels)
-            index = numbers[item.target]
-            _explain_made_up(cam, _target_of_images([ReadItem(item._replace(target=index))], options.target))
+            numbers[target] = class_index(target, options.labels)
+        except ValueError as error:
+            raise ValueError(f"{one_line(error)} (of {item.id!r:.200})") from error
+    # The model has the classes in between, too.
+    by_number = sorted(numbers, key=numbers.__getitem__)
+    for extreme in {*by_number[:1], *by_number[-1:]}:
+        item = examples[extreme]
+        image = ReadItem(item._replace(target=numbers[extreme]))
+        try:
+            _explain_made_up(cam, _target_of_images([image], options.target))
         except ValueError as error:
             raise ValueError(f"{one_line(error)} (of {item.id!r:.200})") from error
     if not numbers:
