@@ -22,7 +22,6 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     from tf_gradcam._dataset import (
         DatasetOptions,
         check_forms,
-        export_rows,
         find_items,
         fit_and_preprocess,
         run_dataset,
@@ -52,6 +51,13 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
         run = run_dataset(
             cam, found.items, pathlib.Path(arguments.out), options, fit_and_preprocess(classifier), advance
         )
+    return _finish(run, arguments)
+
+
+def _finish(run, arguments: argparse.Namespace) -> int:
+    """Write the other forms, say what was done, and return the exit code."""
+    from tf_gradcam._dataset import export_rows
+
     print(
         f"{run.explained} images explained, {run.skipped} before; the rows are in {printable(str(run.out))}"
     )
