@@ -1,5 +1,6 @@
 """Make the rows of images, in whichever process they are explained: `RowMaker`. `dataset` calls it."""
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -59,24 +60,23 @@ class RowMaker:
 
     def with_classes(self, items: list[Item]) -> list[Item]:
         """Return items with class numbers for the labels of a table; a class that isn't there is refused."""
+        examples = {item.target: item for item in items if item.target is not None}
+        target, labels = self._options.target, self._options.labels
+        if examples and not _takes_classes(target):
+            raise ValueError(
+                "`target` must be None where the table has a column `target`. Received: "
+                f"target={target!r:.80}. Remove one of the two."
+            )
         numbers: dict[Any, int] = {}
-        for item in items:
-            if item.target is None or item.target in numbers:
-                continue
-            if not _takes_classes(self._options.target):
-                raise ValueError(
-                    "`target` must be None where the table has a column `target`. Received: "
-                    f"target={self._options.target!r:.80}. Remove one of the two."
-                )
-            try:
-                numbers[item.target] = class_index(item.target, self._options.labels)
-                index = numbers[item.target]
-                _explain_made_up(
-                    self._cam,
-                    _target_of_images([ReadItem(item._replace(target=index))], self._options.target),
-                )
-            except ValueError as error:
-                raise ValueError(f"{one_line(error)} (of {item.id!r:.200})") from error
+        for name, item in examples.items():
+            with _named(item):
+                numbers[name] = class_index(name, labels)
+        # The model has the classes in between, too.
+        by_number = sorted(numbers, key=numbers.__getitem__)
+        for name in {*by_number[:1], *by_number[-1:]}:
+            image = ReadItem(examples[name]._replace(target=numbers[name]))
+            with _named(image.item):
+                _explain_made_up(self._cam, _target_of_images([image], target))
         if not numbers:
             return items
         return [item if item.target is None else item._replace(target=numbers[item.target]) for item in items]
@@ -85,6 +85,15 @@ class RowMaker:
         """Read and explain images; yield a `pyarrow.RecordBatch` of rows for each batch of them."""
         for batch in read_ahead(items, self._fit, self._options.batch_size, _at_least(self._cam)):
             yield _explain(self._cam, batch, self._options, self.schema, self._about)
+
+
+@contextlib.contextmanager
+def _named(item: Item) -> Iterator[None]:
+    """Say in an error which image it is of."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{one_line(error)} (of {item.id!r:.200})") from error
 
 
 def count_errors(rows: Any) -> int:
