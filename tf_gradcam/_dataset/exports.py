@@ -217,5 +217,7 @@ def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
             os.replace(path, earlier)
         os.replace(temporary, path)
     finally:
+        if earlier.exists() and not path.exists():
+            os.replace(earlier, path)
         for left in (temporary, earlier):
             shutil.rmtree(left, ignore_errors=True)
