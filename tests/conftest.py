@@ -3,6 +3,7 @@
 import gc
 import inspect
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core, so one thread per worker
@@ -168,3 +169,17 @@ def lite0():
     from tf_gradcam import pretrained
 
     return pretrained.efficientnet_lite0()
+
+
+@pytest.fixture
+def default_signals():
+    """Signals as a shell leaves them to a command, even where the tests run in the background."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)

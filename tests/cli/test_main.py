@@ -64,20 +64,6 @@ def command(functional, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def default_signals():
-    """Signals as a shell leaves them to a command, even where the tests run in the background."""
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
-    before = [signal.getsignal(number) for number in numbers]
-    for number in numbers:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-@pytest.fixture
 def one_at_a_time(monkeypatch):
     monkeypatch.setattr(run_module, "MAX_PHOTOGRAPHS", 1)
 
