@@ -84,24 +84,24 @@ def to_pixels(values: np.ndarray, low: float, high: float) -> np.ndarray:
         return np.rint(np.clip((wide - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def limits_of_window(window: Any) -> tuple[float, float]:
+def _limits_of_window(window: Any) -> tuple[float, float]:
     """Return the lowest and highest value of a window `(center, width)`, or raise a `ValueError`."""
-    center, width = two_numbers("window", window, "(center, width), two finite numbers with width > 0")
+    center, width = _two_numbers("window", window, "(center, width), two finite numbers with width > 0")
     if not width > 0:
         raise ValueError(f"`window` must be (center, width), with width > 0. Received: window={window!r:.80}")
     return center - width / 2, center + width / 2
 
 
-def checked_limits(limits: Any) -> tuple[float, float]:
+def _checked_limits(limits: Any) -> tuple[float, float]:
     """Return `limits` as two floats in order, or raise a `ValueError`."""
     rule = "(low, high), two finite numbers with low < high"
-    low, high = two_numbers("limits", limits, rule)
+    low, high = _two_numbers("limits", limits, rule)
     if not (low < high and np.isfinite(high - low)):
         raise ValueError(f"`limits` must be {rule}. Received: limits={limits!r:.80}")
     return low, high
 
 
-def two_numbers(name: str, value: Any, rule: str) -> tuple[float, float]:
+def _two_numbers(name: str, value: Any, rule: str) -> tuple[float, float]:
     """Return two finite floats, or raise a `ValueError` that names the argument and its rule."""
     numbers = array_or_empty(value)
     if numbers.shape != (2,) or numbers.dtype.kind == "b" or not np.isfinite(numbers).all():
@@ -110,17 +110,17 @@ def two_numbers(name: str, value: Any, rule: str) -> tuple[float, float]:
     return first, second
 
 
-def only_one(options: PictureOptions) -> None:
+def _only_one(options: PictureOptions) -> None:
     """Raise a `ValueError` if more than one way to choose black and white is given."""
     given = [name for name in ("window", "limits", "percentiles") if getattr(options, name) is not None]
     if len(given) > 1:
         raise ValueError(f"Give one of `window`, `limits` and `percentiles`. Received: {', '.join(given)}")
 
 
-def percentile_limits(values: np.ndarray, percentiles: Any) -> tuple[float, float]:
+def _percentile_limits(values: np.ndarray, percentiles: Any) -> tuple[float, float]:
     """Return two percentiles of finite values, as limits that differ; `(0, 1)` where no value is finite."""
     rule = "(low, high), two numbers with 0 <= low < high <= 100"
-    low, high = two_numbers("percentiles", percentiles, rule)
+    low, high = _two_numbers("percentiles", percentiles, rule)
     if not 0 <= low < high <= 100:
         raise ValueError(f"`percentiles` must be {rule}. Received: percentiles={percentiles!r:.80}")
     flat = values.ravel()
@@ -135,7 +135,7 @@ def percentile_limits(values: np.ndarray, percentiles: Any) -> tuple[float, floa
 def _own_tone(options, own) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return the function of the file's window that is meant, if it is the file's and has one."""
     is_own = isinstance(options.window, int | np.integer) and not isinstance(options.window, bool)
-    only_one(options)
+    _only_one(options)
     if not own.tones or (not is_own and any(each is not None for each in options[:3])):
         return None
     _window(options.window if is_own else 0, own.windows)
@@ -144,14 +144,14 @@ def _own_tone(options, own) -> Callable[[np.ndarray], np.ndarray] | None:
 
 def _limits(shown, valid, options, own) -> tuple[float, float]:
     """Return the values that become black and white."""
-    only_one(options)
+    _only_one(options)
     if options.window is not None:
-        return limits_of_window(_window(options.window, own.windows))
+        return _limits_of_window(_window(options.window, own.windows))
     if options.limits is not None:
-        return checked_limits(options.limits)
+        return _checked_limits(options.limits)
     measured = shown if valid is None else shown[valid]
     if options.percentiles is not None:
-        return percentile_limits(measured, options.percentiles)
+        return _percentile_limits(measured, options.percentiles)
     if own.limits is not None:
         return own.limits
     if shown.dtype == np.uint8:
@@ -160,7 +160,7 @@ def _limits(shown, valid, options, own) -> tuple[float, float]:
         return 0.0, 1.0
     if shown.dtype.kind == "f" and measured.size and measured.min() >= 0 and measured.max() <= 1:
         return 0.0, 1.0
-    return percentile_limits(measured, _PERCENTILES)
+    return _percentile_limits(measured, _PERCENTILES)
 
 
 def _window(window, windows) -> Any:

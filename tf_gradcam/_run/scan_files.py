@@ -117,7 +117,6 @@ def _captures(scan, finding, request) -> Iterator[np.ndarray]:
     if finding.image is not None:
         yield overlay(finding.image, finding.heatmap, **_style(request))
         return
-
     options = same_for_all_slices(scan, scan_options(scan, request.picture))
     for index, heatmap in enumerate(fit_slices("heatmap", finding.heatmap, scan.shape[0])):
         picture = scan.picture(**options._asdict(), index=index)

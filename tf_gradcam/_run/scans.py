@@ -157,7 +157,7 @@ class _PreprocessedValues:
 
     def __getitem__(self, place: Any) -> np.ndarray:
         self._report(f"window {next(self._read)}")
-        return self._preprocess(_filled(self._scan, place[:-1]).astype(np.float32))
+        return self._preprocess(self._scan.filled(place=place[:-1]).astype(np.float32))
 
 
 def _class_of_slices(scan, explainer: PhotographExplainer) -> int | None:
@@ -183,7 +183,7 @@ def _inputs_of_slices(scan, explainer, indices) -> Iterator[np.ndarray]:
 
     def read(start):
         chosen = indices[start : start + _SLICES_IN_BATCH]
-        return explainer.to_inputs([_filled(scan, int(index)) for index in chosen])
+        return explainer.to_inputs([scan.filled(place=int(index)) for index in chosen])
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read, 0)
@@ -192,14 +192,6 @@ def _inputs_of_slices(scan, explainer, indices) -> Iterator[np.ndarray]:
             if start < len(indices):
                 reading = pool.submit(read, start)
             yield inputs
-
-
-def _filled(scan, place) -> np.ndarray:
-    """Return a part of `scan.filled()`, of which only this part is read."""
-    values = np.asarray(scan.values[place])
-    if scan.valid is None or scan.fill is None:
-        return values
-    return np.where(np.asarray(scan.valid[place])[..., None], values, np.asarray(scan.fill, values.dtype))
 
 
 def _evidence(explanation) -> np.ndarray:

@@ -89,12 +89,13 @@ class Scan:
             return None
         return tuple(float(length) for length in np.linalg.norm(self.affine[:, :-1], axis=0))
 
-    def filled(self, value: float | None = None) -> np.ndarray:
-        """Return all values, with `value` where nothing was measured.
+    def filled(self, value: float | None = None, *, place: Any = ...) -> np.ndarray:
+        """Return the values, with `value` where nothing was measured.
 
         Args:
             value: what nodata becomes; with `None` it is `fill`: 0, which most models of satellite images
                 have seen there, or of DICOM what the file itself has there.
+            place: an index or slices of the axes, for a part: only this part is read.
 
         Returns:
             Array `(*axes, C)` of the dtype of `values`. It may be `values` itself.
@@ -105,10 +106,10 @@ class Scan:
                 whole.
         """
         value = self.fill if value is None else _checked_fill(value, np.dtype(self.values.dtype))
-        values = np.asarray(self.values[...])
+        values = np.asarray(self.values[place])
         if self.valid is None or value is None:
             return values
-        return np.where(np.asarray(self.valid[...])[..., None], values, np.asarray(value, values.dtype))
+        return np.where(np.asarray(self.valid[place])[..., None], values, np.asarray(value, values.dtype))
 
     def position(self, index: Any) -> np.ndarray:
         """Return where in the world a place in the array is.
