@@ -4,6 +4,7 @@ import gc
 import inspect
 import os
 import signal
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core, so one thread per worker
@@ -183,3 +184,13 @@ def default_signals():
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def plain(monkeypatch, tmp_path):
+    """A terminal-free run in an empty folder, in which our own model files may be loaded by any Keras."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))

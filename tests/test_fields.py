@@ -15,7 +15,7 @@ from matplotlib import pyplot
 from photo_files import read_rows
 
 from tf_gradcam import pretrained
-from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import main
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -26,7 +26,7 @@ rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
 def empty_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))
+    monkeypatch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))
 
 
 def blocks(page, language="python"):

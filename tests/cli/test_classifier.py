@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from tf_gradcam import pretrained
-from tf_gradcam._cli import classifier
 from tf_gradcam._cli.classifier import EMBEDDED, load_classifier
 
 KERAS = tuple(map(int, keras.version().split(".")[:2]))
@@ -35,7 +34,7 @@ def test_the_embedded_model_comes_with_its_preprocessing_and_labels():
 
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 def test_a_file_comes_with_neither(functional, images, ending, monkeypatch):
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))  # We made this file ourselves.
+    monkeypatch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))  # We made this file ourselves.
     functional.save(f"tiny.{ending}")
     model, preprocess, labels = load_classifier(f"tiny.{ending}")
     np.testing.assert_allclose(model(images), functional(images), atol=1e-6)

@@ -3,7 +3,6 @@
 import errno
 import json
 import pathlib
-import sys
 
 import cv2
 import numpy as np
@@ -12,16 +11,9 @@ from conftest import build
 from photo_files import LABELS, files, write_photo
 
 from tf_gradcam import _run
-from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import main
 
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch, tmp_path):
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))  # We make this file ourselves.
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 @pytest.fixture(scope="module")

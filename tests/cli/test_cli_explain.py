@@ -7,7 +7,6 @@ import io
 import os
 import pathlib
 import re
-import sys
 import threading
 from typing import NamedTuple
 
@@ -17,19 +16,11 @@ from conftest import build
 from photo_files import LABELS, files, read_rows, write_photo
 
 import tf_gradcam
-from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import main
 from tf_gradcam._cli import terminal as cli_terminal
 from tf_gradcam._run import Photograph
 
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch, tmp_path):
-    """A terminal-free run in an empty folder, in which our own model files may be loaded by any Keras."""
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +78,7 @@ def plainly_explained(tiny, tmp_path_factory):
     """What becomes of one photograph with no options, once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("explained"))
-        patch.setattr(classifier, "SAFE_KERAS", (3, 0))
+        patch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))
         for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             patch.delenv(name, raising=False)
         return explain_photo(write_photo("photo.png"), *tiny)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from photo_files import LABELS
 
 import tf_gradcam
-from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def own_files(monkeypatch, tmp_path):
     """An empty folder, in which our own model files may be loaded by any Keras."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))
+    monkeypatch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import shutil
-import sys
 import threading
 
 import keras
@@ -13,19 +12,13 @@ import pytest
 from dicom_files import PATIENT, save, save_series, shipped
 from photo_files import files, read_rows
 
-from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import main
 from tf_gradcam._run import scans
 
 SIDE = 32
 
 
-@pytest.fixture(autouse=True)
-def plain(monkeypatch, tmp_path):
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +161,7 @@ def test_an_interrupt_loses_no_scan_that_was_explained(explain, volume, monkeypa
     (row,) = json.loads(pathlib.Path("gradcam", "explanations-unfinished.json").read_text())
     assert (row["file"], row["peak"]) == ("a.nii.gz", [5, 20, 9])
     monkeypatch.undo()
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))
+    monkeypatch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))
     capsys.readouterr()
 
 

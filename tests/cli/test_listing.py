@@ -4,14 +4,14 @@ import keras
 import pytest
 
 from tf_gradcam import methods
-from tf_gradcam._cli import classifier, main
+from tf_gradcam._cli import main
 
 
 @pytest.fixture(autouse=True)
 def own_files(monkeypatch, tmp_path):
     """An empty folder, in which our own model files may be loaded by any Keras."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))
+    monkeypatch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))
 
 
 def test_layers_lists_them_in_order_and_marks_the_default(functional, capsys):

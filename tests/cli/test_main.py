@@ -17,8 +17,8 @@ from photo_files import files, read_rows, write_photo
 
 import tf_gradcam
 from tf_gradcam import _run
-from tf_gradcam._cli import classifier, main
 from tf_gradcam._cli import explain as cli_explain
+from tf_gradcam._cli import main
 from tf_gradcam._run import batches, findings
 from tf_gradcam._run import run as run_module
 
@@ -56,7 +56,7 @@ def test_the_module_is_the_command():
 def command(functional, monkeypatch, tmp_path):
     """What explains three photographs with a small network, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(classifier, "SAFE_KERAS", (3, 0))  # We make this file ourselves.
+    monkeypatch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))  # We make this file ourselves.
     functional.save("tiny.keras")
     for name in "abc":
         write_photo(f"{name}.png")
@@ -267,7 +267,10 @@ def test_a_process_that_gets_a_signal_leaves_whole_files(command, number, code):
     model = command[4:]
     for index in range(200):
         write_photo(f"many/deep/{index:03}.png", size=(300, 400), seed=index)
-    script = "import sys; from tf_gradcam._cli import classifier, main; classifier.SAFE_KERAS = (3, 0)"
+    script = (
+        "import sys; from tf_gradcam._cli import main; "
+        "from tf_gradcam._run import model_files; model_files.SAFE_KERAS = (3, 0)"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", f"{script}; sys.exit(main(sys.argv[1:]))", "explain", "many", *model],
         stdout=subprocess.PIPE,

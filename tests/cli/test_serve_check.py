@@ -15,7 +15,7 @@ from conftest import build
 from photo_files import LABELS, files, write_photo
 
 import tf_gradcam
-from tf_gradcam._cli import classifier, main, serve_check
+from tf_gradcam._cli import main, serve_check
 
 SIGNATURES = ["serve", "serving_default", "gradcam", "gradcam_class", "gradcam_top_k", "gradcam_bytes"]
 
@@ -35,7 +35,7 @@ def exported(tmp_path_factory):
     options += ["--layer", "conv2", "--method", "hirescam", "--top-k", "2", "--frozen"]
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
-        patch.setattr(classifier, "SAFE_KERAS", (3, 0))  # We made this file ourselves.
+        patch.setattr("tf_gradcam._run.model_files.SAFE_KERAS", (3, 0))  # We made this file ourselves.
         assert main(["export", *map(str, options), "--out", str(folder / "served")]) == 0
     return folder / "served", said.getvalue()
 

@@ -10,7 +10,7 @@ import keras
 
 from tf_gradcam import pretrained
 from tf_gradcam._checks import did_you_mean, one_line
-from tf_gradcam._run import SAFE_KERAS, Classifier, load_model_file
+from tf_gradcam._run import Classifier, load_model_file
 
 EMBEDDED = "efficientnet_lite0"
 _MODEL_FILES = (".keras", ".h5", ".hdf5")
@@ -34,7 +34,7 @@ def load_classifier(model: str, preprocess: str | None = None, labels: str | Non
     if model == EMBEDDED:
         classifier = Classifier(pretrained.efficientnet_lite0(), pretrained.preprocess, pretrained.labels())
     elif model.lower().endswith(_MODEL_FILES):
-        classifier = Classifier(load_model_file(model, SAFE_KERAS), unchanged, None)
+        classifier = Classifier(load_model_file(model), unchanged, None)
     else:
         classifier = _build_application(model)
     if preprocess:

@@ -6,7 +6,7 @@ from tf_gradcam._run.evaluation_page import write_evaluation
 from tf_gradcam._run.files import RESULTS_FILE, may_write, write_picture
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.fitting import fit_to_spec
-from tf_gradcam._run.model_files import SAFE_KERAS, load_model_file
+from tf_gradcam._run.model_files import load_model_file
 from tf_gradcam._run.photographs import (
     Photograph,
     demo_photographs,
@@ -26,7 +26,6 @@ from tf_gradcam._run.run import explain_photographs
 
 __all__ = [
     "RESULTS_FILE",
-    "SAFE_KERAS",
     "Classifier",
     "Evaluation",
     "Finding",

@@ -6,15 +6,14 @@ import keras
 
 from tf_gradcam._checks import one_line
 
-SAFE_KERAS = (3, 12)
+SAFE_KERAS = (3, 12)  # the first version whose safe mode is one
 
 
-def load_model_file(path: str, oldest: tuple[int, int] = SAFE_KERAS) -> keras.Model:
+def load_model_file(path: str) -> keras.Model:
     """Return the model in a `.keras` or `.h5` file, in Keras's safe mode: the file can't run code of its own.
 
     Args:
         path: the file.
-        oldest: the first version of Keras whose safe mode is one.
 
     Raises:
         ImportError: if Keras is older.
@@ -22,7 +21,7 @@ def load_model_file(path: str, oldest: tuple[int, int] = SAFE_KERAS) -> keras.Mo
         ValueError: if Keras refuses the file.
     """
     version = tuple(map(int, keras.version().split(".")[:2]))
-    if version < oldest:
+    if version < SAFE_KERAS:
         raise ImportError(
             f"`model` needs Keras 3.12 or newer where it is a file, {path}, as older ones let a file run any "
             f"code (CVE-2025-1550, CVE-2025-9905). Received: Keras {keras.version()}. Upgrade it, or name a "
