@@ -9,6 +9,12 @@ from mkdocs.structure.files import File
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCE = "https://github.com/tf-gradcam/tf_gradcam/blob/main"
 PAGES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"}
+# How pages differ from others in search and layout: what people look for when something fails comes first.
+META = {
+    "changelog.md": {"search": {"boost": 0.2}},
+    "index.md": {"hide": ["toc"]},
+    "troubleshooting.md": {"search": {"boost": 4}},
+}
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -20,7 +26,8 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Return the page with its links to other files of the repository turned to GitHub."""
+    """Return the page with its links to files outside of `docs` turned to GitHub."""
+    page.meta.update(META.get(page.file.src_uri, {}))
     own = pathlib.Path(page.file.abs_src_path)
 
     def turned(match):
