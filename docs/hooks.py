@@ -1,11 +1,13 @@
 """What mkdocs calls to build the site: pages made of files beside `docs`, and links out of `docs`."""
 
+import logging
 import os
 import pathlib
 import re
 
 from mkdocs.structure.files import File
 
+LOG = logging.getLogger("mkdocs.hooks")
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCE = "https://github.com/tf-gradcam/tf_gradcam/blob/main"
 PAGES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"}
@@ -15,6 +17,11 @@ META = {
     "index.md": {"hide": ["toc"]},
     "troubleshooting.md": {"search": {"boost": 4}},
 }
+# What a browser loads by itself, unlike a link that is clicked.
+LOADED = re.compile(
+    r'<(?:script|img|iframe|source|video)\b[^>]*\bsrc="(https?:[^"]+)"'
+    r'|<link\b(?![^>]*\brel="(?:canonical|prev|next)")[^>]*\bhref="(https?:[^"]+)"'
+)
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -47,3 +54,10 @@ def on_page_markdown(markdown, page, config, files):
         return f"]({os.path.relpath(here, start)}{anchor})"
 
     return LINK.sub(turned, markdown)
+
+
+def on_post_page(output, page, config):
+    """Warn, which ends a strict build, if a page loads anything from another host."""
+    for script, style in LOADED.findall(output):
+        LOG.warning("%s loads %s", page.file.src_uri, script or style)
+    return output
