@@ -32,6 +32,7 @@ from tf_gradcam._cli.arguments import make_parser
 
 PACKAGE = pathlib.Path(tf_gradcam.__file__).parent
 PAGES = doc_pages.every_page()
+BESIDE_DOCS = ["../CHANGELOG.md", "../CONTRIBUTING.md", "../SECURITY.md"]  # docs/hooks.py makes pages of them
 RECIPES = [page for page in PAGES if page.startswith("recipes/") and page != "recipes/README.md"]
 PASTED = ["README.md", "index.md"]  # in a process of their own
 ELSEWHERE = {"ray.md": "test_ray.py", "serving.md": "export/test_protocol.py"}  # these need a server
@@ -362,7 +363,7 @@ def test_the_readme_is_short():
     assert len(doc_pages.read("README.md").encode()) < 7000
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *BESIDE_DOCS])
 def test_a_page_begins_with_a_sentence_of_what_it_is_for(page):
     title, first, *rest = re.split(r"\n{2,}", doc_pages.read(page).strip(), maxsplit=2)
     assert re.fullmatch(r"# .+", title)
