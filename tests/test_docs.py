@@ -287,6 +287,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, capsys,
             assert written.std() > 10  # not one colour
 
 
+@pytest.mark.slow
 def test_the_first_lines_run_as_pasted_in_a_fresh_process():
     (code,) = doc_pages.blocks("README.md", "python")
     assert doc_pages.blocks("index.md", "python") == [code]
