@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from tf_gradcam._checks import one_line, printable
-from tf_gradcam._cli.signals import describe_interrupt, ignore_signals, interrupt_code
+from tf_gradcam._cli.signals import describe_interrupt, interrupt_code, must_complete
 from tf_gradcam._cli.terminal import (
     NOT_WRITTEN,
     import_tensorflow,
@@ -190,7 +190,7 @@ def _finish(
     name = ""
     if rows or run_end is None:
         try:
-            with ignore_signals():
+            with must_complete():
                 name = write_results(rows, pathlib.Path(arguments.out), finished=run_end is None)
         except OSError as error:
             run_end = run_end or error
