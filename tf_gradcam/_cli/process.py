@@ -54,13 +54,15 @@ class _Command(threading.Thread):
     """A command in a thread.
 
     Attributes:
-        code: its exit code, once it has ended.
+        ended: is set when it has ended.
+        code: its exit code, then.
         error: what it raised, if anything.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(name="tf-gradcam", daemon=True)
         self.code, self._arguments = 0, arguments
+        self.ended = threading.Event()  # A signal during `join` makes `is_alive` wrong.
         self.error: BaseException | None = None
 
     def start(self) -> None:
@@ -75,12 +77,14 @@ class _Command(threading.Thread):
             self.code = run_command(self._arguments)
         except BaseException as error:  # SystemExit, too
             self.error = error
+        finally:
+            self.ended.set()
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until it has ended, or for some seconds."""
-        while seconds is None and self.is_alive():
-            self.join(0.2)  # On Windows, a signal doesn't end the wait.
-        self.join(seconds)
+        while seconds is None and not self.ended.is_set():
+            self.ended.wait(0.2)  # On Windows, a signal doesn't end the wait.
+        self.ended.wait(seconds)
 
     def interrupt(self, error: type[KeyboardInterrupt]) -> None:
         """Raise an exception in the thread, as soon as it runs an instruction of Python."""
@@ -93,7 +97,7 @@ def _end(command: _Command, interrupt: KeyboardInterrupt) -> NoReturn:
     with after_completion(SECONDS_TO_END):
         command.interrupt(type(interrupt))
     command.wait(SECONDS_TO_END)
-    has_ended = not command.is_alive() and command.error is None
+    has_ended = command.ended.is_set() and command.error is None
     if not has_ended:
         clean_up()
         # The bar of progress may have hidden the cursor of a terminal.
