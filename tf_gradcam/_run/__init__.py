@@ -6,6 +6,7 @@ from tf_gradcam._run.evaluation_page import write_evaluation
 from tf_gradcam._run.files import RESULTS_FILE, may_write, write_picture
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.fitting import fit_to_spec
+from tf_gradcam._run.journal import Journal
 from tf_gradcam._run.manifest import check_manifest, model_manifest, request_manifest, without_addresses
 from tf_gradcam._run.model_files import load_model_file
 from tf_gradcam._run.photographs import (
@@ -30,6 +31,7 @@ __all__ = [
     "Classifier",
     "Evaluation",
     "Finding",
+    "Journal",
     "Measures",
     "Photograph",
     "Request",
