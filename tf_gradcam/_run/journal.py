@@ -1,4 +1,4 @@
-"""The photographs that a folder holds the pictures of, so that a later run does the missing ones only: `Journal`.
+"""The photographs that a folder holds the pictures of, so that only others are explained: `Journal`.
 
 `run` adds to it, and the command line takes the rows from it.
 """
@@ -148,9 +148,8 @@ class Journal:
         """Return the rows of all photographs: first those that other commands explained, without errors."""
         files = {photograph.file for photograph in photographs}
         others = [entry for entry in self._entries.values() if entry.file not in files]
-        return [row for entry in others if entry.is_explained() for row in entry.rows] + self.rows(
-            photographs
-        )
+        rows = [row for entry in others if entry.is_explained() for row in entry.rows]
+        return rows + self.rows(photographs)
 
     def at_sudden_end(self, write: Callable[[], object]) -> Any:
         """Return a context manager that calls `write` if the process ends at once; nothing is added then."""
@@ -189,14 +188,15 @@ def _files_of(rows) -> set[str]:
     return {row[key] for row in rows for key in (*RESULT_KEYS, "comparison") if key in row}
 
 
-def _state_of(source) -> Any:
+def _state_of(source: Any) -> Any:
     """Return what changes with the content of a file, or of the files in a folder; `None` for no file."""
     if not isinstance(source, str | os.PathLike):
         return None
     try:
         if not os.path.isdir(source):
             return _size_and_time(os.stat(source))
-        files = sorted((entry.name, *_size_and_time(entry.stat())) for entry in os.scandir(source))
+        entries = list(os.scandir(str(source)))
+        files = sorted((entry.name, *_size_and_time(entry.stat())) for entry in entries)
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
     except OSError:
         return None

@@ -41,11 +41,11 @@ def explain_photographs(
             each is added when its pictures are written.
 
     Returns:
-        The findings in each photograph that is explained, in order, as they come: one for each method or class, or a single
-        one whose row has an `"error"`. If only the pictures couldn't be written, the row has both. An
-        exception that ends the run early (an interrupt, or the `OSError` of a full disk) is raised after the
-        findings in all photographs that were explained until then, also if the caller threw it into the
-        generator.
+        The findings in each photograph that is explained, in order, as they come: one for each method or
+        class, or a single one whose row has an `"error"`. If only the pictures couldn't be written, the row
+        has both. An exception that ends the run early (an interrupt, or the `OSError` of a full disk) is
+        raised after the findings in all photographs that were explained until then, also if the caller threw
+        it into the generator.
 
     Raises:
         ValueError, TypeError: at once, if the request can't be fulfilled; nothing is written then.
@@ -94,7 +94,7 @@ def _begin(request, journal) -> None:
 
 
 def _names(photographs, is_free, journal) -> list[str]:
-    """Return a name for the pictures of each photograph: the one that they had, or one that no others have."""
+    """Return a name for the pictures of each photograph: that which they had, or one that no others have."""
     if journal is None:
         return picture_names(photographs, is_free)
     earlier = {photograph: journal.name_of(photograph) for photograph in set(photographs)}
@@ -134,7 +134,7 @@ def _free_names(photographs, request) -> Callable[[str], bool]:
 def _write(photograph, findings, request, classifier, disk_full, journal) -> list[Finding]:
     """Write the pictures of a photograph; return its findings with the names of photograph and pictures.
 
-    Then the photograph is added to the journal. Once `disk_full` holds an error, no more pictures are written.
+    Then the photograph is added to the journal. Once `disk_full` holds an error, nothing more is written.
     """
     if "error" not in findings[0].row:
         try:
