@@ -84,7 +84,7 @@ def test_files_of_all_kinds_in_one_run_each_with_its_own_options(explain, volume
     assert refused.keys() == {"file", "error"}
     assert "must take as many channels as the file has bands, 4" in refused["error"]
     assert said.err.count("--bands") == 1
-    assert explain("bands", "scene.tif", *options) == 0
+    assert explain("bands", "scene.tif", *options, "--restart") == 0
     (row,) = read_rows("out")
     assert row["picture"] == {"bands": [4, 3, 2]}
     assert row["position"] == [500_095.0, 4_999_795.0]
