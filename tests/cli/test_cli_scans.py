@@ -178,6 +178,7 @@ def test_the_shipped_ct_keeps_its_units_and_its_patient_to_itself(explain):
     shutil.copy(shipped("CT_small.dcm"), "ct.dcm")
     assert explain("grey", "ct.dcm", "--target", "lesion", "--window", "40,400") == 0
     assert files("gradcam") == {
+        ".explanations.jsonl",
         "ct-heatmap.dcm",
         "ct-heatmap.png",
         "ct-overlay.dcm",

@@ -2,7 +2,7 @@
 
 Python runs its handler of a signal in the main thread, between two of its instructions. TensorFlow compiles a
 model, or explains a batch, in one instruction that takes seconds. So the command runs in another thread, and
-the main thread waits for signals. The command has a second to end by an exception, which keeps whatever is
+the main thread waits for signals. The command has 0.8 s to end by an exception, which keeps whatever is
 ready. Then the process ends, whatever the command is doing.
 """
 
@@ -26,7 +26,7 @@ from tf_gradcam._cli.signals import (
 )
 from tf_gradcam._ending import clean_up
 
-SECONDS_TO_END = 1.0  # for the command, after a signal
+SECONDS_TO_END = 0.8  # for the command, after a signal
 _SHOW_CURSOR = "\n\x1b[?25h"
 _STACK_BYTES = 2**26  # The main thread's may grow; TensorFlow calls deeply while it traces.
 
