@@ -152,8 +152,13 @@ class Journal:
         return rows + self.rows(photographs)
 
     def at_sudden_end(self, write: Callable[[], object]) -> Any:
-        """Return a context manager that calls `write` if the process ends at once; nothing is added then."""
-        return at_sudden_end(lambda: self._writing.acquire(timeout=0.5) and write())
+        """Return a context manager that calls `write` if the process ends at once and has begun to write.
+
+        Nothing is added then any more.
+        """
+        return at_sudden_end(
+            lambda: self._file is not None and self._writing.acquire(timeout=0.5) and write()
+        )
 
 
 def forget_journal(folder: pathlib.Path) -> None:
