@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
 import time
 
+import doc_pages
 import keras
 import numpy as np
 import pyarrow as pa
@@ -208,8 +208,7 @@ def test_the_example_of_the_page_explains_and_ray_writes_its_rows(cluster, tmp_p
     paths = [write_photo(tmp_path / f"photos/{number}.png", seed=number) for number in range(9)]
     missing = str(tmp_path / "photos/9.png")
     pathlib.Path("photographs.csv").write_text("\n".join(["path", *paths, missing]))
-    page = (pathlib.Path(__file__).parent.parent / "docs" / "ray.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (example,) = doc_pages.blocks("ray.md", "python")
     example = example.replace("/shared", str(tmp_path)).replace("size=4", "size=1")
     done = subprocess.run(
         [sys.executable, "-c", example],

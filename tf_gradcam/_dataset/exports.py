@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._dataset.fiftyone import write_fiftyone
+from tf_gradcam._ending import at_sudden_end
 from tf_gradcam._files import unfinished
 from tf_gradcam._images import overlay
 from tf_gradcam._optional import require
@@ -209,15 +210,20 @@ def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         )
     temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished")
     earlier = temporary.with_suffix(".earlier")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        (temporary / _MARK).touch()
-        if path.exists():
-            os.replace(path, earlier)
-        os.replace(temporary, path)
-    finally:
+
+    def clean_up() -> None:
         if earlier.exists() and not path.exists():
             os.replace(earlier, path)
         for left in (temporary, earlier):
             shutil.rmtree(left, ignore_errors=True)
+
+    try:
+        with at_sudden_end(clean_up):
+            temporary.mkdir(parents=True)
+            yield temporary
+            (temporary / _MARK).touch()
+            if path.exists():
+                os.replace(path, earlier)
+            os.replace(temporary, path)
+    finally:
+        clean_up()

@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from tf_gradcam import targets
 from tf_gradcam._checks import is_whole, one_line
-from tf_gradcam._dataset.manifest import make_manifest, without_addresses
+from tf_gradcam._dataset.manifest import make_manifest
 from tf_gradcam._dataset.reading import Fit, read_ahead
 from tf_gradcam._dataset.rows import ExplainedBatch, Item, ReadItem, RowsAbout, make_rows, make_schema
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._methods import method_name
 from tf_gradcam._model import is_channels_first, layer_path, require_specs
 from tf_gradcam._optional import require
-from tf_gradcam._run import class_index
+from tf_gradcam._run import class_index, without_addresses
 
 
 class DatasetOptions(NamedTuple):

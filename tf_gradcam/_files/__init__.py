@@ -4,6 +4,7 @@ It never imports TensorFlow. `formats` and `_images` call it.
 """
 
 from tf_gradcam._files.decode import StoredImage
+from tf_gradcam._files.lock import lock_folder
 from tf_gradcam._files.pixels import (
     OwnRange,
     PictureOptions,
@@ -22,6 +23,7 @@ __all__ = [
     "StoredImage",
     "fix_limits",
     "header_size",
+    "lock_folder",
     "make_pixels",
     "read_file",
     "read_stored",

@@ -6,6 +6,8 @@ from tf_gradcam._run.evaluation_page import write_evaluation
 from tf_gradcam._run.files import RESULTS_FILE, may_write, write_picture
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.fitting import fit_to_spec
+from tf_gradcam._run.journal import Journal
+from tf_gradcam._run.manifest import check_manifest, model_manifest, request_manifest, without_addresses
 from tf_gradcam._run.model_files import load_model_file
 from tf_gradcam._run.photographs import (
     Photograph,
@@ -29,9 +31,11 @@ __all__ = [
     "Classifier",
     "Evaluation",
     "Finding",
+    "Journal",
     "Measures",
     "Photograph",
     "Request",
+    "check_manifest",
     "choose_methods",
     "choose_metrics",
     "class_index",
@@ -45,9 +49,12 @@ __all__ = [
     "load_model_file",
     "make_viewable",
     "may_write",
+    "model_manifest",
     "picture_names",
     "read_photograph",
     "read_photograph_within",
+    "request_manifest",
+    "without_addresses",
     "write_evaluation",
     "write_figure",
     "write_picture",

@@ -50,10 +50,12 @@ def efficientnet_lite0() -> keras.Model:
         ValueError: if the file of weights has another sha256 than the original.
 
     Example:
-        >>> model = efficientnet_lite0()
-        >>> scores = model(preprocess(photo[None]))
-        >>> labels()[int(scores[0].numpy().argmax())]
-        'Egyptian cat'
+
+    ```python
+    model = efficientnet_lite0()
+    scores = model(preprocess(photograph[None]))
+    labels()[int(scores[0].numpy().argmax())]  # "Egyptian cat"
+    ```
 
     Source:
         Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks,
