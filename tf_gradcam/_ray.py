@@ -51,6 +51,7 @@ def explainer(
     labels: Sequence[str] | None = None,
     dtype: str = "float16",
     batch_size: int = 32,
+    draft: bool = False,
 ) -> type:
     """Return a class for `ray.data.Dataset.map_batches` that explains the images of a batch of paths.
 
@@ -73,6 +74,7 @@ def explainer(
         dtype: of the maps, `"float16"` or `"float32"`.
         batch_size: images that are explained together. A batch of Ray's may be larger: a worker reads the
             next images while it explains.
+        draft: as `tf_gradcam.explain_dataset` takes it.
 
     Example:
 
@@ -86,7 +88,7 @@ def explainer(
     ```
     """
     build = functools.partial(_build, model, layer, method, preprocess, call, fuse)
-    return _explainer_class(build, DatasetOptions(target, labels, dtype, batch_size))
+    return _explainer_class(build, DatasetOptions(target, labels, dtype, batch_size, draft=draft))
 
 
 def _build(model, layer, method, preprocess, call, fuse) -> tuple[GradCAM, Callable]:

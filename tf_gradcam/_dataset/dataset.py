@@ -49,6 +49,7 @@ def explain_dataset(
     labels: Sequence[str] | None = None,
     dtype: str = "float16",
     batch_size: int = 32,
+    draft: bool = False,
     restart: bool = False,
 ) -> DatasetRun:
     """Explain a data set of any size, and write a row for each image to Parquet files.
@@ -76,6 +77,9 @@ def explain_dataset(
         labels: names of the classes.
         dtype: of the maps, `"float16"` or `"float32"`.
         batch_size: images that are explained together.
+        draft: whether large JPEG files are decoded at the smallest size that fills the model's input. It is
+            faster, but the pixels that the model sees are others than those of `load_image`, and the maps
+            change: docs/datasets.md says how much. The manifest notes it.
         restart: whether to remove what an earlier run wrote to `out`, and begin anew.
 
     Returns:
@@ -96,7 +100,9 @@ def explain_dataset(
     is_files = isinstance(data, str | pathlib.Path | list | tuple)
     sources = [data] if isinstance(data, str | pathlib.Path) else data
     items = find_items(sources).items if is_files else array_items(data)
-    options = DatasetOptions(target, labels, dtype, batch_size, restart)
+    if draft and not is_files:
+        raise ValueError("`draft` is for files. Received: draft=True with arrays, which nothing decodes.")
+    options = DatasetOptions(target, labels, dtype, batch_size, restart, draft=draft)
     return run_dataset(cam, items, pathlib.Path(out), options, fit_pixels(cam.model))
 
 

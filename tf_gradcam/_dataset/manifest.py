@@ -30,6 +30,7 @@ def make_manifest(cam: GradCAM, about: RowsAbout, options: Any) -> dict[str, Any
         "target": None if options.target is None else without_addresses(repr(options.target)),
         "labels_sha256": hashlib.sha256("\n".join(options.labels or ()).encode()).hexdigest(),
         "dtype": options.dtype,
+        "draft": options.draft,
         "preprocess": options.preprocess if preprocess is None else _name_of(preprocess),
     }
 
