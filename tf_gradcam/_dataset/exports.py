@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._dataset.fiftyone import write_fiftyone
-from tf_gradcam._files import unfinished
+from tf_gradcam._files import find_parts, unfinished
 from tf_gradcam._images import overlay
 from tf_gradcam._optional import require
 from tf_gradcam._run import write_picture
@@ -76,7 +76,7 @@ class _Rows:
     """The rows in a folder, read in batches."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        parts = sorted(folder.glob("part-*.parquet"))
+        parts = find_parts(folder)
         if not parts:
             raise ValueError(f"`rows` must be a folder of a run's parts. Received: {folder}, which has none.")
         dataset = require("pyarrow.dataset", "pyarrow", extra="scale")
