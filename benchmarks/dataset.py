@@ -1,13 +1,13 @@
 """What a run over a data set costs: throughput, memory, and what kills leave.
 
-    python benchmarks/dataset.py throughput [--photos 320] [--rounds 5] [--model ResNet50] [--side 800] [--draft]
-    python benchmarks/dataset.py draft [--side 800]
+    python benchmarks/dataset.py throughput [--photos N] [--rounds N] [--model ResNet50] [--side N] [--draft]
+    python benchmarks/dataset.py draft [--side N]
     python benchmarks/dataset.py memory [--images 100000]
     python benchmarks/dataset.py kills [--images 5000] [--kills 20]
 
 Throughput is that from JPEG files to Parquet, beside the explainer alone on batches that are decoded already,
-in the same process. Both take turns, so that whatever else the machine does falls on both alike. `draft` is how
-far the maps move where photographs are decoded at the smallest size that fills the model's input.
+in the same process. Both take turns, so that whatever else the machine does falls on both alike. `draft` says
+how far the maps move where photographs are decoded at the smallest size that fills the model's input.
 """
 
 import argparse

@@ -19,7 +19,6 @@ import keras
 
 from tf_gradcam._checks import one_line
 from tf_gradcam._dataset import (
-    PAYS_TO_FREEZE,
     DatasetOptions,
     DatasetRun,
     Item,
@@ -31,7 +30,7 @@ from tf_gradcam._dataset import (
 )
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._optional import require
-from tf_gradcam._run import load_model_file
+from tf_gradcam._run import PAYS_TO_FREEZE, load_model_file
 
 Build = Callable[[], tuple[GradCAM, Callable]]  # the explainer, and what fits a file to its input
 

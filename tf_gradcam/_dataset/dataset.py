@@ -19,9 +19,7 @@ from tf_gradcam._dataset.row_maker import DatasetOptions, RowMaker, count_errors
 from tf_gradcam._dataset.rows import Item
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._model import require_specs
-from tf_gradcam._run import Classifier, class_index, fit_to_spec
-
-PAYS_TO_FREEZE = 300  # images: what freezing takes in seconds, it saves by then
+from tf_gradcam._run import PAYS_TO_FREEZE, Classifier, class_index, fit_to_spec
 
 
 class DatasetRun(NamedTuple):

@@ -17,7 +17,7 @@ from tf_gradcam._explain import GradCAM
 from tf_gradcam._methods import method_name
 from tf_gradcam._model import is_channels_first, layer_path, require_specs
 from tf_gradcam._optional import require
-from tf_gradcam._run import class_index
+from tf_gradcam._run import class_index, freeze_if_possible
 
 
 class DatasetOptions(NamedTuple):
@@ -58,7 +58,7 @@ class RowMaker:
 
     def freeze(self) -> None:
         """Freeze the explainer if it can be frozen: it pays for hundreds of images."""
-        self._cam = _frozen_if_possible(self._cam)
+        self._cam = freeze_if_possible(self._cam)
 
     def with_classes(self, items: list[Item]) -> list[Item]:
         """Return items with class numbers for the labels of a table; a class that isn't there is refused."""
@@ -220,13 +220,6 @@ def _about(cam, options) -> RowsAbout:
     layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
     layer = "image" if cam.layer is None else ", ".join(layer_path(cam.model, each) for each in layers)
     return RowsAbout(layer, without_addresses(method_name(cam.method)), options.labels)
-
-
-def _frozen_if_possible(cam) -> GradCAM:
-    try:
-        return cam if cam.is_frozen else cam.freeze()
-    except ValueError:  # It has 2 GiB of weights, or was never called.
-        return cam
 
 
 def _check_options(options) -> None:

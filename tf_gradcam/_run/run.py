@@ -9,6 +9,7 @@ from tf_gradcam._checks import is_disk_full, one_line
 from tf_gradcam._run.batches import ReadResult, explain_in_batches
 from tf_gradcam._run.files import may_write
 from tf_gradcam._run.findings import Finding, PhotographExplainer
+from tf_gradcam._run.freezing import PAYS_TO_FREEZE
 from tf_gradcam._run.photographs import Photograph, picture_names
 from tf_gradcam._run.pictures import draw_pictures, find_boxes, picture_files, write_pictures
 from tf_gradcam._run.request import Classifier, Request
@@ -49,6 +50,8 @@ def explain_photographs(
     explainer = PhotographExplainer(request, classifier)
     for finding in explainer.rehearse():
         draw_pictures(finding, request, find_boxes(finding, request))
+    if len(photographs) >= PAYS_TO_FREEZE:
+        explainer.freeze()
     request.out.mkdir(parents=True, exist_ok=True)
     disk_full: list[OSError] = []
 
