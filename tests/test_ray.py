@@ -223,7 +223,8 @@ def test_the_example_of_the_page_explains_and_ray_writes_its_rows(cluster, tmp_p
     )
     assert done.returncode == 0, done.stderr
     cam = tf_gradcam.GradCAM(keras.models.load_model("model.keras"), preprocess=unit)
-    tf_gradcam.explain_dataset(cam, [str(tmp_path / "photos")], "local")
+    pathlib.Path("local.txt").write_text("\n".join(paths))  # so the ids are the paths, as in Ray Data
+    tf_gradcam.explain_dataset(cam, "local.txt", "local")
     found = by_id("maps")
     assert "No such file" in found.pop(missing)["error"]
     assert_same(found, by_id("local"))
