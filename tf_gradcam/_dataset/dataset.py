@@ -59,7 +59,7 @@ def explain_dataset(
 
     The run may be ended at any time, by Ctrl-C or a signal, and no row is lost; a power cut takes those since
     the last part at most. The same call goes on where it ended, row by row; no image is explained twice, and
-    an image with an error isn't read again. Three hundred images or more are explained by a frozen
+    an image with an error isn't read again. A thousand images or more are explained by a frozen
     copy of the explainer. Memory stays the same however many images there are.
 
     Args:

@@ -4,8 +4,10 @@ Users call `export_rows`, and the command `run` does, with `--to`. Rows are read
 the same however many there are. What is written gets its name when it is whole.
 """
 
+import concurrent.futures
 import contextlib
 import csv
+import itertools
 import json
 import os
 import pathlib
@@ -24,6 +26,7 @@ from tf_gradcam._run import write_picture
 
 _ENDINGS = {"csv": ".csv", "zarr": ".zarr", "pictures": "-pictures", "fiftyone": "-fiftyone"}
 _ROWS_AT_ONCE = 256
+_PICTURES_AT_ONCE = 32
 _MARK = ".tf_gradcam-export"  # in a folder that this module wrote, and may replace
 _PLACES = {"peak": ("peak_x", "peak_y"), "box": ("box_x1", "box_y1", "box_x2", "box_y2")}
 
@@ -170,16 +173,23 @@ def _write_zarr(rows: _Rows, folder: pathlib.Path) -> None:
 def _write_pictures(rows: _Rows, folder: pathlib.Path) -> None:
     if len(rows.grid) != 2:
         raise ValueError('`to="pictures"` needs maps of two axes. Received: maps of three. Take "zarr".')
-    cv2 = require("cv2", "opencv-python")
     highest = rows.maximum()
     taken: set[str] = set()
-    for row, values in rows.explained():
-        if not row["path"]:
-            raise ValueError('`to="pictures"` needs rows of files. Received: rows of arrays.')
-        picture = overlay(row["path"], np.clip(values / highest, 0, 1))
-        path = folder / _free_name(row["id"], taken)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(path, cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    remaining = rows.explained()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        while some := list(itertools.islice(remaining, _PICTURES_AT_ONCE)):
+            if not all(row["path"] for row, _ in some):
+                raise ValueError('`to="pictures"` needs rows of files. Received: rows of arrays.')
+            paths = [folder / _free_name(row["id"], taken) for row, _ in some]
+            heatmaps = [np.clip(values / highest, 0, 1) for _, values in some]
+            list(pool.map(_write_overlay, paths, [row["path"] for row, _ in some], heatmaps))
+
+
+def _write_overlay(path, photograph, heatmap) -> None:
+    cv2 = require("cv2", "opencv-python")
+    picture = cv2.cvtColor(overlay(photograph, heatmap), cv2.COLOR_RGB2BGR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, cv2.imencode(".jpg", picture)[1].tobytes())
 
 
 def _free_name(name: str, taken: set[str]) -> str:

@@ -57,7 +57,7 @@ class RowMaker:
         self.manifest = make_manifest(cam, self._about, options)
 
     def freeze(self) -> None:
-        """Freeze the explainer if it can be frozen: it pays for hundreds of images."""
+        """Freeze the explainer if it can be frozen: it pays for a thousand images."""
         self._cam = freeze_if_possible(self._cam)
 
     def with_classes(self, items: list[Item]) -> list[Item]:

@@ -120,7 +120,7 @@ class PhotographExplainer:
         return findings
 
     def freeze(self) -> None:
-        """Freeze the explainers that were called and can be frozen: it pays for hundreds of photographs."""
+        """Freeze the explainers that were called and can be frozen: it pays for a thousand photographs."""
         self.methods = [each._replace(cam=freeze_if_possible(each.cam)) for each in self.methods]
 
     def to_inputs(self, images) -> np.ndarray:

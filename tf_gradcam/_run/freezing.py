@@ -2,7 +2,7 @@
 
 from tf_gradcam._explain import GradCAM
 
-PAYS_TO_FREEZE = 300  # images: what freezing takes in seconds, it saves by then
+PAYS_TO_FREEZE = 1000  # images: what freezing takes in seconds, two cores save by then
 
 
 def freeze_if_possible(cam: GradCAM) -> GradCAM:
