@@ -14,7 +14,7 @@ from tf_gradcam._images import class_probabilities, load_image, overlay, resize_
 
 _MOST, _LEAST = 448, 192  # longest side of a photograph in a picture, in pixels
 _WIDTH = 320  # of a picture at least, for its caption
-_GAP, _MARGIN, _LINE, _FONT = 4, 4, 17, 13
+_GAP, _MARGIN, _LINE, _FONT = 4, 4, 20, 16
 
 
 class Numbers(NamedTuple):
