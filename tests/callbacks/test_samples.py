@@ -34,7 +34,9 @@ STATEFUL = {
         (Dataset.from_tensor_slices(ROWS).shuffle(9, seed=3), Dataset.from_tensor_slices(ROWS))
     ),
     "random map": lambda: (
-        Dataset.from_tensor_slices(ROWS).shuffle(9, seed=3).map(lambda row: row + tf.random.uniform([1], dtype=tf.float64))
+        Dataset.from_tensor_slices(ROWS)
+        .shuffle(9, seed=3)
+        .map(lambda row: row + tf.random.uniform([1], dtype=tf.float64))
     ),
 }
 
@@ -81,7 +83,7 @@ def test_a_py_dataset_gives_its_first_batches_and_the_random_state_stays():
     samples = take_samples(Drawing(workers=1), 5)
     assert before[0] == random.getstate()
     np.testing.assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
-    assert samples.count == 5
+    assert samples.number == 5
     assert {name: array.shape for name, array in samples.images.items()} == {"a": (5, 4), "b": (5, 2, 2)}
     np.testing.assert_array_equal(samples.images["b"][:, 0, 0], [0, 0, 0, 1, 1])
     np.testing.assert_array_equal(true_classes(samples.labels), [2, 0, 1, 2, 0])
@@ -99,8 +101,8 @@ def test_labels_are_classes(labels, classes):
     [
         (None, "no labels"),
         ({"a": np.ones(2)}, "a dict of labels"),
-        (np.ones((2, 4, 4)), r"float64 of shape \(2, 4, 4\)"),
-        (np.array([0.5, 1]), r"float64 of shape \(2,\)"),
+        (np.ones((2, 4, 4)), r"float64, shape \(2, 4, 4\)"),
+        (np.array([0.5, 1]), r"float64, shape \(2,\)"),
     ],
 )
 def test_other_labels_are_refused(labels, message):
@@ -112,7 +114,7 @@ def test_arrays_are_copied():
     images = np.ones((9, 4, 4, 3))
     samples = take_samples([images, (images,)], 4)
     images[:] = 0
-    assert samples.count == 4
+    assert samples.number == 4
     assert samples.images[0].shape == (4, 4, 4, 3)
     assert samples.images[1][0].all()
 

@@ -1,4 +1,4 @@
-"""Training with the callback ends in the same bits as without: weights, state of seeds, global random state."""
+"""Training with the callback ends in the same bits as without: weights, seeds, global random state."""
 
 import random
 
@@ -48,7 +48,9 @@ def build(kind):
     images = keras.Input((SIDE, SIDE, 3))
     if kind == "two inputs":
         others = keras.Input((SIDE, SIDE, 3))
-        return keras.Model([images, others], chain(keras.layers.Add()([images, others]), layers(augmented=False)))
+        return keras.Model(
+            [images, others], chain(keras.layers.Add()([images, others]), layers(augmented=False))
+        )
     return keras.Model(images, chain(images, layers(augmented=kind != "jit_compile")))
 
 

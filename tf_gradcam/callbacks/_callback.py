@@ -1,4 +1,4 @@
-"""`GradCAMCallback`, which explains the same images while a model trains. Public in `tf_gradcam.callbacks`."""
+"""`GradCAMCallback`: the same images explained while a model trains. Public in `tf_gradcam.callbacks`."""
 
 import json
 import numbers
@@ -36,8 +36,8 @@ _OF_THIS_RUN = {"_model": None, "_cam": None, "_largest": None}  # is not copied
 class GradCAMCallback(keras.callbacks.Callback):
     """Explain the same images again and again while a model trains.
 
-    Photograph and overlay side by side, scores, probabilities and metrics go to TensorBoard, to a function, or
-    to both. One explainer is compiled, when training begins, and reads the weights of each moment. Nothing of
+    Photograph and overlay side by side, scores, probabilities and metrics go to TensorBoard, to a function,
+    or to both. One explainer is compiled, when training begins, and reads the weights of each moment. Nothing of
     the training changes: with and without the callback the weights are the same to the last bit.
 
     TensorBoard shows one picture for each image, `gradcam/image 0`, with a slider for the epochs, and of each
@@ -66,15 +66,15 @@ class GradCAMCallback(keras.callbacks.Callback):
         names: a name for each image, for tags and captions; by default `"image 0"`.
         labels: names of the classes, in the order of the model's outputs, or a dict.
         photographs: what to draw in place of the images: one for each, as `load_image` takes it. Needed where
-            no input has the heatmaps' shape. Without them, values in [0, 1] or [0, 255] are drawn as they are,
-            others stretched from the lowest to the highest of each image.
+            no input has the heatmaps' shape. Without them, values in [0, 1] or [0, 255] are drawn as they
+            are, others stretched from the lowest to the highest of each image.
         metrics: names of metrics, as `tf_gradcam.metrics.evaluate` takes them, such as `["deletion"]`. Each
             takes many forward passes.
         baselines: see `tf_gradcam.metrics.evaluate`.
         masks: see `tf_gradcam.metrics.evaluate`; one for each image.
-        vmax: value of the signed map that has the strongest colour: `None` for the largest of each heatmap, so
-            that every picture shows where the evidence is, and the curve of `peak` how much of it; a number
-            for one scale over all images and epochs; `"largest"` for the largest of that image so far.
+        vmax: value of the signed map that has the strongest colour: `None` for the largest of each heatmap,
+            so that every picture shows where the evidence is, and the curve of `peak` how much of it; a
+            number for one scale over all images and epochs; `"largest"` for the largest of that image so far.
         on_explained: function `(step, explanation, pictures, scalars)` that is called after each explanation,
             when TensorBoard's file is written: the number of the step, an `Explanation`, and dicts of RGB
             pictures and of numbers by their tags. What it raises ends the training.
@@ -118,7 +118,9 @@ class GradCAMCallback(keras.callbacks.Callback):
         max_share: float | None = 0.1,
     ) -> None:
         super().__init__()
-        given = {name: value for name, value in locals().items() if name not in ("self", "images", "__class__")}
+        given = {
+            name: value for name, value in locals().items() if name not in ("self", "images", "__class__")
+        }
         self._given = given
         self._explainer_options = {name: given[name] for name in _EXPLAINER_OPTIONS}
         self._interval, self._unit = parse_every(every)
@@ -128,10 +130,9 @@ class GradCAMCallback(keras.callbacks.Callback):
         self._budget = TimeBudget(max_share)
         samples = take_samples(images, count)
         self._images = samples.images
-        is_labels = isinstance(target, str) and target == "labels"
-        self._target = true_classes(samples.labels) if is_labels else target
-        self._names = _checked_names(names, samples.count)
-        self._photographs = None if photographs is None else read_photographs(photographs, samples.count)
+        self._target = true_classes(samples.labels) if isinstance(target, str) else target
+        self._names = _checked_names(names, samples.number)
+        self._photographs = None if photographs is None else read_photographs(photographs, samples.number)
         self._events = None if log_dir is None else EventFile(log_dir)
         self._cam: GradCAM | None = None
         self._largest: dict[Any, float] = {}
@@ -197,19 +198,9 @@ class GradCAMCallback(keras.callbacks.Callback):
         Keras saves no callback with a model. What JSON has no form for is named in `"left_out"`, always the
         images among it.
         """
-        config: dict[str, Any] = {}
-        left_out = ["images"]
-        for name, value in self._given.items():
-            value = os.fspath(value) if isinstance(value, os.PathLike) else value
-            value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-            try:
-                config[name] = json.loads(json.dumps(value, allow_nan=False))
-            except (TypeError, ValueError):
-                left_out.append(name)
-                continue
-            if isinstance(value, dict) or _holds_tuple_of_fields(value):  # Keys and names would be lost.
-                del config[name]
-                left_out.append(name)
+        plain = {name: _as_json(value) for name, value in self._given.items()}
+        config = {name: value for name, value in plain.items() if value is not _NO_JSON}
+        left_out = ["images", *(name for name in plain if name not in config)]
         return {**config, "left_out": left_out}
 
     @classmethod
@@ -232,7 +223,6 @@ class GradCAMCallback(keras.callbacks.Callback):
     # Explaining
 
     def _prepare(self) -> None:
-        self._cam = GradCAM(self.model, **self._explainer_options) if self._cam is None else self._cam
         self._answer(0)
         self._largest = {}
 
@@ -240,8 +230,6 @@ class GradCAMCallback(keras.callbacks.Callback):
         if not self._budget.allows_another() and not is_last:
             return
         begun, traces = perf_counter(), self._cam is None
-        if self._cam is None:
-            self._cam = GradCAM(self.model, **self._explainer_options)
         explanation, pictures, scalars = self._answer(step)
         if self._events is not None:
             self._events.write(step, pictures, scalars)
@@ -250,16 +238,17 @@ class GradCAMCallback(keras.callbacks.Callback):
         self._budget.spend(begun, counts=not traces)
 
     def _answer(self, step: int) -> tuple[Explanation, dict[str, np.ndarray], dict[str, float]]:
-        assert self._cam is not None
+        if self._cam is None:
+            self._cam = GradCAM(self.model, **self._explainer_options)
         explanation = self._cam(self._images, self._target)
         if len(explanation.heatmap) != len(self._names):
             raise ValueError(
-                f"`images` must be a batch of the {len(self._names)} images. Received: what the model takes for "
+                f"`images` must be a batch. Received: {len(self._names)} rows, which the model takes for "
                 f"{len(explanation.heatmap)}. Add a batch axis: images[None]."
             )
         found = numbers_of(explanation)
         tags = self._tags(found)
-        return explanation, self._draw(step, explanation, found, tags), self._scalars(found, tags)
+        return explanation, self._draw(step, explanation, found, tags), self._scalars(self._cam, found, tags)
 
     def _tags(self, found: Numbers) -> dict[Any, str]:
         """Return the tag of each map by its index in `found`: one for each image, or image and class."""
@@ -267,14 +256,13 @@ class GradCAMCallback(keras.callbacks.Callback):
             return {(number,): name for number, name in enumerate(self._names)}
         tags = {}
         for number, rank in np.ndindex(found.score.shape):
-            is_fixed = found.target is not None and isinstance(self._target, targets.Classes)
             which = f"map {rank}"
-            if is_fixed:
+            if found.target is not None and isinstance(self._target, targets.Classes):
                 which = class_name(int(found.target[number, rank]), self._given["labels"])
             tags[number, rank] = f"{self._names[number]}/{which}"
         return tags
 
-    def _scalars(self, found: Numbers, tags: Mapping[Any, str]) -> dict[str, float]:
+    def _scalars(self, cam: GradCAM, found: Numbers, tags: Mapping[Any, str]) -> dict[str, float]:
         scalars = {}
         for kind in ("score", "probability", "peak"):
             values = getattr(found, kind)
@@ -283,7 +271,7 @@ class GradCAMCallback(keras.callbacks.Callback):
         if not self._given["metrics"]:
             return scalars
         table = metrics_package.evaluate(
-            self._cam,
+            cam,
             self._images,
             self._target,
             metrics=self._given["metrics"],
@@ -341,13 +329,23 @@ class GradCAMCallback(keras.callbacks.Callback):
         return self._largest.get(place, 0.0)
 
 
+_NO_JSON = object()
 _EXPLAINER_OPTIONS = ("layer", "call", "method", "fuse", "preprocess")
 
 
-def _holds_tuple_of_fields(value) -> bool:
-    return hasattr(value, "_fields") or (
-        isinstance(value, list | tuple) and any(map(_holds_tuple_of_fields, value))
-    )
+def _as_json(value) -> Any:
+    """Return a value as JSON would give it back, or `_NO_JSON` if something of it would be lost."""
+    if callable(value) or isinstance(value, dict) or hasattr(value, "_fields"):
+        return _NO_JSON
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, list | tuple):
+        items = [_as_json(item) for item in value]
+        return _NO_JSON if any(item is _NO_JSON for item in items) else items
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return _NO_JSON
 
 
 def _check_options(given) -> None:
@@ -360,6 +358,11 @@ def _check_options(given) -> None:
             "`on_explained` must be a function (step, explanation, pictures, scalars). "
             f"Received: {given['on_explained']!r:.80}"
         )
+    if isinstance(given["target"], str) and given["target"] != "labels":
+        raise ValueError(
+            "`target` must be a class for each image, another target of `GradCAM`, 'labels' or None. "
+            f"Received: target={given['target']!r:.80}"
+        )
     if not is_whole(given["count"]) or given["count"] < 1:
         raise ValueError(f"`count` must be a whole number from 1. Received: count={given['count']!r:.80}")
     for name, others in (("max_share", "None"), ("vmax", f"None or {_LARGEST!r}")):
@@ -368,8 +371,12 @@ def _check_options(given) -> None:
         if value is None or (name == "vmax" and isinstance(value, str) and value == _LARGEST):
             continue
         if not is_number or not 0 < value < float("inf"):
-            raise ValueError(f"`{name}` must be a number above 0, or {others}. Received: {name}={value!r:.80}")
-    if given["masks"] is not None and not given["metrics"]:
+            raise ValueError(
+                f"`{name}` must be a number above 0, or {others}. Received: {name}={value!r:.80}"
+            )
+    if given["metrics"]:  # It checks their names.
+        metrics_package.Evaluator(None, metrics=given["metrics"], baselines=given["baselines"])  # type: ignore[arg-type]
+    elif given["masks"] is not None:
         raise ValueError("`masks` must go with `metrics` that need them. Received: masks without metrics")
 
 

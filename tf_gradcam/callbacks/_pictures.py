@@ -63,8 +63,8 @@ def class_name(index: int, labels: Sequence[str] | Mapping[int, str] | None) -> 
         return str(labels[index])
     except (IndexError, KeyError) as error:
         raise ValueError(
-            f"`labels` must name every class that is explained. Received: {len(labels)} names, none for class "
-            f"{index}. Give them in the order of the model's outputs."
+            f"`labels` must name every class that is explained. Received: {len(labels)} names, none for "
+            f"class {index}. Give them in the order of the model's outputs."
         ) from error
 
 

@@ -26,12 +26,12 @@ class Samples(NamedTuple):
     Attributes:
         images: NumPy arrays `(N, ...)` in the structure that the model takes.
         labels: what the data set yields beside them, or `None`.
-        count: N.
+        number: N.
     """
 
     images: Any
     labels: Any
-    count: int
+    number: int
 
 
 def take_samples(data: Any, count: int) -> Samples:
@@ -60,7 +60,9 @@ def true_classes(labels: Any) -> np.ndarray:
     Raises:
         ValueError: if the labels are anything else.
     """
-    expected = "`target` may be 'labels' for a data set that yields (images, labels), classes or one-hot rows."
+    expected = (
+        "`target` may be 'labels' for a data set that yields (images, labels), classes or one-hot rows."
+    )
     if labels is None or isinstance(labels, dict | list | tuple):
         kind = "no labels" if labels is None else f"a {type(labels).__name__} of labels"
         raise ValueError(f"{expected} Received: {kind}. Give the classes: target=[3, 7, ...].")
@@ -70,7 +72,7 @@ def true_classes(labels: Any) -> np.ndarray:
     classes = array.reshape(len(array), -1)
     if classes.shape[1] != 1 or array.dtype.kind not in "biuf" or (classes % 1 != 0).any():
         raise ValueError(
-            f"{expected} Received: {array.dtype} of shape {array.shape}. Give the classes: target=[3, 7, ...]."
+            f"{expected} Received: {array.dtype}, shape {array.shape}. Give the classes: target=[3, 7, ...]."
         )
     return classes[:, 0].astype(np.int32)
 
@@ -175,7 +177,10 @@ def _give_own_state(graph) -> None:
     resource = tf.resource.as_datatype_enum
     for node in graph.node:
         for number, name in enumerate(node.input):
-            if node.op.startswith(_WITH_SEEDS) and nodes[name.partition(":")[0]].attr["dtype"].type == resource:
+            if (
+                node.op.startswith(_WITH_SEEDS)
+                and nodes[name.partition(":")[0]].attr["dtype"].type == resource
+            ):
                 node.input[number] = _FRESH_SEEDS
             while node.input[number] in source:
                 node.input[number] = source[node.input[number]]
