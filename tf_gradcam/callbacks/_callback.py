@@ -37,8 +37,8 @@ class GradCAMCallback(keras.callbacks.Callback):
     """Explain the same images again and again while a model trains.
 
     Photograph and overlay side by side, scores, probabilities and metrics go to TensorBoard, to a function,
-    or to both. One explainer is compiled, when training begins, and reads the weights of each moment. Nothing of
-    the training changes: with and without the callback the weights are the same to the last bit.
+    or to both. One explainer is compiled, when training begins, and reads the weights of each moment. Nothing
+    of the training changes: with and without the callback the weights are the same to the last bit.
 
     TensorBoard shows one picture for each image, `gradcam/image 0`, with a slider for the epochs, and of each
     number a curve for each image, such as `gradcam_score/image 0`. By default it keeps 10 of the epochs of a
@@ -60,8 +60,8 @@ class GradCAMCallback(keras.callbacks.Callback):
         fuse: see `GradCAM`.
         preprocess: see `GradCAM`.
         every: `"epoch"`, `"5 epochs"`, or a number of batches. Steps are those of Keras's `TensorBoard`: the
-            number of the epoch, from 0; or the number of batches done, as `optimizer.iterations`. The last
-            epoch is always explained.
+            number of the epoch, from 0; or the number of batches done, as `optimizer.iterations`. Of epochs,
+            the last is always explained.
         count: most images.
         names: a name for each image, for tags and captions; by default `"image 0"`.
         labels: names of the classes, in the order of the model's outputs, or a dict.
@@ -154,11 +154,12 @@ class GradCAMCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Compile the explainer and try all of it once, without writing anything."""
-        if self._events is not None:
-            self._events.open()
         self._last_batch = 0
         if self.model.built:  # Otherwise the first step of training builds it.
-            self._prepare()
+            self._answer(0)
+            self._largest = {}
+        if self._events is not None:
+            self._events.open()
         self._budget.restart()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -221,10 +222,6 @@ class GradCAMCallback(keras.callbacks.Callback):
         return cls(**{**arguments, **left_out})
 
     # Explaining
-
-    def _prepare(self) -> None:
-        self._answer(0)
-        self._largest = {}
 
     def _explain_within_budget(self, step: int, is_last: bool = False) -> None:
         if not self._budget.allows_another() and not is_last:
@@ -338,6 +335,8 @@ def _as_json(value) -> Any:
     if callable(value) or isinstance(value, dict) or hasattr(value, "_fields"):
         return _NO_JSON
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, np.ndarray) and value.ndim > 1:  # such as a mask: too long to be read
+        return _NO_JSON
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     if isinstance(value, list | tuple):
         items = [_as_json(item) for item in value]

@@ -25,6 +25,10 @@ class EventFile:
         self.folder = os.fspath(folder)
         self._writer: Any = None
 
+    def __reduce__(self) -> Any:
+        """Return how to make a copy: without what is open."""
+        return EventFile, (self.folder,)
+
     def open(self) -> None:
         """Begin a new file in the folder."""
         self.close()

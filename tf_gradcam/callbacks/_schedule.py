@@ -59,8 +59,8 @@ class TimeBudget:
             warnings.warn(
                 f"Explaining took {self._cost:.3g} s for {trained:.3g} s of training, "
                 f"{self._cost / trained:.0%} of it, where `max_share` allows {self.share:.0%}. From now on "
-                "as many times are left out as it takes to stay below that, but never the last epoch. Explain "
-                "less often (every='5 epochs'), fewer images (count=4) or fewer `metrics`; or set "
+                "as many times are left out as it takes to stay below that, but never the last epoch. "
+                "Explain less often (every='5 epochs'), fewer images (count=4) or fewer `metrics`; or set "
                 "max_share=None to explain every time.",
                 stacklevel=3,
             )
