@@ -1,7 +1,7 @@
 """What `GradCAMCallback` costs for each epoch, for `docs/training.md`: `python benchmarks/training.py`.
 
 Eight photographs and TensorBoard's file, for EfficientNet-Lite0 at 224 x 224 pixels and a small network at
-32 x 32. Medians of several explanations and training steps in turn, in seconds of the clock and of the processor.
+32 x 32. Medians of explanations and training steps in turn, in seconds of the clock and of the processor.
 """
 
 import os
@@ -27,10 +27,10 @@ def small_network() -> keras.Model:
     return keras.Sequential([keras.Input((32, 32, 3)), *steps])
 
 
-def measure(function) -> tuple[float, float]:
-    """Return the seconds of the clock and of the processor."""
+def measure(function, *arguments) -> tuple[float, float]:
+    """Return the seconds of the clock and of the processor that a call takes."""
     clock, processor = time.perf_counter(), time.process_time()
-    function()
+    function(*arguments)
     return time.perf_counter() - clock, time.process_time() - processor
 
 
@@ -52,8 +52,8 @@ def main() -> None:
             model.train_on_batch(images, classes)
             explained, trained = [], []
             for epoch in range(ROUNDS):
-                trained.append(measure(lambda: model.train_on_batch(images, classes)))
-                explained.append(measure(lambda epoch=epoch: callback.on_epoch_end(epoch)))
+                trained.append(measure(model.train_on_batch, images, classes))
+                explained.append(measure(callback.on_epoch_end, epoch))
             callback.on_train_end()
             size = sum(os.path.getsize(os.path.join(folder, each)) for each in os.listdir(folder))
         values = [first, np.median(explained, axis=0), np.median(trained, axis=0)]

@@ -46,17 +46,26 @@ def read(dataset):
     return [keras.tree.map_structure(np.asarray, batch) for _ in range(2) for batch in dataset]
 
 
+@pytest.mark.parametrize("count", [5, 20], ids=["some", "all"])
 @pytest.mark.parametrize("kind", STATEFUL)
-def test_the_order_of_training_stays_the_same(kind):
+def test_the_order_of_training_stays_the_same(kind, count):
     tf.random.set_seed(5)
     untouched = read(STATEFUL[kind]().batch(4).prefetch(1))
     tf.random.set_seed(5)
     dataset = STATEFUL[kind]().batch(4).prefetch(1)
-    samples = take_samples(dataset, 20)  # all of it
+    samples = take_samples(dataset, count)
     np.testing.assert_equal(read(dataset), untouched)
-    first = [keras.tree.flatten(batch)[0] for batch in untouched][: len(samples.images) // 4]
     if kind != "random map":
-        np.testing.assert_array_equal(samples.images, np.concatenate(first))
+        first = np.concatenate([keras.tree.flatten(batch)[0] for batch in untouched])
+        np.testing.assert_array_equal(keras.tree.flatten(samples.images)[0], first[:count])
+
+
+@pytest.mark.parametrize("kind", ["cache", "snapshot"])
+def test_no_file_of_a_data_set_is_written(kind, tmp_path):
+    dataset = Dataset.from_tensor_slices(ROWS)
+    dataset = dataset.cache(str(tmp_path / "file")) if kind == "cache" else dataset.snapshot(str(tmp_path))
+    take_samples(dataset.batch(4), 20)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_reading_the_data_set_itself_would_change_the_order():
