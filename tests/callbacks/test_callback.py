@@ -11,7 +11,7 @@ from conftest import CLASSES, SIDE, build, chain, count_runs
 
 import tf_gradcam
 from tf_gradcam import GradCAM, targets
-from tf_gradcam.callbacks import GradCAMCallback, _callback, _schedule
+from tf_gradcam.callbacks import GradCAMCallback, _callback, _pictures, _schedule
 
 TARGET = [4, 0, 2]
 
@@ -162,6 +162,9 @@ def test_mistakes_are_found_before_the_training(compiled, images, seen):
         fit(compiled, images, GradCAMCallback(images, on_explained=seen, **options))
 
     weights = compiled.get_weights()
+    for wrong in (images[0], list(images)):
+        with pytest.raises(ValueError, match="`images` must be a batch for each input .* np.stack"):
+            fit(compiled, images, GradCAMCallback(wrong, on_explained=seen))
     with pytest.raises(ValueError, match="conv3"):
         starts(layer="conv3")
     with pytest.raises(ValueError, match="`target` must"):
@@ -334,6 +337,40 @@ def test_several_classes_have_a_tag_each(compiled, images, seen):
     best = GradCAMCallback(images[:1], target=targets.TopClasses(2), max_share=None, on_explained=seen)
     fit(compiled, images, best, epochs=1)
     assert list(seen[1][2]) == ["gradcam/image 0/map 0", "gradcam/image 0/map 1"]
+
+
+@pytest.mark.parametrize(
+    ("values", "pixels"),
+    [
+        (np.array([0.0, 0.5, 1.0]), [0, 128, 255]),
+        (np.array([0.0, 1.5, 255.0]), [0, 2, 255]),
+        (np.array([0, 1, 1], np.uint8), [0, 1, 1]),
+        (np.array([False, True, True]), [0, 255, 255]),
+        (np.array([-2.0, 0.0, 2.0]), [0, 128, 255]),
+        (np.array([0, 3000, 6000], np.uint16), [0, 128, 255]),
+        (np.array([-3.0, -3.0, -3.0]), [0, 0, 0]),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_what_the_model_sees_is_drawn(values, pixels, channels):
+    images = np.tile(values[None, None, :, None], (2, 2, 1, channels))
+    drawn = _pictures.photographs_of([np.zeros((2, 7)), images], (2, 3))
+    assert len(drawn) == 2
+    np.testing.assert_array_equal(drawn[1], np.tile(np.array(pixels)[None, :, None], (2, 1, 3)))
+    first = _pictures.photographs_of(np.moveaxis(images, -1, 1), (2, 3))
+    if channels != 2:  # Otherwise (2, 2, 3) may be either.
+        np.testing.assert_array_equal(first, drawn)
+    assert _pictures.photographs_of(images, (9, 9)) is None
+
+
+def test_a_caption_is_cut_where_the_picture_ends():
+    wide, narrow = (
+        _pictures.draw(np.zeros((192, side, 3), np.uint8), np.ones((2, 2)), ["w" * 99, ""])
+        for side in (192, 10)
+    )
+    assert wide.shape == (240, 388, 3)
+    assert narrow.shape == (240, 320, 3)
+    assert (narrow[:, -2:] == 255).all()
 
 
 # The scale

@@ -236,6 +236,7 @@ class GradCAMCallback(keras.callbacks.Callback):
 
     def _answer(self, step: int) -> tuple[Explanation, dict[str, np.ndarray], dict[str, float]]:
         if self._cam is None:
+            self._check_images()
             self._cam = GradCAM(self.model, **self._explainer_options)
         explanation = self._cam(self._images, self._target)
         if len(explanation.heatmap) != len(self._names):
@@ -246,6 +247,18 @@ class GradCAMCallback(keras.callbacks.Callback):
         found = numbers_of(explanation)
         tags = self._tags(found)
         return explanation, self._draw(step, explanation, found, tags), self._scalars(self._cam, found, tags)
+
+    def _check_images(self) -> None:
+        inputs = getattr(self.model, "inputs", None)
+        if not inputs or self._given["preprocess"] is not None:
+            return
+        shapes = [tuple(each.shape) for each in keras.tree.flatten(inputs)]
+        given = [array.ndim for array in keras.tree.flatten(self._images)]
+        if sorted(given) != sorted(map(len, shapes)):  # A dict may be in another order.
+            raise ValueError(
+                f"`images` must be a batch for each input of the model, {shapes}. Received: arrays with "
+                f"{given} axes. Of one image give images[None], of a list np.stack(images)."
+            )
 
     def _tags(self, found: Numbers) -> dict[Any, str]:
         """Return the tag of each map by its index in `found`: one for each image, or image and class."""

@@ -38,7 +38,9 @@ def numbers_of(explanation: Any) -> Numbers:
     score = np.asarray(explanation.score, np.float64)
     probability = None
     if explanation.target is not None:
-        probability = class_probabilities(explanation.outputs, explanation.target, score)
+        outputs = keras.tree.flatten(explanation.outputs)
+        if len(outputs) == 1:
+            probability = class_probabilities(outputs[0], explanation.target, score)
     shape = tuple(explanation.heatmap.shape[: score.ndim])  # A bag of images has one score.
     peak = None
     if not isinstance(explanation.map, tuple):
@@ -184,7 +186,7 @@ def _as_pixels(array) -> list[np.ndarray]:
     values = values[..., :3] if channels in (3, 4) else values.mean(axis=-1, keepdims=True)
     low, high = values.min(), values.max()
     if low >= 0 and high <= 255:
-        values = values * 255 if high <= 1 and array.dtype.kind == "f" else values
+        values = values * 255 if high <= 1 and array.dtype.kind in "fb" else values
     else:
         axes = tuple(range(1, values.ndim))
         lows = values.min(axis=axes, keepdims=True)
