@@ -34,7 +34,7 @@ FLOORS = [
     {"_methods", "_submodel"},
     {"_signed_maps", "methods", "metrics"},
     {"_explain", "_registration"},
-    {"_concepts", "_export", "_run"},
+    {"_concepts", "_export", "_run", "callbacks"},
     {"_dataset", "_report"},
     {"_ray"},
     {"ray"},

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # For editors and type checkers. At run time each name is loaded when it is first used: `tf-gradcam --help`
 # does not wait for TensorFlow, nor heatmaps for matplotlib.
 if _typing.TYPE_CHECKING:
+    from tf_gradcam import callbacks as callbacks
     from tf_gradcam import formats as formats
     from tf_gradcam import methods as methods
     from tf_gradcam import metrics as metrics
@@ -45,7 +46,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._report import write_report as write_report
     from tf_gradcam._submodel import build_submodel as build_submodel
 
-_MODULES = ("formats", "methods", "metrics", "pretrained", "ray", "serving", "targets")
+_MODULES = ("callbacks", "formats", "methods", "metrics", "pretrained", "ray", "serving", "targets")
 _HOMES = {
     "DatasetRun": "_dataset",
     "Explanation": "_explain",
@@ -89,6 +90,7 @@ __all__ = [
     "box_iou",
     "boxes",
     "build_submodel",
+    "callbacks",
     "colorize",
     "contour",
     "deep_feature_factorization",

@@ -19,6 +19,7 @@ def make_manifest(cam: GradCAM, about: RowsAbout, options: Any) -> dict[str, Any
         "fuse": cam.fuse,
         "target": None if options.target is None else without_addresses(repr(options.target)),
         "dtype": options.dtype,
+        "draft": options.draft,
         "preprocess": options.preprocess if preprocess is None else _name_of(preprocess),
     }
 

@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from tf_gradcam._ending import at_sudden_end
-from tf_gradcam._files import lock_folder, unfinished
+from tf_gradcam._files import JOURNAL, MANIFEST_KEY, find_parts, lock_folder, unfinished
 from tf_gradcam._optional import require
 from tf_gradcam._run import check_manifest
 
 ROWS_IN_PART = 10_000
 _BYTES_IN_PART = 2**26  # of rows in memory: a map may have as many values as the image
-_JOURNAL = ".tf_gradcam-journal.arrows"
-_MANIFEST_KEY = b"tf_gradcam"
 
 
 class Parts:
@@ -49,7 +47,7 @@ class Parts:
     ) -> None:
         self._arrow = require("pyarrow", "pyarrow", extra="scale")
         self.folder, self._rows_in_part = pathlib.Path(folder), rows_in_part
-        self._schema = schema.with_metadata({_MANIFEST_KEY: json.dumps(manifest).encode()})
+        self._schema = schema.with_metadata({MANIFEST_KEY: json.dumps(manifest).encode()})
         self._manifest, self._restart = manifest, restart
         self._pending: list[Any] = []  # record batches in the journal
         self._bytes = 0
@@ -61,8 +59,8 @@ class Parts:
         with contextlib.ExitStack() as undo:
             undo.enter_context(lock_folder(self.folder))
             if self._restart:
-                _remove_parts(self.folder, self._finished())
-            for path in self._finished():
+                _remove_parts(self.folder, find_parts(self.folder))
+            for path in find_parts(self.folder):
                 check_manifest(self.folder, read_manifest(path), self._manifest)
             self._take_up_journal()
             undo.callback(self._close_journal)
@@ -87,7 +85,7 @@ class Parts:
     def columns(self, names: list[str]) -> Iterator[Any]:
         """Yield some columns of all rows that are written, a `pyarrow.Table` for each part."""
         parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
-        for path in self._finished():
+        for path in find_parts(self.folder):
             yield parquet.read_table(path, columns=names)
         if self._pending:
             yield self._arrow.Table.from_batches(self._pending).select(names)
@@ -103,12 +101,9 @@ class Parts:
                 self._finish_part()
                 self._open_journal([])
 
-    def _finished(self) -> list[pathlib.Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
-
     def _take_up_journal(self) -> None:
         """Read the rows that a killed run left in its journal, and go on in a new one."""
-        rows = list(_readable_batches(self._arrow, self.folder / _JOURNAL, self._manifest))
+        rows = list(_readable_batches(self._arrow, self.folder / JOURNAL, self._manifest))
         known = self.done()  # The run may have been killed between a part and its journal's end.
         self._open_journal(
             [batch for batch in rows if not known.intersection(batch.column("id").to_pylist())]
@@ -116,7 +111,7 @@ class Parts:
 
     def _open_journal(self, rows: list[Any]) -> None:
         self._close_journal()
-        with unfinished(self.folder / _JOURNAL) as temporary:
+        with unfinished(self.folder / JOURNAL) as temporary:
             self._file = open(temporary, "xb")  # noqa: SIM115 It stays open under its new name.
             self._journal = self._arrow.ipc.new_stream(self._file, self._schema)
             for batch in rows:
@@ -136,7 +131,7 @@ class Parts:
             self._close_journal()
         if self._pending:
             parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
-            numbers = [int(path.stem.removeprefix("part-")) for path in self._finished()]
+            numbers = [int(path.stem.removeprefix("part-")) for path in find_parts(self.folder)]
             path = self.folder / f"part-{max(numbers, default=-1) + 1:05}.parquet"
             table = self._arrow.Table.from_batches(self._pending, self._schema)
             with unfinished(path) as temporary, open(temporary, "xb") as file:
@@ -144,14 +139,14 @@ class Parts:
                 file.flush()
                 os.fsync(file.fileno())  # before it gets its name, for a power cut
             self._pending = []
-        (self.folder / _JOURNAL).unlink(missing_ok=True)
+        (self.folder / JOURNAL).unlink(missing_ok=True)
 
 
 def _remove_parts(folder, parts) -> None:
     """Remove the parts and the journal of an earlier run; other files in the folder stay."""
     for path in parts:
         read_manifest(path)  # Another program's file is not removed.
-    for path in [*parts, folder / _JOURNAL]:
+    for path in [*parts, folder / JOURNAL]:
         path.unlink(missing_ok=True)
 
 
@@ -163,12 +158,12 @@ def read_manifest(path: pathlib.Path) -> dict[str, Any]:
         metadata = parquet.read_schema(path).metadata or {}
     except arrow.ArrowException:  # damaged, or not Parquet
         metadata = {}
-    if _MANIFEST_KEY not in metadata:
+    if MANIFEST_KEY not in metadata:
         raise ValueError(
             f"`out` must be a folder of a run's parts, or a new one. Received: {path}, which is none. Choose "
             "another folder, or remove the file."
         )
-    return json.loads(metadata[_MANIFEST_KEY])
+    return json.loads(metadata[MANIFEST_KEY])
 
 
 def _readable_batches(arrow, path, manifest) -> Iterator[Any]:
@@ -177,7 +172,7 @@ def _readable_batches(arrow, path, manifest) -> Iterator[Any]:
         return
     with contextlib.suppress(arrow.ArrowInvalid, OSError, EOFError), arrow.OSFile(str(path)) as file:
         stream = arrow.ipc.open_stream(file)
-        found = json.loads((stream.schema.metadata or {}).get(_MANIFEST_KEY, b"{}"))
+        found = json.loads((stream.schema.metadata or {}).get(MANIFEST_KEY, b"{}"))
         check_manifest(path.parent, found, manifest)
         for batch in stream:
             batch.validate(full=True)  # A power cut may leave anything.

@@ -14,13 +14,17 @@ from tf_gradcam._files.pixels import (
     to_pixels,
 )
 from tf_gradcam._files.read import MAX_PIXELS, header_size, read_file, read_stored
+from tf_gradcam._files.row_files import JOURNAL, MANIFEST_KEY, find_parts
 from tf_gradcam._files.write import unfinished, write_file
 
 __all__ = [
+    "JOURNAL",
+    "MANIFEST_KEY",
     "MAX_PIXELS",
     "OwnRange",
     "PictureOptions",
     "StoredImage",
+    "find_parts",
     "fix_limits",
     "header_size",
     "lock_folder",

@@ -9,6 +9,7 @@ from tf_gradcam._checks import is_disk_full, one_line
 from tf_gradcam._run.batches import ReadResult, explain_in_batches
 from tf_gradcam._run.files import may_write
 from tf_gradcam._run.findings import Finding, PhotographExplainer
+from tf_gradcam._run.freezing import PAYS_TO_FREEZE
 from tf_gradcam._run.journal import Journal, forget_journal
 from tf_gradcam._run.photographs import Photograph, picture_names
 from tf_gradcam._run.pictures import draw_pictures, find_boxes, picture_files, write_pictures
@@ -55,6 +56,8 @@ def explain_photographs(
     if missing:
         for finding in explainer.rehearse():
             draw_pictures(finding, request, find_boxes(finding, request))
+        if len(missing) >= PAYS_TO_FREEZE:
+            explainer.freeze()
         _begin(request, journal)
     disk_full: list[OSError] = []
 
