@@ -88,7 +88,7 @@ def montage(
             )
     scan = as_volume(images, "images")
     if scan is not None:
-        pictures, names = _slices(scan, heatmaps, look, most)
+        pictures, names = _slices(scan, heatmaps, look, most, side)
         if captions is not None:
             raise ValueError(
                 "`captions` must be None for a volume or video, which names its slices itself. "
@@ -97,17 +97,18 @@ def montage(
     else:
         pictures = _pictures(images, heatmaps, look, side)
         names = _checked_captions(captions, len(pictures))
-    return _lay_out([_fit(each, side) for each in pictures], names, columns, side)
+    return _lay_out(pictures, names, columns, side)
 
 
-def _slices(scan, heatmap, look, most) -> tuple[list[np.ndarray], list[str]]:
+def _slices(scan, heatmap, look, most, side) -> tuple[list[np.ndarray], list[str]]:
     if heatmap is None:
         raise ValueError("`heatmaps` must say which slices of a volume or video are drawn. Received: None")
     heat = volume_heat("heatmaps", heatmap, look.signed)
     scaled = scale_heats("heatmaps", [[heat]], look).heatmaps[0]
     pictures, values, names = hottest_slices(scan, "heatmaps", scaled, most=most)
     order = sorted(range(len(values)), key=lambda index: -float(np.abs(values[index]).max()))
-    return [blend(pictures[index], values[index], look) for index in order], [names[i] for i in order]
+    drawn = [blend(_fit(pictures[index], side), values[index], look) for index in order]
+    return drawn, [names[index] for index in order]
 
 
 def _pictures(images, heatmaps, look, side) -> list[np.ndarray]:
@@ -209,7 +210,7 @@ def save(path: str | os.PathLike, picture: Any, *, quality: int = 92) -> None:
     if is_figure:
         is_lossy = ending in (".jpg", ".jpeg", ".webp")
         with unfinished(path) as temporary:
-            picture.savefig(temporary, pil_kwargs={"quality": int(quality)} if is_lossy else None)
+            picture.savefig(temporary, **({"pil_kwargs": {"quality": int(quality)}} if is_lossy else {}))
         return
     write_file(path, _encoded(ending, picture, int(quality)))
 
