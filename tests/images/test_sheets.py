@@ -206,7 +206,7 @@ def test_class_stands_against_class_in_one_scale():
     for drawn, values in zip(overlays, found.map[0], strict=True):
         np.testing.assert_array_equal(drawn, overlay(GREY, values / 4))
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == ["cat\nscore 0.00", "dog\nscore 0.00", "cup\nscore 0.00"]
+    assert titles == ["cat, score 0.00", "dog, score 0.00", "cup, score 0.00"]
     assert "one scale for all, in the units of the map" in [axis.get_xlabel() for axis in figure.axes]
 
 

@@ -24,6 +24,7 @@ from tf_gradcam._cli.options import (
     add_out_option,
     add_photos_argument,
     add_row_options,
+    add_scale_options,
     add_scan_options,
     add_target_option,
 )
@@ -123,6 +124,7 @@ def _add_explain(commands) -> None:
     )
     add_photos_argument(command)
     add_explain_options(command, out="gradcam")
+    add_scale_options(command)
     add_scan_options(command)
     command.set_defaults(run=run_explain, command=command)
 

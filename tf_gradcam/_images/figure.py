@@ -3,6 +3,7 @@
 Users and the command line call it.
 """
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -189,10 +190,7 @@ def compare(
     elif images != 1:
         raise ValueError(f"`image` must be one photograph, if heatmaps are listed. Received: {images}")
     _check_flat(groups)
-    if titles is None:
-        found = [each.replace(", score", "\nscore") for each in explanation_titles(explanation, labels) or ()]
-    else:
-        found = _checked_titles(titles, count)
+    found = explanation_titles(explanation, labels) if titles is None else _checked_titles(titles, count)
     panels = zip(scaled.heatmaps, found or [""] * count, strict=True)
     rows = []
     for photograph in photographs:
@@ -267,14 +265,16 @@ def _draw_panels(rows, scaled, look) -> "Figure":
     """Draw rows of pictures with their titles, and one colour bar."""
     columns = len(rows[0])
     heights = [np.clip(len(row[0][0]) / row[0][0].shape[1], 0.1, 1.2) for row in rows]
-    size = 3.2 * max(columns, 2) + 0.2, 3.1 * sum(heights) + 0.5 * len(rows) + 1.0
+    # `wrap` of a title is not seen by the layout, which would cut the second line off.
+    titles = [["\n".join(_wrapped(title)) for _, title in row] for row in rows]
+    lines = [max(title.count("\n") + 1 for title in row) for row in titles]
+    size = 3.2 * max(columns, 2) + 0.2, 3.1 * sum(heights) + sum(0.2 + 0.2 * each for each in lines) + 0.8
     figure, axes = _blank_figure(size, columns, heights)
-    for line, row in zip(axes, rows, strict=False):
-        for axis, (picture, title) in zip(line, row, strict=True):
+    for line, row, names in zip(axes, rows, titles, strict=False):
+        for axis, (picture, _), name in zip(line, row, names, strict=True):
             axis.imshow(picture)
-            # `wrap` of a title is not seen by the layout, which would cut the second line off.
-            lines = (textwrap.fill(line, 36) for line in title.split("\n"))
-            axis.set_title(_plain("\n".join(lines)), fontsize=10)
+            axis.set_anchor("S")  # The room that is left is above, for the title.
+            axis.set_title(_plain(name), fontsize=10)
     below = axes[-1, 1 if columns > 1 else 0]
     below.set_subplotspec(below.get_gridspec()[-1, 1:])  # below the overlays
     _draw_bar(figure, below, _mappable(look), scaled, look, columns - 1)
@@ -299,6 +299,12 @@ def _blank_figure(size, columns, heights) -> tuple[Any, np.ndarray]:
     for axis in axes.flat:
         axis.set_axis_off()
     return figure, axes
+
+
+def _wrapped(title) -> list[str]:
+    """Return the lines of a title above one panel; a class has a line for itself."""
+    split = re.sub(r" \((probability [^)]*)\), score", r"\n\1, score", title)
+    return [part for line in split.split("\n") for part in textwrap.wrap(line, 36)]
 
 
 def _plain(title) -> str:
