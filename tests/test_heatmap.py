@@ -128,6 +128,26 @@ def test_a_map_is_placed_where_it_lies(size):
     np.testing.assert_array_equal(placed(outside), np.zeros((4, 6)))
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("first", "last"), [(-3, 11), (2, 8), (0, 8), (5, 14), (9, 12)])
+def test_a_map_is_interpolated_over_its_own_frame(first, last, flip):
+    values = np.random.default_rng(0).random((2, 3, 4)).astype("float32")
+    edges = (last, first) if flip else (first, last)
+    placement = _Placement(tf.constant([edges, (0, 8)], tf.float32) / 8, tf.constant([flip, False]))
+    found = place_map(tf.constant(values), tf.constant([8, 8]), "bilinear", placement)
+    resized = tf.image.resize(values[..., None], (last - first, 8)).numpy()[..., 0]
+    expected = np.zeros((2, 8, 8))
+    for row in range(max(0, first), min(8, last)):
+        expected[:, row] = resized[:, last - 1 - row if flip else row - first]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_no_maps_are_placed_as_no_maps():
+    for grid in [(3,), (3, 4), (2, 3, 4)]:
+        size = [2 * length for length in grid]
+        assert place_map(tf.zeros((0, *grid)), tf.constant(size), "bilinear").shape == (0, *size)
+
+
 def test_the_maximum_is_that_of_the_visible_part():
     signed_map = tf.constant([[[8.0, 8.0], [2.0, 1.0], [1.0, 2.0], [8.0, 8.0]]])
     padded = _Placement(tf.constant([[-0.5, 1.5], [0.0, 1.0]]))

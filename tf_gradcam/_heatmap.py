@@ -157,13 +157,14 @@ def _draw_by_weights(values, lengths, interpolation, first, extents, flipped) ->
         weights = _weights(interpolation, count, lengths[axis], first[axis], extents[axis], is_flipped)
         if axis == axes - 1:
             values = tf.matmul(values, weights)
-            continue
-        shape = tf.shape(values)
-        rows = tf.reshape(values, tf.stack([tf.reduce_prod(shape[: axis + 1]), count, -1]))
-        drawn = tf.matmul(weights, rows, transpose_a=True)
-        values = tf.reshape(
-            drawn, tf.concat([shape[: axis + 1], lengths[axis : axis + 1], shape[axis + 2 :]], 0)
-        )
+        elif axis == axes - 2:
+            values = tf.matmul(weights, values, transpose_a=True)
+        else:
+            shape = tf.shape(values)
+            before, after = shape[: axis + 1], shape[axis + 2 :]
+            planes = tf.reshape(values, tf.concat([before, [count, tf.reduce_prod(after)]], 0))
+            drawn = tf.matmul(weights, planes, transpose_a=True)
+            values = tf.reshape(drawn, tf.concat([before, lengths[axis : axis + 1], after], 0))
     return values
 
 
