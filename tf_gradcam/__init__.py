@@ -30,6 +30,9 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._images import box_iou as box_iou
     from tf_gradcam._images import boxes as boxes
     from tf_gradcam._images import colorize as colorize
+    from tf_gradcam._images import contour as contour
+    from tf_gradcam._images import draw_boxes as draw_boxes
+    from tf_gradcam._images import draw_masks as draw_masks
     from tf_gradcam._images import load_image as load_image
     from tf_gradcam._images import masks as masks
     from tf_gradcam._images import overlay as overlay
@@ -56,7 +59,10 @@ _HOMES = {
     "boxes": "_images",
     "build_submodel": "_submodel",
     "colorize": "_images",
+    "contour": "_images",
     "deep_feature_factorization": "_concepts",
+    "draw_boxes": "_images",
+    "draw_masks": "_images",
     "explain_dataset": "_dataset",
     "export_gradcam": "_export",
     "export_rows": "_dataset",
@@ -84,7 +90,10 @@ __all__ = [
     "boxes",
     "build_submodel",
     "colorize",
+    "contour",
     "deep_feature_factorization",
+    "draw_boxes",
+    "draw_masks",
     "explain_dataset",
     "export_gradcam",
     "export_rows",

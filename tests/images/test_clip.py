@@ -44,11 +44,11 @@ MAPS = np.random.default_rng(1).normal(size=(COUNT, 4, 6)).astype(np.float32)
 
 @pytest.mark.parametrize(
     ("options", "scale"),
-    [({}, MAPS.max()), ({"scale": 0.5}, 0.5), ({"scale": 9}, 9), ({"fade": True, "alpha": 0.7}, MAPS.max())],
+    [({}, MAPS.max()), ({"vmax": 0.5}, 0.5), ({"vmax": 9}, 9), ({"fade": True, "alpha": 0.7}, MAPS.max())],
     ids=str,
 )
 def test_every_frame_is_an_overlay_in_one_scale(scan, drawn, options, scale):
-    overlay_options = {"colormap": "turbo", **{k: v for k, v in options.items() if k != "scale"}}
+    overlay_options = {"colormap": "turbo", **{k: v for k, v in options.items() if k != "vmax"}}
     expected = [
         tf_gradcam.overlay(frame, np.clip(heatmap / np.float64(scale), 0, 1), **overlay_options)
         for frame, heatmap in zip(scan.values, MAPS, strict=True)
@@ -76,7 +76,9 @@ def test_maps_without_evidence_are_drawn_as_zeros(scan, drawn):
 def test_fewer_maps_than_frames_are_interpolated_between_their_centres(drawn, count):
     black = scan_of(np.zeros((COUNT, 2, 2, 3), np.uint8))
     levels = np.linspace(0.2, 1, count) ** 2
-    pictures = drawn(black, levels[:, None, None] * np.ones((1, 2, 2)), alpha=1, colormap="bone", scale=1)
+    pictures = drawn(
+        black, levels[:, None, None] * np.ones((1, 2, 2)), alpha=1, colormap="bone", vmax=1, fade=False
+    )
     centres = (np.arange(count) + 0.5) * COUNT / count  # in frames; that of frame t is t + 0.5
     expected = [
         tf_gradcam.colorize(np.full((2, 2), np.interp(number + 0.5, centres, levels)), "bone")
@@ -99,12 +101,12 @@ def test_fewer_maps_than_frames_are_interpolated_between_their_centres(drawn, co
         ("maps", {}, TypeError, "`heatmaps` must be an array"),
         (
             MAPS,
-            {"scale": 0},
+            {"vmax": 0},
             ValueError,
-            "`scale` must be a finite number above 0, or None. Received: scale=0",
+            '`vmax` must be None, "batch" or a finite number above 0. Received: vmax=0',
         ),
-        (MAPS, {"scale": True}, ValueError, "`scale` must be"),
-        (MAPS, {"scale": np.inf}, ValueError, "`scale` must be"),
+        (MAPS, {"vmax": True}, ValueError, "`vmax` must be"),
+        (MAPS, {"vmax": np.inf}, ValueError, "`vmax` must be"),
         (MAPS, {"alpha": 2}, ValueError, "`alpha` must be a number in"),
         (MAPS, {"colormap": "jett"}, ValueError, "`colormap` must be one of"),
         (MAPS, {"fade": 1}, TypeError, "`fade` must be True or False"),
@@ -148,7 +150,7 @@ def test_the_peak_of_a_model_is_at_its_place_and_second_after_the_round_trip(tmp
     starts = range(0, COUNT, 5)
     maps = [cam(scan.values[first : first + 5].astype("float32"), targets.Value()).map for first in starts]
     to = tmp_path / "explained.mp4"
-    tf_gradcam.overlay_video(to, scan, np.concatenate(maps), alpha=1, colormap="bone")
+    tf_gradcam.overlay_video(to, scan, np.concatenate(maps), alpha=1, colormap="bone", fade=False)
 
     capture, seen = cv2.VideoCapture(str(to)), []
     while capture.grab():

@@ -72,7 +72,7 @@ def titles(figure):
 
 
 def test_jet_runs_from_dark_blue_to_dark_red_in_rgb():
-    colours = colorize(np.array([[0.0, 0.5, 1.0]]))
+    colours = colorize(np.array([[0.0, 0.5, 1.0]]), "jet")
     assert colours.dtype == np.uint8
     assert tuple(colours[0, 0]) == COLD
     assert tuple(colours[0, 2]) == HOT
@@ -110,7 +110,7 @@ def test_a_heatmap_outside_0_to_1_is_refused(photograph, value):
 
 
 def test_a_hair_beyond_0_or_1_is_cut_off():
-    np.testing.assert_array_equal(colorize(np.array([[-1e-7, 1 + 1e-7]])), [[COLD, HOT]])
+    np.testing.assert_array_equal(colorize(np.array([[-1e-7, 1 + 1e-7]]), "jet"), [[COLD, HOT]])
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (2, 7, 7), (7, 7, 1), (0, 7)])
@@ -144,7 +144,7 @@ def test_a_heatmap_or_colormap_of_another_type_is_a_type_error():
     ],
 )
 def test_the_blend_is_the_one_worked_out_by_hand(value, alpha, fade, pixel):
-    picture = overlay(GREY, np.full((2, 3), value), alpha=alpha, fade=fade)
+    picture = overlay(GREY, np.full((2, 3), value), alpha=alpha, colormap="jet", fade=fade)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture, np.broadcast_to(pixel, (2, 3, 3)))
 
@@ -165,15 +165,17 @@ def test_the_photograph_is_untouched_where_a_faded_heatmap_is_cold(photograph, h
 
 def test_brightness_is_never_rescaled():
     dark = np.full((8, 8, 3), 10, np.uint8)
-    assert overlay(dark, np.ones((2, 2)), alpha=0.1).max() == 22  # 0.9 * 10 + 0.1 * 128 = 21.8
+    assert (
+        overlay(dark, np.ones((2, 2)), alpha=0.1, colormap="jet").max() == 22
+    )  # 0.9 * 10 + 0.1 * 128 = 21.8
     dark[0, 0] = 255
-    assert overlay(dark, np.ones((2, 2)), alpha=0.1)[4, 4].tolist() == [22, 9, 9]
+    assert overlay(dark, np.ones((2, 2)), alpha=0.1, colormap="jet")[4, 4].tolist() == [22, 9, 9]
 
 
 def test_alpha_0_is_the_photograph_and_alpha_1_the_colours(photograph):
     heatmap = np.random.default_rng(0).random(photograph.shape[:2])
     np.testing.assert_array_equal(overlay(photograph, heatmap, alpha=0), photograph)
-    np.testing.assert_array_equal(overlay(photograph, heatmap, alpha=1), colorize(heatmap))
+    np.testing.assert_array_equal(overlay(photograph, heatmap, alpha=1, fade=False), colorize(heatmap))
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (7, 7), (1, 7, 7), (5, 9), (224, 224), (600, 31), (1000, 1500)])
@@ -184,14 +186,15 @@ def test_the_photograph_keeps_its_size_whatever_the_grid(photograph, grid):
 
 def test_averaging_that_ends_a_hair_beyond_1_is_still_1():
     # For this grid and size OpenCV's area means of ones come to 1.0000018.
-    picture = overlay(np.zeros((1, 167), np.uint8), np.ones((126, 203)), alpha=1)
+    picture = overlay(np.zeros((1, 167), np.uint8), np.ones((126, 203)), alpha=1, colormap="jet")
     np.testing.assert_array_equal(picture, np.broadcast_to(HOT, (1, 167, 3)))
 
 
 def test_the_heatmap_is_interpolated_and_not_mirrored():
     black = np.zeros((1, 4, 3), np.uint8)
-    picture = overlay(black, np.array([[0.0, 1.0]]), alpha=1)
-    np.testing.assert_array_equal(picture, colorize(np.array([[0, 0.25, 0.75, 1]])))
+    picture = overlay(black, np.array([[0.0, 1.0]]), alpha=1, fade=False)
+    # 3 t^2 - 2 t^3 at a quarter and three quarters of the way between the cells
+    np.testing.assert_array_equal(picture, colorize(np.array([[0, 0.15625, 0.84375, 1]])))
 
 
 def test_red_stays_red_from_a_path_bytes_a_pil_image_and_an_array(tmp_path):
@@ -199,7 +202,7 @@ def test_red_stays_red_from_a_path_bytes_a_pil_image_and_an_array(tmp_path):
     path = tmp_path / "red.png"
     red.save(path)
     for image in (path, str(path), path.read_bytes(), red, np.asarray(red)):
-        assert overlay(image, np.zeros((2, 2)), alpha=0.5)[4, 4].tolist() == [125, 0, 64]
+        assert overlay(image, np.ones((2, 2)), alpha=0.5, colormap="jet")[4, 4].tolist() == [189, 0, 0]
 
 
 def test_an_explanation_of_one_image_is_a_heatmap(photograph, heatmap):
@@ -290,7 +293,7 @@ def test_heatmap_panel_and_colour_bar_have_the_overlays_colours(photograph, heat
     colours = np.rint(drawn.cmap(np.linspace(0, 1, 256))[:, :3] * 255)
     np.testing.assert_array_equal(colours, colorize(np.linspace(0, 1, 256)[None], "viridis")[0])
     assert drawn.colorbar.mappable is drawn
-    assert [tick.get_text() for tick in drawn.colorbar.ax.get_xticklabels()] == ["0.0", "0.5", "1.0"]
+    assert [tick.get_text() for tick in drawn.colorbar.ax.get_xticklabels()] == ["0", "0.5", "1"]
 
 
 def test_rows_of_an_explanation_are_titled_with_class_and_score(photograph, heatmap):
@@ -364,7 +367,10 @@ def test_a_dollar_sign_in_a_title_is_no_mathematics(photograph, heatmap):
     show(photograph, heatmap, titles=r"cat $\broken{ 5$.png").draw_without_rendering()
 
 
-@pytest.mark.parametrize("change", [{"alpha": 0.8}, {"colormap": "viridis"}, {"fade": True}])
+@pytest.mark.parametrize(
+    "change",
+    [{"alpha": 0.8}, {"colormap": "viridis"}, {"fade": False}, {"vmax": 2}, {"signed": True}],
+)
 def test_every_option_changes_the_picture(photograph, heatmap, change):
     assert (overlay(photograph, heatmap, **change) != overlay(photograph, heatmap)).any()
     drawn = panels(show(photograph, heatmap, **change))[2]

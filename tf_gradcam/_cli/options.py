@@ -1,5 +1,7 @@
 """Options that several commands have, and those of one that are many. `arguments` calls it."""
 
+import argparse
+
 from tf_gradcam._cli.option_types import band_numbers, count, fraction, fraction_or_otsu, gpus, names, pair
 
 _EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
@@ -241,12 +243,15 @@ def add_class_options(parser) -> None:
 
 def add_picture_options(parser) -> None:
     parser.add_argument(
-        "--alpha", type=float, default=0.4, metavar="A", help="opacity of the heatmap (default: %(default)s)"
+        "--alpha", type=float, default=0.7, metavar="A", help="opacity of the heatmap (default: %(default)s)"
     )
-    parser.add_argument("--fade", action="store_true", help="fade the colours out where the heatmap is low")
     parser.add_argument(
-        "--colormap", default="jet", metavar="C", help="OpenCV's name of it (default: %(default)s)"
+        "--fade",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fade the colours out where the heatmap is low (default: yes)",
     )
+    parser.add_argument("--colormap", metavar="C", help="OpenCV's name of it, such as jet (default: plasma)")
     parser.add_argument(
         "--boxes",
         type=fraction_or_otsu,

@@ -176,7 +176,7 @@ def _write_pictures(rows: _Rows, folder: pathlib.Path) -> None:
     for row, values in rows.explained():
         if not row["path"]:
             raise ValueError('`to="pictures"` needs rows of files. Received: rows of arrays.')
-        picture = overlay(row["path"], np.clip(values / highest, 0, 1))
+        picture = overlay(row["path"], values, vmax=highest)
         path = folder / _free_name(row["id"], taken)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_picture(path, cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())

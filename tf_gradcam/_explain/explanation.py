@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._images import overlay_named, show_named
+from tf_gradcam._images import ALPHA, Look, overlay_named, show_named
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,14 +54,23 @@ class Explanation(NamedTuple):
         return "\n".join(lines)
 
     def overlay(
-        self, photograph: Any, *, alpha: float = 0.4, colormap: str = "jet", fade: bool = False
+        self,
+        photograph: Any,
+        *,
+        vmax: float | str | None = None,
+        signed: bool = False,
+        alpha: float = ALPHA,
+        colormap: str | None = None,
+        fade: bool = True,
     ) -> np.ndarray:
         """Lay the heatmap of one image over its photograph.
 
         Args:
             photograph: a photograph in any form that `load_image` takes.
+            vmax: the value of `map` that gets the full colour; see `tf_gradcam.overlay`.
+            signed: whether what speaks against is drawn as well; see `tf_gradcam.overlay`.
             alpha: weight of the colours in `[0, 1]`; see `tf_gradcam.overlay`.
-            colormap: name of an OpenCV colour map; see `tf_gradcam.overlay`.
+            colormap: name of a colour map; see `tf_gradcam.overlay`.
             fade: whether the colours fade with the heatmap; see `tf_gradcam.overlay`.
 
         Returns:
@@ -70,7 +79,7 @@ class Explanation(NamedTuple):
         Raises:
             ImportError, FileNotFoundError, TypeError, ValueError: as `tf_gradcam.overlay` does.
         """
-        return overlay_named("photograph", photograph, self, alpha, colormap, fade)
+        return overlay_named("photograph", photograph, self, Look(vmax, signed, alpha, colormap, fade))
 
     def show(
         self,
@@ -78,9 +87,11 @@ class Explanation(NamedTuple):
         *,
         titles: str | Sequence[str] | None = None,
         labels: Sequence[str] | Mapping[int, str] | None = None,
-        alpha: float = 0.4,
-        colormap: str = "jet",
-        fade: bool = False,
+        vmax: float | str | None = None,
+        signed: bool = False,
+        alpha: float = ALPHA,
+        colormap: str | None = None,
+        fade: bool = True,
     ) -> "Figure":
         """Draw photographs, heatmaps and overlays side by side.
 
@@ -88,8 +99,10 @@ class Explanation(NamedTuple):
             photograph: one photograph, or a list of N, in any form that `load_image` takes.
             titles: one string for each row; see `tf_gradcam.show`.
             labels: the names of the classes; see `tf_gradcam.show`.
+            vmax: the value of `map` that gets the full colour; see `tf_gradcam.show`.
+            signed: whether what speaks against is drawn as well; see `tf_gradcam.overlay`.
             alpha: weight of the colours in `[0, 1]`; see `tf_gradcam.overlay`.
-            colormap: name of an OpenCV colour map; see `tf_gradcam.overlay`.
+            colormap: name of a colour map; see `tf_gradcam.overlay`.
             fade: whether the colours fade with the heatmap; see `tf_gradcam.overlay`.
 
         Returns:
@@ -98,16 +111,8 @@ class Explanation(NamedTuple):
         Raises:
             ImportError, FileNotFoundError, TypeError, ValueError: as `tf_gradcam.show` does.
         """
-        return show_named(
-            "photograph",
-            photograph,
-            self,
-            titles=titles,
-            labels=labels,
-            alpha=alpha,
-            colormap=colormap,
-            fade=fade,
-        )
+        look = Look(vmax, signed, alpha, colormap, fade)
+        return show_named("photograph", photograph, self, titles, labels, look)
 
 
 def _summary(values) -> str:

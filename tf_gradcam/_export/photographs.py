@@ -7,10 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._files import MAX_PIXELS
-from tf_gradcam._images import colorize
+from tf_gradcam._images import ALPHA, colorize
 
 LONGEST_SIDE = 1024  # pixels of an overlay: about what a screen shows; more would only cost time
-_ALPHA = 0.4  # the weight of the colours, the default of `overlay`
 _HEADER_BYTES = 30  # hold the size in every format but JPEG
 # The EXIF is the first or second segment of a JPEG, with the orientation near its start.
 _EXIF_SEARCH_BYTES = 2**16
@@ -229,7 +228,8 @@ def overlay_png(pixels: tf.Tensor, heatmap: tf.Tensor) -> tf.Tensor:
     fitted = tf.image.resize(heatmap[..., None], tf.shape(pixels)[:2])[..., 0]
     palette = colorize(np.arange(256)[None] / 255)[0].astype(np.float32)
     colors = tf.gather(palette, tf.cast(_grey_levels(fitted), tf.int32))
-    mixed = _ALPHA * colors + (1 - _ALPHA) * tf.cast(pixels, tf.float32)
+    base = tf.cast(pixels, tf.float32)
+    mixed = base + ALPHA * fitted[..., None] * (colors - base)
     return tf.io.encode_png(tf.cast(tf.round(mixed), tf.uint8), compression=1)
 
 

@@ -7,6 +7,7 @@ from tf_gradcam._images.clip import overlay_video
 from tf_gradcam._images.components import HeatmapBox, box_iou, boxes, masks
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, overlay_named
 from tf_gradcam._images.figure import show, show_named
+from tf_gradcam._images.outlines import contour, draw_boxes, draw_masks
 from tf_gradcam._images.read import (
     check_size,
     load_image,
@@ -14,16 +15,22 @@ from tf_gradcam._images.read import (
     resize_pixels,
     size_within,
 )
+from tf_gradcam._images.scale import ALPHA, Look
 from tf_gradcam._images.titles import class_probabilities
 from tf_gradcam._images.volume import fit_slices, hottest_slices, same_for_all_slices
 
 __all__ = [
+    "ALPHA",
     "HeatmapBox",
+    "Look",
     "box_iou",
     "boxes",
     "check_size",
     "class_probabilities",
     "colorize",
+    "contour",
+    "draw_boxes",
+    "draw_masks",
     "fit_slices",
     "hottest_slices",
     "load_image",

@@ -6,7 +6,6 @@ Users and the command line call it.
 import collections
 import concurrent.futures
 import math
-import numbers
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._arrays import real_array
-from tf_gradcam._images.draw import blend, fit_to_photograph
+from tf_gradcam._images.draw import blend
+from tf_gradcam._images.scale import ALPHA, Heat, Look, checked_look, scale_heats
 from tf_gradcam.formats import Scan, write_pictures
 
 _AHEAD = 4  # pictures that are drawn while another is encoded
@@ -25,14 +25,15 @@ def overlay_video(
     scan: Scan,
     heatmaps: Any,
     *,
-    scale: float | None = None,
-    alpha: float = 0.4,
-    colormap: str = "jet",
-    fade: bool = False,
+    vmax: float | str | None = None,
+    signed: bool = False,
+    alpha: float = ALPHA,
+    colormap: str | None = None,
+    fade: bool = True,
 ) -> None:
     """Write a video with the colours of heatmaps blended over its frames, in one scale over the clip.
 
-    What is 0 or less gets the first colour of the map, and what is `scale` or more the last, in every frame.
+    What is 0 or less has no colour, and what is `vmax` or more the full one, in every frame.
     `Explanation.heatmap` is divided by the maximum of each frame, so that a frame without evidence looks like
     the best; `Explanation.map`, with one class for all frames, shows when there was evidence, too.
 
@@ -43,11 +44,13 @@ def overlay_video(
         heatmaps: `(T, h, w)`, finite real numbers on any grid, signed or not: one for each frame, such as the
             joined `Explanation.map` of batches of frames. Or one for two or more frames, `(S, h, w)` with
             S <= (T + 1) / 2, of a model with an axis of time: each covers as many frames as any other, and
-            between their centres they are interpolated. Also `(1, S, h, w)`, or an `Explanation`, whose `map`
-            is taken.
-        scale: the value that gets the last colour, above 0. `None` for the maximum over the clip.
+            between their centres they are interpolated. Also `(1, S, h, w)`, or an `Explanation`, of which
+            `map` is taken.
+        vmax: the value that gets the full colour, above 0. `None` or `"batch"` for the maximum over the clip.
+        signed: whether what speaks against is drawn as well; see `overlay`. The maximum is then that of the
+            absolute values.
         alpha: weight of the colours in `[0, 1]`; see `overlay`.
-        colormap: name of an OpenCV colour map; see `colorize`.
+        colormap: name of a colour map; see `colorize`.
         fade: whether the colours fade with the heatmap; see `overlay`.
 
     Raises:
@@ -67,15 +70,18 @@ def overlay_video(
     tf_gradcam.overlay_video("clip-heatmap.mp4", scan, np.concatenate(maps))
     ```
     """
+    look = checked_look(Look(vmax, signed, alpha, colormap, fade))
     _check_scan(scan)
     count = scan.shape[0]
     maps = _checked_maps(heatmaps, count)
-    top = _checked_scale(scale, maps)
+    if vmax is None or vmax == "batch":
+        vmax = float(np.abs(maps).max() if signed else maps.max())
+        look = look._replace(vmax=vmax if vmax > 0 else 1.0)  # Without evidence every heatmap is 0.
 
     def draw(number: int) -> np.ndarray:
-        frame = scan.values[number]
-        heatmap = np.minimum(_at_frame(maps, number, count) / top, 1)
-        return blend(frame, fit_to_photograph("heatmaps", heatmap, frame), alpha, colormap, fade)
+        heat = Heat(_at_frame(maps, number, count, signed))
+        (heatmap,) = scale_heats("heatmaps", [[heat]], look).heatmaps
+        return blend(scan.values[number], heatmap, look)
 
     write_pictures(path, scan, _ahead(draw, count))
 
@@ -110,20 +116,12 @@ def _checked_maps(heatmaps, count) -> np.ndarray:
     return maps
 
 
-def _checked_scale(scale, maps) -> float:
-    """Return the value that becomes 1."""
-    is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-    if scale is not None and (not is_number or not 0 < scale < math.inf):
-        raise ValueError(f"`scale` must be a finite number above 0, or None. Received: scale={scale!r:.80}")
-    top = float(maps.max() if scale is None else scale)
-    return top if top > 0 else 1.0  # Without evidence every heatmap is 0.
-
-
-def _at_frame(maps, number, count) -> np.ndarray:
-    """Return the map of a frame, float64, 0 or more: linear between the two whose centres are nearest."""
+def _at_frame(maps, number, count, signed) -> np.ndarray:
+    """Return the map of a frame, float64: linear between the two whose centres are nearest."""
     place = min(max((number + 0.5) * len(maps) / count - 0.5, 0), len(maps) - 1)
     low = math.floor(place)
-    between = np.maximum(maps[low : low + 2].astype(np.float64), 0)
+    between = maps[low : low + 2].astype(np.float64)
+    between = between if signed else np.maximum(between, 0)
     return between[0] + (place - low) * (between[-1] - between[0])
 
 

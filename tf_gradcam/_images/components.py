@@ -153,7 +153,7 @@ def box_iou(boxes: Any, others: Any) -> np.ndarray:
     overlaps = tf_gradcam.box_iou(tf_gradcam.boxes(heatmap), [(12, 30, 200, 180)])
     ```
     """
-    first, second = _corners("boxes", boxes)[:, None], _corners("others", others)[None]
+    first, second = corners_of_boxes("boxes", boxes)[:, None], corners_of_boxes("others", others)[None]
 
     def area(low, high):
         return np.maximum(high - low, 0).prod(axis=-1)
@@ -318,7 +318,7 @@ def _is_number(value) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _corners(argument, boxes) -> np.ndarray:
+def corners_of_boxes(argument: str, boxes: Any) -> np.ndarray:
     """Return corners `(A, 4)`, float64, of boxes in any form that `box_iou` takes."""
     if isinstance(boxes, list):
         boxes = [each.box if isinstance(each, HeatmapBox) else each for each in boxes]

@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_gradcam._arrays import real_array
-from tf_gradcam._images.draw import blend, check_order, colormap_colors, fit_to_photograph
+from tf_gradcam._images.draw import blend, check_order
+from tf_gradcam._images.enlarge import enlarge
+from tf_gradcam._images.palette import colormap_colors
 from tf_gradcam._images.read import read_pixels, resize_pixels, size_within
+from tf_gradcam._images.scale import (
+    ALPHA,
+    Look,
+    Scaled,
+    checked_look,
+    heats_of_images,
+    scale_heats,
+    volume_heat,
+)
 from tf_gradcam._images.titles import explanation_titles
 from tf_gradcam._images.volume import as_volume, hottest_slices
 from tf_gradcam._optional import require
@@ -24,16 +35,23 @@ def show(
     *,
     titles: str | Sequence[str] | None = None,
     labels: Sequence[str] | Mapping[int, str] | None = None,
-    alpha: float = 0.4,
-    colormap: str = "jet",
-    fade: bool = False,
+    vmax: float | str | None = None,
+    signed: bool = False,
+    alpha: float = ALPHA,
+    colormap: str | None = None,
+    fade: bool = True,
 ) -> "Figure":
     """Draw photograph, heatmap and overlay side by side, one row for each heatmap.
 
+    Under the colour bar it says what the full colour stands for. By default it is the maximum of what
+    explains one image: of its one heatmap, so that rows of several images can't be compared, or of all its
+    classes, slices or frames, which have one scale. Where they have no common unit, as the maps of several
+    layers, each heatmap has its own.
+
     A notebook with matplotlib's inline backend draws the figure once, at the end of the cell or as the cell's
-    value. In a script, call `matplotlib.pyplot.show()` to open a window, or `figure.savefig("cat.png")` to
-    write a file. Photographs of more than 1200 pixels along a side are drawn smaller; `overlay` keeps every
-    pixel.
+    value. In a script, call `matplotlib.pyplot.show()` to open a window, or `tf_gradcam.save("cat.png",
+    figure)` to write a file. Photographs of more than 1200 pixels along a side are drawn smaller; `overlay`
+    keeps every pixel.
 
     Args:
         image: one photograph (path, bytes, PIL image or array, as `load_image` takes it), or a list of N, of
@@ -50,8 +68,11 @@ def show(
         labels: names of the classes, in the order of the model's outputs: a title says `"tabby"` instead of
             `"class 281"`. For a single sigmoid unit, the names of its sides 0 and 1. Not used if `titles` are
             given.
+        vmax: the value that gets the full colour; see `overlay`. `"batch"` is the highest one of all rows, so
+            that images with less evidence look paler. `None` for one scale for each image.
+        signed: whether what speaks against is drawn as well; see `overlay`.
         alpha: weight of the colours in `[0, 1]`; see `overlay`.
-        colormap: name of an OpenCV colour map; see `colorize`.
+        colormap: name of a colour map; see `colorize`.
         fade: whether the colours fade with the heatmap; see `overlay`.
 
     Returns:
@@ -68,45 +89,48 @@ def show(
 
     ```python
     explanation = cam(images)
-    tf_gradcam.show(["cat.jpg", "dog.jpg"], explanation, labels=labels)
+    tf_gradcam.show(["cat.jpg", "dog.jpg"], explanation, labels=labels, vmax="batch")
     ```
     """
-    return show_named(
-        "image", image, explanation, titles=titles, labels=labels, alpha=alpha, colormap=colormap, fade=fade
-    )
+    look = Look(vmax, signed, alpha, colormap, fade)
+    return show_named("image", image, explanation, titles, labels, look)
 
 
-def show_named(
-    argument: str,
-    image: Any,
-    explanation: Any,
-    *,
-    titles: Any,
-    labels: Any,
-    alpha: float,
-    colormap: str,
-    fade: bool,
-) -> "Figure":
+def show_named(argument: str, image: Any, explanation: Any, titles: Any, labels: Any, look: Look) -> "Figure":
     """Return what `show` returns; the errors name `argument` for the photographs."""
+    look = checked_look(look)
     check_order(argument, image, explanation, "explanation")
     scan = as_volume(image, argument)
     if scan is not None:
-        image, explanation, names = hottest_slices(scan, "explanation", explanation)
-        titles = names if titles is None else titles
-    photographs = [_shrink(read_pixels(each, argument)) for each in _as_list(argument, image, single_rank=3)]
-    heatmaps = _heatmaps_of_each_image(explanation)
-    _check_count("explanation", "heatmap", len(heatmaps), f"image of `{argument}`", len(photographs))
-    row_count = sum(map(len, heatmaps))
-    if titles is not None:
-        title_list = _checked_titles(titles, row_count)
+        heat = volume_heat("explanation", explanation, look.signed)
+        scaled = scale_heats("explanation", [[heat]], look)
+        photographs, heatmaps, names = hottest_slices(scan, "explanation", scaled.heatmaps[0])
+        photographs = [_shrink(each) for each in photographs]
+        title_list = names if titles is None else _checked_titles(titles, len(names))
     else:
-        title_list = explanation_titles(explanation, labels) or [""] * row_count
-    rows = []
-    for photograph, heatmaps_of_image in zip(photographs, heatmaps, strict=True):
-        for heatmap in heatmaps_of_image:
-            fitted = fit_to_photograph("explanation", heatmap, photograph)
-            rows.append((photograph, fitted, blend(photograph, fitted, alpha, colormap, fade)))
-    return _draw(rows, title_list, colormap_colors(colormap))
+        photographs, scaled = _photographs_and_heatmaps(argument, image, explanation, look)
+        heatmaps = scaled.heatmaps
+        count = len(heatmaps)
+        found = explanation_titles(explanation, labels) if titles is None else _checked_titles(titles, count)
+        title_list = found or [""] * count
+        photographs = [each for each in photographs for _ in range(count // len(photographs))]
+    rows = [
+        (photograph, enlarge(heatmap, photograph.shape[:2]), blend(photograph, heatmap, look))
+        for photograph, heatmap in zip(photographs, heatmaps, strict=True)
+    ]
+    return _draw(rows, title_list, scaled, look)
+
+
+def _photographs_and_heatmaps(argument, image, explanation, look) -> tuple[list, Scaled]:
+    """Return N small photographs, and the heatmaps of each, image by image."""
+    photographs = [_shrink(read_pixels(each, argument)) for each in _as_list(argument, image)]
+    groups = heats_of_images("explanation", explanation, look.signed)
+    count = len(explanation.heatmap) if hasattr(explanation, "heatmap") else len(groups)
+    _check_count("explanation", "heatmap", count, f"image of `{argument}`", len(photographs))
+    for heat in (heat for group in groups for heat in group):
+        if heat.values.ndim != 2 or heat.values.size == 0:
+            raise ValueError(f"`explanation` must have the shape (H, W). Received: shape {heat.values.shape}")
+    return photographs, scale_heats("explanation", groups, look)
 
 
 # Arguments
@@ -116,21 +140,11 @@ def _shrink(photograph) -> np.ndarray:
     return resize_pixels(photograph, size_within(photograph.shape[:2], _FIGURE_SIDE))
 
 
-def _as_list(argument, value, single_rank) -> list:
-    """Return a list or a batch as a list; a single thing, an array of `single_rank` axes, in a list."""
-    if isinstance(value, list | tuple):
-        return list(value)
-    is_batch = getattr(value, "ndim", single_rank) == single_rank + 1
-    return list(real_array(argument, value)) if is_batch else [value]
-
-
-def _heatmaps_of_each_image(explanation) -> list[list]:
-    """Return for each image the list of its heatmaps: one, or one for each class that was explained."""
-    if not hasattr(explanation, "heatmap"):
-        return [[heatmap] for heatmap in _as_list("explanation", explanation, single_rank=2)]
-    heatmaps = list(real_array("explanation", explanation.heatmap))
-    has_several_classes = np.ndim(getattr(explanation, "score", ())) == 2
-    return [list(heatmap) if has_several_classes else [heatmap] for heatmap in heatmaps]
+def _as_list(argument, images) -> list:
+    """Return a list or a batch of images as a list; a single one in a list."""
+    if isinstance(images, list | tuple):
+        return list(images)
+    return list(real_array(argument, images)) if getattr(images, "ndim", 3) == 4 else [images]
 
 
 def _checked_titles(titles, row_count) -> list[str]:
@@ -157,18 +171,31 @@ def _check_count(argument, noun, count, unit, expected) -> None:
 # The figure
 
 
-def _draw(rows, titles, colors) -> "Figure":
-    pyplot = require("matplotlib.pyplot", "matplotlib")
-    listed_colors = require("matplotlib.colors", "matplotlib").ListedColormap(colors / 255)
-    from tf_gradcam._images.notebook import DrawnOnceFigure
-
+def _draw(rows, titles, scaled, look) -> "Figure":
     # In units of a full panel's width. A photograph taller than 1.2 is drawn narrower instead.
     ratios = np.clip([len(photograph) / photograph.shape[1] for photograph, _, _ in rows], 0.1, 4)
     heights = np.minimum(ratios, 1.2)
+    size = 9.6 * max(heights / ratios) + 0.4, 3.2 * sum(heights) + 0.4 * len(rows) + 1.0
+    figure, axes = _blank_figure(size, 3, heights)
+    colors = _mappable(look)
+    for panels, title, (photograph, heatmap, picture) in zip(axes, titles, rows, strict=False):
+        panels[0].imshow(photograph)
+        mappable = panels[1].imshow(heatmap, cmap=colors.cmap, norm=colors.norm)
+        panels[2].imshow(picture)
+        _set_title(panels[1], title, 11)
+    _draw_bar(figure, axes[-1, 1], mappable, scaled, look, len(rows))
+    return figure
+
+
+def _blank_figure(size, columns, heights) -> tuple[Any, np.ndarray]:
+    """Return a figure and its axes without frames, of which the last row is for the colour bar."""
+    pyplot = require("matplotlib.pyplot", "matplotlib")
+    from tf_gradcam._images.notebook import DrawnOnceFigure
+
     figure, axes = pyplot.subplots(
-        len(rows) + 1,  # the last row is the colour bar's
-        3,
-        figsize=(9.6 * max(heights / ratios) + 0.4, 3.2 * sum(heights) + 0.4 * len(rows) + 0.5),
+        len(heights) + 1,
+        columns,
+        figsize=size,
         squeeze=False,
         height_ratios=[*heights, 0.03],
         layout="constrained",
@@ -177,14 +204,41 @@ def _draw(rows, titles, colors) -> "Figure":
     figure.get_layout_engine().set(h_pad=0.08)
     for axis in axes.flat:
         axis.set_axis_off()
-    for panels, title, (photograph, heatmap, picture) in zip(axes, titles, rows, strict=False):
-        panels[0].imshow(photograph)
-        drawn_heatmap = panels[1].imshow(heatmap, cmap=listed_colors, vmin=0, vmax=1)
-        panels[2].imshow(picture)
-        # A dollar sign, as of a file name, must not start a formula. (`wrap` ignores `parse_math`.)
-        panels[1].set_title(title.replace("$", r"\$"), fontsize=11, wrap=True)
-    color_bar = axes[-1, 1]
-    color_bar.set_axis_on()
-    bar = figure.colorbar(drawn_heatmap, cax=color_bar, orientation="horizontal", ticks=[0, 0.5, 1])
+    return figure, axes
+
+
+def _set_title(axis, title, size) -> None:
+    # A dollar sign, as of a file name, must not start a formula. (`wrap` ignores `parse_math`.)
+    axis.set_title(title.replace("$", r"\$"), fontsize=size, wrap=True)
+
+
+def _mappable(look) -> Any:
+    """Return the colours of a look and their range, as matplotlib takes them."""
+    cm, colors = (require(f"matplotlib.{each}", "matplotlib") for each in ("cm", "colors"))
+    table = colors.ListedColormap(colormap_colors(look.colormap) / 255)
+    return cm.ScalarMappable(colors.Normalize(-1 if look.signed else 0, 1), table)
+
+
+def _draw_bar(figure, axis, mappable, scaled, look, count) -> None:
+    """Draw the colour bar, and say below it what its ends stand for."""
+    axis.set_axis_on()
+    ticks = [-1, 0, 1] if look.signed else [0, 0.5, 1]
+    bar = figure.colorbar(mappable, cax=axis, orientation="horizontal", ticks=ticks)
+    bar.ax.set_xticklabels(_tick_words(scaled.top, ticks, look.signed))
+    bar.set_label(_scale_words(scaled.kind, count), fontsize=10)
     bar.outline.set_visible(False)
-    return figure
+
+
+def _tick_words(top, ticks, signed) -> list[str]:
+    numbers = [f"{tick * (1 if top is None else top):.3g}" for tick in ticks]
+    return [f"against: {numbers[0]}", "0", f"for: {numbers[2]}"] if signed else numbers
+
+
+def _scale_words(kind, count) -> str:
+    several = count > 1
+    return {
+        "given": "heatmaps as given, in one scale" if several else "heatmap as given",
+        "own": "each divided by its own maximum: not comparable" if several else "divided by its own maximum",
+        "image": "one scale for each image, and its maximum is 1",
+        "one": "one scale for all, in the units of the map" if several else "in the units of the map",
+    }[kind]

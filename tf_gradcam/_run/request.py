@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._files import PictureOptions
+from tf_gradcam._images import ALPHA
 
 AS_IT_IS = PictureOptions()  # as the file says
 
@@ -34,7 +35,7 @@ class Request:
             try; `None` for all.
         format: file format of overlays and heatmaps, `"png"` or `"jpg"`.
         alpha: opacity of the heatmap, in [0, 1].
-        colormap: OpenCV's name of a colormap.
+        colormap: the name of a colour map, as `tf_gradcam.colorize` takes it; `None` for the default.
         fade: whether the colours fade out where the heatmap is low.
         boxes: the threshold of the boxes in each heatmap, as `tf_gradcam.boxes` takes it; `None` for no
             boxes.
@@ -53,9 +54,9 @@ class Request:
     top: int = 1
     channels: int | None = None
     format: str = "png"
-    alpha: float = 0.4
-    colormap: str = "jet"
-    fade: bool = False
+    alpha: float = ALPHA
+    colormap: str | None = None
+    fade: bool = True
     boxes: float | str | None = None
     picture: PictureOptions = AS_IT_IS
     sliding: float | None = None

@@ -72,7 +72,7 @@ def _write_overlays(scan, finding, name, request) -> dict[str, str]:
     if scan.format == "video":
         file = f"{name}-overlay.mp4"
         heatmaps = fit_slices("heatmap", finding.heatmap, scan.shape[0])
-        overlay_video(request.out / file, scan, heatmaps, scale=1.0, **_style(request))
+        overlay_video(request.out / file, scan, heatmaps, vmax=1.0, **_style(request))
         return {"overlay": file}
     file = f"{name}-overlay.png"
     shown = hottest_slices(scan, "heatmap", finding.heatmap, scan_options(scan, request.picture))

@@ -7,8 +7,8 @@ import numpy as np
 
 from tf_gradcam._checks import is_whole
 from tf_gradcam._files import header_size
+from tf_gradcam._images import ALPHA, Look, check_size, load_image, overlay_named
 from tf_gradcam._images import boxes as heatmap_boxes
-from tf_gradcam._images import check_size, load_image, overlay_named
 from tf_gradcam._optional import require
 from tf_gradcam.serving._arrays import MOST_VALUES
 from tf_gradcam.serving._responses import answers
@@ -53,10 +53,7 @@ def heatmap(
     ```
     """
     check_size(size)
-    name, maps = _heatmap_or_map(answers(response), index)
-    maps = maps if maps.ndim == 3 else maps[None]
-    _check_position("rank", rank, len(maps), "heatmaps for each image")
-    values = np.ascontiguousarray(_checked_numbers(name, maps[rank, ...], "(h, w)"), np.float64)
+    name, values = _read_values(response, index, rank, (*_HEATMAP_OUTPUTS, "map"))
     is_signed_map = name not in _HEATMAP_OUTPUTS
     if is_signed_map:
         values = np.maximum(values, 0)
@@ -79,9 +76,11 @@ def overlay(
     *,
     index: int = 0,
     rank: int = 0,
-    alpha: float = 0.4,
-    colormap: str = "jet",
-    fade: bool = False,
+    vmax: float | None = None,
+    signed: bool = False,
+    alpha: float = ALPHA,
+    colormap: str | None = None,
+    fade: bool = True,
 ) -> np.ndarray:
     """Blend the heatmap of a response over its photograph, as `tf_gradcam.overlay` does.
 
@@ -91,8 +90,11 @@ def overlay(
             `tf_gradcam.load_image` takes it. A path or bytes need Pillow, which reads the file's header.
         index: position of the photograph in the batch; see `heatmap`.
         rank: position among its heatmaps, where it has several; see `heatmap`.
+        vmax: the value that gets the full colour, in the units of the signed map; see `tf_gradcam.overlay`.
+            The response must hold a `map`, or `activations` and `gradients`.
+        signed: whether what speaks against is drawn as well; see `tf_gradcam.overlay`. As for `vmax`.
         alpha: weight of the colours in `[0, 1]`; see `tf_gradcam.overlay`.
-        colormap: name of an OpenCV colour map; see `tf_gradcam.overlay`.
+        colormap: name of a colour map; see `tf_gradcam.overlay`.
         fade: whether the colours fade with the heatmap; see `tf_gradcam.overlay`.
 
     Returns:
@@ -107,8 +109,12 @@ def overlay(
     picture = serving.overlay(stub.Predict(request), "cat.jpg")
     ```
     """
-    values = heatmap(response, index=index, rank=rank)
-    return overlay_named("photograph", photograph, values, alpha, colormap, fade)
+    look = Look(vmax, signed, alpha, colormap, fade)
+    if vmax is None and not signed:
+        values = heatmap(response, index=index, rank=rank)
+    else:
+        _, values = _read_values(response, index, rank, ("map",))
+    return overlay_named("photograph", photograph, values, look)
 
 
 def boxes(
@@ -152,9 +158,17 @@ def boxes(
     return heatmap_boxes(values, threshold, scale=scale, size=size, sort=sort, most=most)
 
 
-def _heatmap_or_map(outputs, index) -> tuple[str, np.ndarray]:
+def _read_values(response, index, rank, wanted) -> tuple[str, np.ndarray]:
+    """Return the name and the values `(h, w)`, float64, of the first of the wanted outputs."""
+    name, maps = _heatmap_or_map(answers(response), index, wanted)
+    maps = maps if maps.ndim == 3 else maps[None]
+    _check_position("rank", rank, len(maps), "heatmaps for each image")
+    return name, np.ascontiguousarray(_checked_numbers(name, maps[rank, ...], "(h, w)"), np.float64)
+
+
+def _heatmap_or_map(outputs, index, wanted) -> tuple[str, np.ndarray]:
     """Return the name of what explains an image, and its values, `(h, w)` or `(K, h, w)`."""
-    for name in (*_HEATMAP_OUTPUTS, "map"):
+    for name in wanted:
         if name in outputs:
             values = _values_of_image(outputs, name, index)
             return name, _decode_png(name, values) if name.endswith("_bytes") else values
@@ -163,8 +177,9 @@ def _heatmap_or_map(outputs, index) -> tuple[str, np.ndarray]:
         return "map", _gradcam_map(activations, _values_of_image(outputs, "gradients", index))
     if list(outputs) == [ONLY_OUTPUT]:
         return ONLY_OUTPUT, _values_of_image(outputs, ONLY_OUTPUT, index)
+    names = ", ".join(f"`{name}`" for name in wanted)
     raise ValueError(
-        "`response` must have `heatmap`, `heatmap_png_bytes`, `map`, or `activations` and `gradients`. "
+        f"`response` must have {names}, or `activations` and `gradients`. "
         f"Received: {', '.join(map(repr, outputs)) or 'no output':.200}. Ask the server for the signature "
         '`gradcam`; or say which output is the map: {"map": serving.answers(response)[...]}'
     )
