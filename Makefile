@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 LINT   := $(VENV)-lint/bin
+DOCS   := $(VENV)-docs/bin
 # Two at a time, as to trace takes one core. A worker that is done steals from the other, but keeps most of a
 # file's tests to itself, and with them what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-all test-fast test-minimum test-hub test-ray fuzz lint format notebooks bench \
+.PHONY: help demo test test-all test-fast test-minimum test-hub test-ray fuzz lint format docs notebooks bench \
 	bench-check bench-methods bench-ray bench-serving bench-trust peers gallery parity applications formats truth clean
 .NOTPARALLEL:  # two pips must not install into one environment at the same time
 
@@ -18,10 +19,10 @@ help:  ## say what there is to make
 demo: $(VENV)/demo.stamp  ## explain real photographs; the pictures are in build/demo
 	$(BIN)/tf-gradcam demo --out build/demo
 
-test: lint $(VENV)/test.stamp  ## run lint and the tests, with one method of each family in a product
+test: lint docs $(VENV)/test.stamp  ## run lint, build the site, and run the tests, with one method of each family in a product
 	$(PYTEST) -m "not full" --durations=20 $(PYTEST_ARGS)
 
-test-all: lint $(VENV)/test.stamp  ## run lint and every test, the full products of kinds and methods too
+test-all: lint docs $(VENV)/test.stamp  ## run lint, build the site, and run every test, the full products of kinds and methods too
 	$(PYTEST) --durations=20 $(PYTEST_ARGS)
 
 test-fast: $(VENV)/test.stamp  ## run the tests that take no patience
@@ -42,12 +43,16 @@ fuzz: $(VENV)/test.stamp  ## call everything with odd arguments and damaged file
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_files.py
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_calls.py
 
-lint: $(VENV)-lint/lint.stamp  ## check style, format and types, in seconds
+lint: $(VENV)-lint/stamp  ## check style, format and types, in seconds
 	$(LINT)/ruff check
 	$(LINT)/ruff format --check
 	$(LINT)/mypy
 
-format: $(VENV)-lint/lint.stamp  ## format the code, and fix what ruff can fix
+# The theme advertises its successor on every build, in the colours of a warning.
+docs: $(VENV)-docs/stamp  ## build the documentation site in build/site; a warning fails
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict
+
+format: $(VENV)-lint/stamp  ## format the code, and fix what ruff can fix
 	$(LINT)/ruff check --fix
 	$(LINT)/ruff format
 
@@ -96,7 +101,7 @@ truth: $(VENV)/test.stamp  ## measure methods and metrics where the truth is kno
 	$(BIN)/python benchmarks/truth_families.py --write docs/truth.md
 
 clean:  ## remove everything that was made
-	rm -rf .venv .venv-lint .venv-minimum .venv-parity .venv-peers build dist *.egg-info
+	rm -rf .venv .venv-docs .venv-lint .venv-minimum .venv-parity .venv-peers build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -106,13 +111,13 @@ $(VENV)/%.stamp: pyproject.toml setup.cfg tf_gradcam/__init__.py $(CONSTRAINTS) 
 		$(addprefix --constraint ,$(CONSTRAINTS)) --editable ".[$*]"
 	@touch $@
 
-# Only ruff and mypy: the requirements of the extra `lint`, without the package and its TensorFlow.
-$(VENV)-lint/lint.stamp: pyproject.toml | $(LINT)/pip
-	$(LINT)/python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-		print(*project['optional-dependencies']['lint'], sep='\n')" > $(VENV)-lint/requirements.txt
-	$(LINT)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)-lint/requirements.txt
+# The requirements of one extra, `lint` or `docs`, without the package and its TensorFlow: both read the sources alone.
+$(VENV)-lint/stamp $(VENV)-docs/stamp: $(VENV)-%/stamp: pyproject.toml | $(VENV)-%/bin/pip
+	$(@D)/bin/python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		print(*project['optional-dependencies']['$*'], sep='\n')" > $(@D)/requirements.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(@D)/requirements.txt
 	@touch $@
 
 # bin/pip, not bin/python: where ensurepip is missing, venv fails and leaves bin/python behind.
-$(BIN)/pip $(LINT)/pip:
+$(BIN)/pip $(LINT)/pip $(DOCS)/pip:
 	$(PYTHON) -m venv $(@:/bin/pip=)

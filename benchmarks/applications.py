@@ -31,6 +31,8 @@ DATE = "22 November 2026"
 TEXT = """\
 # Every model of keras.applications
 
+See that the model of Keras that you use is explained, and at which layer.
+
 Made on {date} by [`benchmarks/applications.py`](../benchmarks/applications.py): each model with random
 weights and 10 classes, on an image of noise, without `layer`; {versions}.
 

@@ -1,11 +1,13 @@
 """What a run over a data set costs: throughput, memory, and what kills leave.
 
-    python benchmarks/dataset.py throughput [--photos 320] [--rounds 5] [--model ResNet50] [--side 800]
+    python benchmarks/dataset.py throughput [--photos N] [--rounds N] [--model ResNet50] [--side N] [--draft]
+    python benchmarks/dataset.py draft [--side N]
     python benchmarks/dataset.py memory [--images 100000]
     python benchmarks/dataset.py kills [--images 5000] [--kills 20]
 
 Throughput is that from JPEG files to Parquet, beside the explainer alone on batches that are decoded already,
-in the same process. Both take turns, so that whatever else the machine does falls on both alike.
+in the same process. Both take turns, so that whatever else the machine does falls on both alike. `draft` says
+how far the maps move where photographs are decoded at the smallest size that fills the model's input.
 """
 
 import argparse
@@ -31,7 +33,7 @@ import tf_gradcam
 from tf_gradcam import pretrained
 from tf_gradcam._dataset import DatasetOptions, find_items, fit_and_preprocess, run_dataset
 from tf_gradcam._dataset.reading import read_ahead
-from tf_gradcam._run import Classifier, demo_photographs, read_photograph
+from tf_gradcam._run import Classifier, demo_photographs, read_photograph, read_photograph_within
 
 BATCH = 32
 MODELS = ["EfficientNet-Lite0", "ResNet50"]
@@ -62,12 +64,10 @@ def clocks():
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def run_once(cam, items, out, fit):
+def run_once(cam, items, out, fit, draft):
     """Return the seconds of a batch in a run, wall and CPU, without those of its beginning and end."""
-    times = []
-    run_dataset(
-        cam, items, out, DatasetOptions(batch_size=BATCH), fit, lambda *counts: times.append(clocks())
-    )
+    times, options = [], DatasetOptions(batch_size=BATCH, draft=draft)
+    run_dataset(cam, items, out, options, fit, lambda *counts: times.append(clocks()))
     times = times[-(len(items) // BATCH) :]
     return (times[-1] - times[0]) / (len(times) - 1)
 
@@ -91,19 +91,43 @@ def throughput(arguments) -> None:
         some = list(read_ahead(items[: 5 * BATCH], fit, BATCH, None))
         batches = [np.stack([each.image for each in batch]) for batch in some]
         explain_alone(cam, batches)
-        pairs = [
-            (run_once(cam, items, pathlib.Path(folder, f"rows-{number}"), fit), explain_alone(cam, batches))
-            for number in range(arguments.rounds)
-        ]
+        pairs = []
+        for number in range(arguments.rounds):
+            run = run_once(cam, items, pathlib.Path(folder, f"rows-{number}"), fit, arguments.draft)
+            pairs.append((run, explain_alone(cam, batches)))
     runs, alone = np.array(pairs).swapaxes(0, 1)
     share = statistics.median(alone[:, 0] / runs[:, 0])
     cpu_share = statistics.median(alone[:, 1] / runs[:, 1])
     run, own = BATCH / np.median(runs[:, 0]), BATCH / np.median(alone[:, 0])
     print(
-        f"{arguments.model}, JPEG of {arguments.side} x {arguments.side * 3 // 4}: run {run:.1f} images/s, "
+        f"{arguments.model}, JPEG of {arguments.side} x {arguments.side * 3 // 4}"
+        f"{', draft' if arguments.draft else ''}: run {run:.1f} images/s, "
         f"explainer alone {own:.1f}; share {share:.0%} (of CPU time {cpu_share:.0%}); "
         f"load {os.getloadavg()[0]:.1f}"
     )
+
+
+# Draft
+
+
+def draft(arguments) -> None:
+    classifier = classifier_of(arguments.model)
+    cam, fit = tf_gradcam.GradCAM(classifier.model), fit_and_preprocess(classifier)
+    with tempfile.TemporaryDirectory() as folder:
+        write_photographs(f"{folder}/photos", len(demo_photographs()), arguments.side)
+        for photograph, item in zip(demo_photographs(), find_items([f"{folder}/photos"]).items, strict=True):
+            sides = (448, 224)
+            images = [fit(read_photograph_within(item.path, (side, side))[0]) for side in sides]
+            whole, small = (cam(image, size=None) for image in images)
+            maps = [each.map[0].numpy() for each in (whole, small)]
+            moved = np.abs(maps[1] - maps[0]).max() / np.abs(maps[0]).max()
+            classes = [pretrained.labels()[int(each.target[0])] for each in (whole, small)]
+            scores = [float(each.score[0]) for each in (whole, small)]
+            print(
+                f"{photograph.file}: the map moves by {moved:.1%} of its maximum at most, correlation "
+                f"{np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1]:.4f}; "
+                f"{' -> '.join(dict.fromkeys(classes))}, score {scores[0]:.2f} -> {scores[1]:.2f}"
+            )
 
 
 # Memory
@@ -189,17 +213,19 @@ def kills(arguments) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("throughput", "memory", "kills"))
+    parser.add_argument("what", choices=("throughput", "draft", "memory", "kills"))
     parser.add_argument("--photos", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--side", type=int, default=800, help="longer side of the photographs")
+    parser.add_argument("--draft", action="store_true", help="run as `tf-gradcam run --draft` does")
     parser.add_argument("--images", type=int, default=None)
     parser.add_argument("--kills", type=int, default=20)
     arguments = parser.parse_args()
     if arguments.images is None:
         arguments.images = 5000 if arguments.what == "kills" else 100_000
-    {"throughput": throughput, "memory": memory, "kills": kills}[arguments.what](arguments)
+    measure = {"throughput": throughput, "draft": draft, "memory": memory, "kills": kills}
+    measure[arguments.what](arguments)
 
 
 if __name__ == "__main__":

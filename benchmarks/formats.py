@@ -42,6 +42,8 @@ CASES = {
 TEXT = """\
 # Files without TensorFlow
 
+See which models go into a file for LiteRT, ONNX Runtime or OpenVINO, and how well it agrees.
+
 Made on {date} by `make formats`: `export_gradcam(..., format=...)` of each model. The answer of the
 file to a photograph (the cat of scikit-image) is compared with that of `GradCAM`.
 {versions}.

@@ -1,4 +1,4 @@
-"""Draw methods x photographs and methods x layers, for the README and docs/methods.md.
+"""Draw methods x photographs and methods x layers, for the site's first page and docs/methods.md.
 
 The photographs and the network are those of the demo. Look at what it draws: a method whose picture is
 nonsense on the cat is wrong, or docs/methods.md must say when to use it.

@@ -39,6 +39,8 @@ HEADER = [
 TEXT = """\
 # Speed beside other Keras libraries
 
+Compare what a heatmap costs with other Keras libraries.
+
 Made by [`benchmarks/peers.py`](../benchmarks/peers.py): {runs} images of 224 x 224, one by one, through a
 ResNet50 with random weights; the layer `conv5_block3_out` is explained. A ratio is the time of a heatmap
 divided by that of a forward pass, `tf.function(model)` on a batch of one, in interleaved runs of one

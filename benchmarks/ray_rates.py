@@ -40,7 +40,7 @@ def write_photographs(folder, count):
 def print_rate(name, run):
     """Run, and print the rate of all rows but the first ones, which wait for the model and its trace."""
     start, arrivals = time.perf_counter(), []
-    run(lambda count, failed: arrivals.append((time.perf_counter(), count)))
+    run(lambda count, failed, before: count and arrivals.append((time.perf_counter(), count)))
     whole, total = time.perf_counter() - start, sum(count for _, count in arrivals)
     (first, before), (last, _) = arrivals[0], arrivals[-1]
     rate = (total - before) / (last - first)

@@ -49,6 +49,8 @@ NAME, SIDE, TOP, CLIENTS = "lite0", 224, 3, 8
 PAGE = """\
 # A served Grad-CAM under load
 
+See what a served model with heatmaps answers under load, and how long it takes.
+
 Made on {date} by `make bench-serving`, on {machine};
 the load was {load:.1f} when it began. The model is EfficientNet-Lite0 with its ImageNet weights, exported
 with `preprocess`, `labels` and `top_k={top}`.

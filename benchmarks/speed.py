@@ -26,6 +26,8 @@ SLOWER = 1.25  # times the ratio that is written, and the check fails
 PAGE = """\
 # Speed
 
+See what a heatmap costs beside a forward pass of the same network.
+
 Made on {date} by `make bench`, on {machine}; the load was {load:.1f} when it began. A *ratio* is the time
 of a heatmap divided by that of a compiled forward pass, `tf.function(model)`, on a fixed batch of the
 same images of 224 x 224: the median of {runs} interleaved runs of one process, with the quartiles.

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "tf_gradcam"
 # The floors, from the ground up. An import goes to a lower floor, or stays in its package.
 FLOORS = [
-    {"_arrays", "_checks", "_optional", "_tensors"},
+    {"_arrays", "_checks", "_ending", "_optional", "_tensors"},
     {"_files"},
     {"formats"},
     {"_images", "pretrained"},
@@ -47,7 +47,17 @@ FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package 
 PACKAGES = sorted(FLOOR_OF)
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-WITHOUT_TENSORFLOW = {"_arrays", "_checks", "_files", "_images", "_optional", "_report", "formats", "serving"}
+WITHOUT_TENSORFLOW = {
+    "_arrays",
+    "_checks",
+    "_ending",
+    "_files",
+    "_images",
+    "_optional",
+    "_report",
+    "formats",
+    "serving",
+}
 
 
 def imports(tree):
@@ -169,8 +179,9 @@ def test_the_command_line_imports_the_others_only_when_it_needs_them():
     assert "_cli/classifier.py" not in modules  # It imports Keras.
     for module in modules:
         at_the_top = [node for node in parse(module).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        # `_checks` imports nothing but the standard library.
-        assert {package for package, _ in imports(ast.Module(at_the_top))} <= {"__init__", "_cli", "_checks"}
+        # `_checks` and `_ending` import nothing but the standard library.
+        allowed = {"__init__", "_cli", "_checks", "_ending"}
+        assert {package for package, _ in imports(ast.Module(at_the_top))} <= allowed
 
 
 # Sizes
@@ -296,7 +307,7 @@ def test_the_lower_bounds_are_the_versions_that_are_tested():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     included = re.findall(r"[a-z]+", extras["test"][0].removeprefix("tf_gradcam"))
-    assert set(extras) - set(included) == {"concepts", "hub", "lint", "ray", "test"}
+    assert set(extras) - set(included) == {"concepts", "docs", "hub", "lint", "ray", "test"}
     bounds = set(itertools.chain(project["dependencies"], *(extras[name] for name in included)))
     lines = (ROOT / "tests" / "minimum.txt").read_text(encoding="utf-8").splitlines()
     tested = [line for line in lines if not line.startswith("#")]

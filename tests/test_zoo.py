@@ -1,4 +1,4 @@
-"""Every kind of model in the README's table: the map is right, its default layer is found, nothing warns."""
+"""Every kind of model in docs/models.md: the map is right, its default layer is found, nothing warns."""
 
 import re
 

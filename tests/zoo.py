@@ -1,4 +1,4 @@
-"""Every kind of model that the README says is explained, with what tells the right map without the library.
+"""Every kind of model in docs/models.md, with what tells the right map without the library.
 
 Each is tiny and ends in an average over the places of its last map and one dense layer, so that at that map
 Grad-CAM and HiResCAM are exactly `A @ kernel[:, c] / Z` (Zhou 2016). A is worked out by hand: by calling the

@@ -2,7 +2,7 @@
 
 import sys
 
-from tf_gradcam._cli import main
+from tf_gradcam._cli import run_process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process())

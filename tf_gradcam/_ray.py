@@ -19,7 +19,6 @@ import keras
 
 from tf_gradcam._checks import one_line
 from tf_gradcam._dataset import (
-    PAYS_TO_FREEZE,
     DatasetOptions,
     DatasetRun,
     Item,
@@ -31,7 +30,7 @@ from tf_gradcam._dataset import (
 )
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._optional import require
-from tf_gradcam._run import load_model_file
+from tf_gradcam._run import PAYS_TO_FREEZE, load_model_file
 
 Build = Callable[[], tuple[GradCAM, Callable]]  # the explainer, and what fits a file to its input
 
@@ -51,6 +50,7 @@ def explainer(
     labels: Sequence[str] | None = None,
     dtype: str = "float16",
     batch_size: int = 32,
+    draft: bool = False,
 ) -> type:
     """Return a class for `ray.data.Dataset.map_batches` that explains the images of a batch of paths.
 
@@ -73,6 +73,7 @@ def explainer(
         dtype: of the maps, `"float16"` or `"float32"`.
         batch_size: images that are explained together. A batch of Ray's may be larger: a worker reads the
             next images while it explains.
+        draft: as `tf_gradcam.explain_dataset` takes it.
 
     Example:
 
@@ -86,7 +87,7 @@ def explainer(
     ```
     """
     build = functools.partial(_build, model, layer, method, preprocess, call, fuse)
-    return _explainer_class(build, DatasetOptions(target, labels, dtype, batch_size))
+    return _explainer_class(build, DatasetOptions(target, labels, dtype, batch_size, draft=draft))
 
 
 def _build(model, layer, method, preprocess, call, fuse) -> tuple[GradCAM, Callable]:

@@ -38,6 +38,8 @@ THEIR_HEADER = ["method", "library", "from the formula: small", "Lite0", "from t
 TEXT = """\
 # Parity with other libraries
 
+See whether a map is the same in tf_gradcam, pytorch-grad-cam, torch-cam and captum, and where not, why.
+
 Made on {date} by [`benchmarks/parity/compare.py`](../benchmarks/parity): the same weights in Keras and in
 PyTorch and the same photograph. Each map of a library is compared with that of tf_gradcam and with the
 paper's formula, which is implemented a second time in float64 with PyTorch's gradients and NumPy.

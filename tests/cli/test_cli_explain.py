@@ -21,6 +21,7 @@ from tf_gradcam._cli import terminal as cli_terminal
 from tf_gradcam._run import Photograph
 
 pytestmark = pytest.mark.usefixtures("plain")
+RESULTS = {"explanations.json", ".explanations.jsonl"}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_a_run_that_explains_nothing_says_that_no_picture_was_written(tiny, caps
     assert explain("missing.png", *tiny) == 1
     out = capsys.readouterr().out
     assert out.endswith("No picture was written; explanations.json is in gradcam\n")
-    assert files("gradcam") == {"explanations.json"}
+    assert files("gradcam") == RESULTS
 
 
 def test_a_broken_photograph_is_a_row_and_the_others_are_written(tiny, capsys):
@@ -136,7 +137,7 @@ def test_a_broken_photograph_is_a_row_and_the_others_are_written(tiny, capsys):
     assert [row["file"] for row in rows] == photos
     assert ["error" in row for row in rows] == [False, True, True, True, False]
     pictures = {f"{name}-{kind}.png" for name in "az" for kind in ("overlay", "heatmap")}
-    assert files("gradcam") == pictures | {"explanations.json"}
+    assert files("gradcam") == pictures | RESULTS
     out, err = capsys.readouterr()
     assert [line.split()[:2] for line in out.splitlines() if "error" in line] == [
         ["broken.jpg", "error"],
@@ -173,11 +174,11 @@ def test_what_is_skipped_in_folders_is_said_in_one_line(tiny, capsys):
     out, err = capsys.readouterr()
     assert err == said
     assert "skipped" not in out
-    # The second time, its own pictures and JSON are in the folder, too.
+    # The second time, its own pictures and its two files of rows are in the folder, too.
     assert explain("d", *tiny, "--out", "d/out") == 0
     assert [row["file"] for row in read_rows("d/out")] == ["d/cat.png", "d/deep/cat.png"]
-    said = "tf-gradcam: skipped files: 3 that are no photographs, 2 hidden, 4 that tf-gradcam wrote\n"
-    assert capsys.readouterr().err == said
+    said = "tf-gradcam: skipped files: 3 that are no photographs, 3 hidden, 4 that tf-gradcam wrote\n"
+    assert capsys.readouterr().err == f"tf-gradcam: 2 of 2 photographs were explained before\n{said}"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -230,9 +231,9 @@ def test_a_hostile_name_is_printed_as_it_is_and_writes_nowhere_else(tiny, capsys
     # A hidden file must be named itself.
     assert explain("photos", "photos/..png", *tiny, "--out", "photos/../out") == 0
     new = files(".") - before
-    assert len(new) == 2 * len(names) + 1
+    assert len(new) == 2 * len(names) + 2
     assert {os.path.dirname(path) for path in new} == {"out"}
-    pictures = files("out") - {"explanations.json"}
+    pictures = files("out") - RESULTS
     assert all(re.fullmatch(r"\w[\w.-]*-(overlay|heatmap)\.png", name) for name in pictures)
     out = capsys.readouterr().out
     assert "\x1b" not in out
@@ -277,7 +278,7 @@ def test_a_blank_heatmap_is_said_of_its_method_where_there_are_several(functiona
     (row,) = read_rows()
     assert row["warning"] == "blank heatmap: nothing at layer relu2 speaks for class 0"
     assert f"tf-gradcam: warning: a.png: {row['warning']}" in capsys.readouterr().err
-    assert explain(*options, "--method", "eigencam,gradient") == 0
+    assert explain(*options, "--method", "eigencam,gradient", "--restart") == 0
     assert capsys.readouterr().err.splitlines() == [
         "tf-gradcam: warning: a.png eigencam: blank heatmap: nothing at layer relu2 stands out",
         "tf-gradcam: warning: a.png gradient: blank heatmap: nothing in the image speaks for class 0",
@@ -301,7 +302,7 @@ def test_several_methods_are_a_row_each_and_one_picture(plainly_explained, tiny,
     pictures = {f"a-{row['method']}-{kind}.png": row[kind] for row in rows for kind in ("overlay", "heatmap")}
     assert list(pictures) == list(pictures.values())
     assert {row["comparison"] for row in rows} == {"a-methods.png"}
-    assert files("gradcam") == {*pictures, "a-methods.png", "explanations.json"}
+    assert files("gradcam") == {*pictures, "a-methods.png", *RESULTS}
     out, err = capsys.readouterr()
     assert out.split()[:3] == ["photo", "method", "label"]
     assert err == "tf-gradcam: error: missing.png: no such file, and no file matches this pattern\n"
@@ -349,7 +350,7 @@ def test_every_option_changes_something(option, plainly_explained, tiny, functio
 
 
 def overlay_of(photo, *options):
-    assert explain(photo, *options) == 0
+    assert explain(photo, *options, "--restart") == 0
     return pathlib.Path("gradcam", read_rows()[0]["overlay"]).read_bytes()
 
 
@@ -380,9 +381,9 @@ def test_output_chooses_by_name_or_position():
     assert explain(*options, "--output", "animal", "--target", "bee", "--labels", "labels.txt") == 0
     (row,) = read_rows()
     assert (row["class"], row["label"]) == (1, "bee")
-    assert explain(*options, "--output", "1") == 0
+    assert explain(*options, "--output", "1", "--restart") == 0
     assert read_rows()[0]["class"] is None
-    assert explain(*options) == 2
+    assert explain(*options, "--restart") == 2
 
 
 def test_a_preprocessing_function_comes_from_the_current_folder(tiny, functional):

@@ -12,6 +12,7 @@ import pytest
 from photo_files import head, write_photo
 
 from tf_gradcam._cli import main
+from tf_gradcam._dataset.parts import read_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,12 @@ def test_counts_are_said_first_and_errors_at_the_end(capsys):
     out, err = capsys.readouterr()
     assert "1 images have an error; their rows say which" in err
     assert "1 images explained, 3 before" in out
+
+
+def test_a_draft_is_noted_in_the_manifest():
+    assert run(write_photo("a.png"), "--draft") == 0
+    (part,) = pathlib.Path("rows").glob("part-*")
+    assert read_manifest(part)["draft"] is True
 
 
 def test_a_wrong_request_ends_with_2(capsys):

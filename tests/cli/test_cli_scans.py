@@ -84,7 +84,7 @@ def test_files_of_all_kinds_in_one_run_each_with_its_own_options(explain, volume
     assert refused.keys() == {"file", "error"}
     assert "must take as many channels as the file has bands, 4" in refused["error"]
     assert said.err.count("--bands") == 1
-    assert explain("bands", "scene.tif", *options) == 0
+    assert explain("bands", "scene.tif", *options, "--restart") == 0
     (row,) = read_rows("out")
     assert row["picture"] == {"bands": [4, 3, 2]}
     assert row["position"] == [500_095.0, 4_999_795.0]
@@ -178,6 +178,7 @@ def test_the_shipped_ct_keeps_its_units_and_its_patient_to_itself(explain):
     shutil.copy(shipped("CT_small.dcm"), "ct.dcm")
     assert explain("grey", "ct.dcm", "--target", "lesion", "--window", "40,400") == 0
     assert files("gradcam") == {
+        ".explanations.jsonl",
         "ct-heatmap.dcm",
         "ct-heatmap.png",
         "ct-overlay.dcm",

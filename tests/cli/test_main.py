@@ -52,6 +52,13 @@ def test_the_module_is_the_command():
     assert (done.returncode, done.stdout) == (0, f"tf-gradcam {tf_gradcam.__version__}\n")
 
 
+# What `tf-gradcam` runs, also with the Keras of the oldest supported versions.
+PROCESS = (
+    "import sys; from tf_gradcam._cli import run_process; from tf_gradcam._run import model_files; "
+    "model_files.SAFE_KERAS = (3, 0); sys.exit(run_process())"
+)
+
+
 @pytest.fixture
 def command(functional, monkeypatch, tmp_path):
     """What explains three photographs with a small network, in an empty folder."""
@@ -81,6 +88,18 @@ def explained_calls(monkeypatch, before, number=3):
     monkeypatch.setattr(findings, "explain_and_time", spy)
 
 
+def explained_files(monkeypatch):
+    """Return a function that returns which photographs were explained since."""
+    explained, explain_batch = [], batches.explain_batch
+
+    def spy(batch, explain):
+        explained.extend(each.photograph.file for each in batch)
+        return explain_batch(batch, explain)
+
+    monkeypatch.setattr(batches, "explain_batch", spy)
+    return lambda: [explained.pop(0) for _ in list(explained)]
+
+
 @pytest.mark.usefixtures("one_at_a_time", "default_signals")
 @pytest.mark.parametrize(
     ("number", "code", "said"),
@@ -96,7 +115,7 @@ def test_a_run_that_is_ended_keeps_its_rows_and_those_of_an_earlier_run(
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     explained_calls(monkeypatch, lambda: signal.raise_signal(getattr(signal, number)))
     capsys.readouterr()
-    assert main(command) == code
+    assert main([*command, "--restart"]) == code
     assert pathlib.Path("gradcam/explanations.json").read_bytes() == earlier
     (row,) = json.loads(pathlib.Path("gradcam/explanations-unfinished.json").read_text())
     assert (row["file"], row["overlay"]) == ("a.png", "a-overlay.png")
@@ -128,7 +147,7 @@ def test_more_interrupts_lose_nothing(command, monkeypatch):
 
     monkeypatch.setattr(run_module, "MAX_PHOTOGRAPHS", 1)
     explained_calls(monkeypatch, interrupt_often)
-    assert main(command) == 130
+    assert main([*command, "--restart"]) == 130
     rows = json.loads(pathlib.Path("gradcam/explanations-unfinished.json").read_text())
     assert [row["file"] for row in rows] == ["a.png"]
 
@@ -145,20 +164,6 @@ def test_the_first_run_that_is_finished_removes_the_rows_of_the_unfinished_one(c
     assert "explanations-unfinished.json" not in files("gradcam")
 
 
-@pytest.mark.usefixtures("one_at_a_time")
-def test_a_run_that_is_killed_leaves_the_rows_that_were_saved_now_and_then(command, monkeypatch):
-    saved = []
-
-    def look():
-        saved.extend(json.loads(pathlib.Path("gradcam/explanations-unfinished.json").read_text()))
-
-    monkeypatch.setattr(cli_explain, "SECONDS_BETWEEN_SAVES", 0.0)
-    explained_calls(monkeypatch, look, number=4)  # that of `c.png`, while `b.png` is being written
-    assert main(command) == 0
-    assert [row["file"] for row in saved] == ["a.png"]
-    assert "explanations-unfinished.json" not in files("gradcam")
-
-
 def test_an_interrupt_before_the_first_photograph_changes_no_file(command, monkeypatch, capsys):
     assert main(command) == 0
     before = {name: pathlib.Path("gradcam", name).read_bytes() for name in files("gradcam")}
@@ -171,8 +176,11 @@ def test_an_interrupt_before_the_first_photograph_changes_no_file(command, monke
 
     monkeypatch.setattr(batches, "read_photograph", interrupted)
     capsys.readouterr()
-    assert main(command) == 130
-    assert {name: pathlib.Path("gradcam", name).read_bytes() for name in files("gradcam")} == before
+    assert main([*command, "--restart"]) == 130
+    del before[".explanations.jsonl"]  # It begins anew, and names no photograph.
+    after = {name: pathlib.Path("gradcam", name).read_bytes() for name in files("gradcam")}
+    assert after.pop(".explanations.jsonl").count(b"\n") == 1
+    assert after == before
     assert capsys.readouterr().err == "tf-gradcam: error: interrupted, after 0 of 3 photographs\n"
 
 
@@ -206,21 +214,23 @@ def test_a_full_disk_is_said_once_and_keeps_the_rows_and_the_table(command, monk
 
     def full_after_a(source, target):
         target = pathlib.Path(target)
-        fits = json_fits if target.suffix == ".json" else target.name.startswith("a-")
+        fits = (
+            json_fits if target.suffix == ".json" else target.name.startswith(("a-", ".explanations.jsonl"))
+        )
         if not fits:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full_after_a)
     capsys.readouterr()
-    assert main(command) == 3
+    assert main([*command, "--restart"]) == 3
     out, err = capsys.readouterr()
     # `c.png` may be written at the same time, and be the first to fail.
     said = re.fullmatch(r"tf-gradcam: error: (.*), after 1 of 3 photographs\n", err)[1]
     assert re.fullmatch(r"\[Errno 28\] No space left on device: 'gradcam.[bc]-overlay\.png'", said)
     assert [name in out for name in ("a.png", "b.png")] == [True, True]
     assert read_rows() == earlier
-    assert [name for name in os.listdir("gradcam") if name.startswith(".")] == []
+    assert [name for name in os.listdir("gradcam") if name.startswith(".")] == [".explanations.jsonl"]
     unfinished = pathlib.Path("gradcam/explanations-unfinished.json")
     assert unfinished.exists() == json_fits
     if json_fits:
@@ -228,6 +238,11 @@ def test_a_full_disk_is_said_once_and_keeps_the_rows_and_the_table(command, monk
         assert (first["file"], "error" in first) == ("a.png", False)
         assert (second["file"], second["error"]) == ("b.png", said)
         assert second["label"].startswith("class ")
+    monkeypatch.setattr(os, "replace", replace)  # There is room again.
+    again = explained_files(monkeypatch)
+    assert main(command) == 0
+    assert again() == ["b.png", "c.png"]
+    assert [row["file"] for row in read_rows()] == ["a.png", "b.png", "c.png"]
 
 
 def test_a_disk_that_is_full_for_the_json_alone_keeps_the_table(command, monkeypatch, capsys):
@@ -256,7 +271,149 @@ def test_the_help_lists_every_exit_code(capsys):
     assert "explanations-unfinished.json" in codes
 
 
+# The same command again
+
+
+def test_only_missing_and_changed_photographs_are_explained_again(command, monkeypatch, capsys):
+    explained = explained_files(monkeypatch)
+    pathlib.Path("broken.png").write_bytes(b"no")
+    command = [*command[:4], "broken.png", *command[4:]]
+    assert main(command) == 1
+    assert explained() == ["a.png", "b.png", "c.png", "broken.png"]
+    before = read_rows()
+    write_photo("b.png", seed=9)
+    os.unlink("gradcam/c-heatmap.png")
+    write_photo("broken.png", seed=8)  # It isn't any more.
+    assert main(command) == 0
+    assert explained() == ["b.png", "c.png", "broken.png"]
+    assert "tf-gradcam: 1 of 4 photographs were explained before" in capsys.readouterr().err
+    after = read_rows()
+    assert [row["file"] for row in after] == ["a.png", "b.png", "c.png", "broken.png"]
+    assert after[0] == before[0]
+    assert after[1]["score"] != before[1]["score"]
+    assert [row["overlay"] for row in after[:3]] == [row["overlay"] for row in before[:3]]
+    assert main(command) == 0
+    assert explained() == []
+    assert read_rows() == after
+    assert main([*command, "--restart"]) == 0
+    assert explained() == ["a.png", "b.png", "c.png", "broken.png"]
+
+
+def test_photographs_of_several_commands_are_kept_and_do_not_replace_each_other(command):
+    write_photo("other/a.png", seed=5)
+    options = command[4:]
+    assert main(["explain", "a.png", *options]) == 0
+    overlay = pathlib.Path("gradcam/a-overlay.png").read_bytes()
+    assert main(["explain", "no.png", *options]) == 1
+    assert main(["explain", "other/a.png", "a.png", *options]) == 0
+    assert [row["file"] for row in read_rows()] == ["other/a.png", "a.png"]  # An error is not kept.
+    assert [row["overlay"] for row in read_rows()] == ["a_2-overlay.png", "a-overlay.png"]
+    assert main(["explain", "b.png", *options]) == 0
+    assert {row["file"] for row in read_rows()} == {"other/a.png", "a.png", "b.png"}
+    assert pathlib.Path("gradcam/a-overlay.png").read_bytes() == overlay
+
+
+def test_another_model_or_option_is_refused_with_what_differs(command, functional, capsys):
+    assert main(command) == 0
+    before = {name: pathlib.Path("gradcam", name).read_bytes() for name in files("gradcam")}
+    functional.set_weights([weight / 2 for weight in functional.get_weights()])
+    functional.save("half.keras")
+    for options, differs in [
+        (
+            ["--fade"],
+            "gradcam, where fade was False, and is True. Choose another folder, or begin anew: `--res",
+        ),
+        (
+            ["--method", "hirescam", "--top", "2"],
+            "methods was ['gradcam'], and is ['hirescam']; top was 1, and",
+        ),
+        (["--model", "half.keras"], "model_sha256 was"),
+    ]:
+        assert main([*command, *options]) == 2
+        assert differs in capsys.readouterr().err
+    assert {name: pathlib.Path("gradcam", name).read_bytes() for name in files("gradcam")} == before
+    assert main([*command, "--fade", "--restart"]) == 0
+    assert main([*command, "--fade"]) == 0
+
+
+def test_a_line_of_the_journal_that_was_cut_off_does_not_count(command, monkeypatch):
+    assert main(command) == 0
+    journal = pathlib.Path("gradcam/.explanations.jsonl")
+    whole = journal.read_bytes()
+    assert whole.count(b"\n") == 4
+    explained = explained_files(monkeypatch)
+    for cut, again in [(1, ["c.png"]), (50, ["c.png"]), (len(whole), ["a.png", "b.png", "c.png"])]:
+        journal.write_bytes(whole[:-cut])
+        assert main(command) == 0
+        if cut > 1:  # The last line is whole but for its end.
+            assert explained() == again
+        assert len(read_rows()) == 3
+
+
 # Real processes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="this system has no SIGKILL")
+def test_a_run_that_is_killed_at_any_moment_goes_on_and_explains_nothing_twice(command):
+    for index in range(60):
+        write_photo(f"many/{index:02}.png", size=(200, 300), seed=index)
+    arguments = [sys.executable, "-c", PROCESS, "explain", "many", *command[4:]]
+    journal, lines = pathlib.Path("gradcam/.explanations.jsonl"), []
+    for more in (1, 9, 20):
+        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=environment())
+        deadline = time.monotonic() + 60
+        while not journal.exists() or journal.read_bytes().count(b"\n") <= len(lines) + more:
+            assert process.poll() is None, process.communicate()[1].decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+        now = journal.read_bytes().splitlines(keepends=True)
+        assert now[: len(lines)] == lines
+        lines = [line for line in now if line.endswith(b"\n")]
+    assert subprocess.run(arguments, capture_output=True, env=environment()).returncode == 0
+    last = journal.read_bytes().splitlines(keepends=True)
+    assert last[: len(lines)] == lines
+    rows = read_rows()
+    assert [row["file"] for row in rows] == [f"many/{index:02}.png" for index in range(60)]
+    names = {row[kind] for row in rows for kind in ("overlay", "heatmap")}
+    assert set(os.listdir("gradcam")) == {*names, "explanations.json", ".explanations.jsonl"}
+    for name in names:
+        with PIL.Image.open(pathlib.Path("gradcam", name)) as picture:
+            picture.load()
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.skipif(os.name == "nt", reason="this system can't send this signal")
+def test_a_process_ends_soon_also_while_it_can_not_be_interrupted(tmp_path):
+    script = (
+        "import ctypes, pathlib, sys, time; from tf_gradcam._cli import main, process, run_process\n"
+        "from tf_gradcam._files import write_file, unfinished\n"
+        "def busy(arguments):\n"
+        "    with unfinished('half.bin') as temporary:\n"
+        "        temporary.touch()\n"
+        "        print('begun', flush=True)\n"
+        "        ctypes.CDLL(None).sleep(30)\n"  # as TensorFlow does while it compiles
+        "process.run_command = busy\n"
+        "run_process()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "methods"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=tmp_path,
+    )
+    assert process.stdout.readline() == "begun\n"
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=20)[1]
+    print(f"{time.monotonic() - start:.2f} s")
+    assert process.returncode == 143, err
+    assert err == "tf-gradcam: error: terminated\n"
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.slow
@@ -267,12 +424,8 @@ def test_a_process_that_gets_a_signal_leaves_whole_files(command, number, code):
     model = command[4:]
     for index in range(200):
         write_photo(f"many/deep/{index:03}.png", size=(300, 400), seed=index)
-    script = (
-        "import sys; from tf_gradcam._cli import main; "
-        "from tf_gradcam._run import model_files; model_files.SAFE_KERAS = (3, 0)"
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{script}; sys.exit(main(sys.argv[1:]))", "explain", "many", *model],
+        [sys.executable, "-c", PROCESS, "explain", "many", *model],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -289,7 +442,8 @@ def test_a_process_that_gets_a_signal_leaves_whole_files(command, number, code):
     assert f"after {len(rows)} of 200 photographs" in err
     assert all(row["file"] in out for row in rows)
     names = {row[kind] for row in rows for kind in ("overlay", "heatmap")}
-    assert names == set(os.listdir("gradcam")) - {"explanations-unfinished.json"}
+    kept = {"explanations-unfinished.json", ".explanations.jsonl"}
+    assert names == set(os.listdir("gradcam")) - kept
     for name in names:
         with PIL.Image.open(pathlib.Path("gradcam", name)) as picture:
             picture.load()

@@ -149,6 +149,32 @@ def test_a_large_photograph_is_decoded_smaller_with_nearly_the_same_values():
     assert np.abs(small.astype(int) - whole).mean() < 1
 
 
+def test_a_draft_decodes_to_the_size_of_the_input_and_nothing_else_does(cam):
+    pixels = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (32, 24))
+    cv2.imwrite("photo.jpg", pixels)
+    cv2.imwrite("photo.png", pixels)
+    tf_gradcam.explain_dataset(cam, ["photo.jpg", "photo.png"], "rows", dtype="float32")
+    tf_gradcam.explain_dataset(cam, ["photo.jpg", "photo.png"], "draft", dtype="float32", draft=True)
+    rows, drafts = by_id(), by_id("draft")
+    half = cv2.imread("photo.jpg", cv2.IMREAD_REDUCED_COLOR_2)[..., ::-1]
+    for row, image in [
+        (rows["photo.jpg"], tf_gradcam.load_image("photo.jpg", size=(8, 8))),
+        (drafts["photo.jpg"], tf_gradcam.load_image(half, size=(8, 8))),
+        (drafts["photo.png"], tf_gradcam.load_image("photo.png", size=(8, 8))),
+    ]:
+        expected = cam(image, size=None)
+        signed = np.array(row["map"]).reshape(6, 6) * row["map_scale"]
+        np.testing.assert_allclose(signed, expected.map[0], atol=1e-6)
+        assert (row["height"], row["width"]) == (24, 32)
+    assert drafts["photo.jpg"]["map"] != rows["photo.jpg"]["map"]
+    with pytest.raises(ValueError, match="where draft was False, and is True"):
+        tf_gradcam.explain_dataset(cam, "photo.jpg", "rows", dtype="float32", draft=True)
+    with pytest.raises(TypeError, match="`draft` must be True or False. Received: 'yes'"):
+        tf_gradcam.explain_dataset(cam, "photo.jpg", "none", draft="yes")
+    with pytest.raises(ValueError, match="`draft` is for files. Received: draft=True with arrays"):
+        tf_gradcam.explain_dataset(cam, iter([np.zeros((1, 8, 8, 3))]), "none", draft=True)
+
+
 def test_a_model_of_no_fixed_size_is_refused():
     with pytest.raises(ValueError, match="`cam` must be of a model with a fixed input size"):
         tf_gradcam.explain_dataset(

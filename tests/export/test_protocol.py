@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import pathlib
-import re
 import runpy
 import shutil
 import socket
@@ -15,6 +14,7 @@ import urllib.error
 import urllib.request
 
 import cv2
+import doc_pages
 import grpc
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from conftest import CLASSES, SIDE, build, preprocess
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
-from tf_gradcam import GradCAM, load_image
+from tf_gradcam import GradCAM, load_image, pretrained
 
 ROOT = pathlib.Path(__file__).parents[2]
 client = types.SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "serving_client.py")))
@@ -151,13 +151,9 @@ def test_what_is_wrong_is_refused_with_a_sentence(ask, photographs):
 # What docs/serving.md says, run as it stands but for what is the test's own
 
 
-PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.DOTALL)
-
-
 def blocks(language, word):
     """Return the page's examples in a language that have a word in them."""
-    return [code for each, code in BLOCKS if each == language and word in code]
+    return [code for code in doc_pages.blocks("serving.md", language) if word in code]
 
 
 @pytest.fixture
@@ -189,10 +185,14 @@ def test_the_client_script_writes_the_overlay(server, here, command, capsys):
     assert capsys.readouterr().out.count("class ") == (2 if "gradcam_top_k" in arguments else 1)
 
 
-def test_the_python_examples_run(here, photographs):
+def test_the_python_examples_run(here, photographs, monkeypatch):
+    monkeypatch.setattr(pretrained, "efficientnet_lite0", lambda: build("functional"))
+    monkeypatch.setattr(pretrained, "labels", lambda: [f"class {index}" for index in range(CLASSES)])
     names = {"images": photographs}
-    for code in blocks("python", "localhost"):
+    export, boxes, rest, grpc = blocks("python", "")
+    for code in (export, rest, grpc, boxes):  # the boxes are those of a response
         exec(here(code), names)
+    assert names["answer"].keys() >= {"class", "label", "overlay_png_bytes"}
     assert names["picture"].shape == (SIDE, 2 * SIDE, 3)
     np.testing.assert_allclose(names["heatmap"].max(), 1)
 

@@ -4,7 +4,6 @@ import itertools
 import json
 import pathlib
 import pickle
-import re
 import struct
 import warnings
 import zipfile
@@ -582,15 +581,6 @@ def test_the_axis_of_time_is_no_part_of_a_place(tmp_path):
 
 
 # The whole way
-
-
-def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    page = pathlib.Path(__file__).parents[2] / "docs" / "fields" / "arrays.md"
-    code = "".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
-    exec(compile(code, page.name, "exec"), {})
-    (shown,) = re.findall(r"print\(scan\)  # (.*)", code)
-    assert capsys.readouterr().out.startswith(shown + "\n")
 
 
 def test_a_network_sees_a_lazy_array_as_it_sees_the_array_itself(tmp_path):

@@ -1,8 +1,6 @@
 """The values of DICOM files: rescaled, looked up, mirrored, in colours; by hand and by other libraries."""
 
-import pathlib
 import pickle
-import re
 import sys
 
 import highdicom
@@ -343,14 +341,3 @@ def test_pydicom_is_imported_by_reading_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ImportError, match=r'for the extra `dicom`.*pip install "tf_gradcam\[dicom\]"'):
         formats.read(shipped("CT_small.dcm"))
-
-
-def test_the_examples_of_the_page_run_as_they_stand(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = pathlib.Path(__file__).parents[2] / "docs" / "fields" / "dicom.md"
-    scope = {}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        exec(block, scope)
-    assert repr(formats.read(shipped("CT_small.dcm"))) in page.read_text(encoding="utf-8")
-    assert scope["scan"].windows == ((450, 790), (200, 443))
-    assert {path.name for path in tmp_path.iterdir()} == {"heatmap.dcm", "picture.dcm"}

@@ -3,7 +3,6 @@ import gzip
 import itertools
 import math
 import pathlib
-import re
 import struct
 
 import keras
@@ -579,15 +578,6 @@ def test_an_ending_in_capitals_is_the_same(tmp_path, numbers):
 
 
 # The whole way
-
-
-def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    page = pathlib.Path(__file__).parents[2] / "docs" / "fields" / "nifti.md"
-    code = "".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
-    exec(compile(code, page.name, "exec"), {})
-    (shown,) = re.findall(r"print\(scan\)  # (.*)", code)
-    assert capsys.readouterr().out.startswith(shown + "\n")
 
 
 @pytest.mark.parametrize("orientation", ["stored", "RAS"])

@@ -1,19 +1,15 @@
 """Boxes and masks: tiny heatmaps drawn by hand, OpenCV's Otsu, and overlaps worked out by hand."""
 
 import json
-import pathlib
-import re
 import types
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIDE, build
 
 from tf_gradcam import HeatmapBox, box_iou, boxes, masks, targets
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "boxes.md"
 # Two parts above 0.15: on the left 4 pixels of 0.25, on the right 2 that touch at a corner, 1 and 0.5.
 HEATMAP = np.array(
     [
@@ -220,21 +216,6 @@ def test_an_explanation_has_a_list_for_each_image_and_class():
         ValueError, match=r"`heatmap` must be .*an Explanation with heatmaps of the shape \(2, 3"
     ):
         boxes(volume)
-
-
-# The page
-
-
-def test_the_example_of_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    cv2.imwrite("cat.jpg", np.zeros((30, 40, 3), np.uint8))
-    names = {"model": build("functional"), "image": np.random.default_rng(0).random((SIDE, SIDE, 3))}
-    exec(example, names)
-    assert names["mask"].shape == (30, 40)
-    assert names["overlaps"].shape == (1, 1)
-    assert set(names["rows"][0]) == {"image_id", "category_id", "bbox", "area", "score"}
-    assert capsys.readouterr().out
 
 
 # What is refused

@@ -121,6 +121,16 @@ def test_preprocess_can_be_traced_with_an_open_batch():
     np.testing.assert_array_equal(traced(images), pretrained.preprocess(images))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "float32", "float64"])
+def test_preprocess_gives_arrays_the_same_bytes_as_tensors(dtype):
+    images = (np.random.default_rng(0).random((2, 9, 9, 3)) * 255).astype(dtype)[:, ::2]
+    before = images.copy()
+    found = pretrained.preprocess(images)
+    np.testing.assert_array_equal(found, pretrained.preprocess(tf.constant(images)))
+    assert found.dtype == tf.float32
+    np.testing.assert_array_equal(images, before)
+
+
 @pytest.mark.parametrize("images", [np.ones(3, complex), np.ones(3, bool), ["cat.png"]])
 def test_preprocess_refuses_what_is_not_a_real_number(images):
     with pytest.raises(TypeError, match=r"`images` must be real numbers .* Received: dtype="):

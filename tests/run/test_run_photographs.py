@@ -10,6 +10,7 @@ import pytest
 from photo_files import classify, files, head, run, unchanged, write_photo
 
 import tf_gradcam
+from tf_gradcam import load_image
 from tf_gradcam._run import demo_photographs, find_photographs, read_photograph
 from tf_gradcam._run.photographs import Photograph, count_pixels, picture_names
 
@@ -212,3 +213,26 @@ def test_the_heatmap_sits_on_the_thing(lite0):
         top, bottom, left, right = (round(100 * edge) for edge in box)
         hot = heatmap > 0.5
         assert hot[top:bottom, left:right].sum() > 0.9 * hot.sum()
+
+
+def test_a_long_run_is_frozen_and_finds_the_same(monkeypatch):
+    frozen = []
+    freeze = tf_gradcam.GradCAM.freeze
+    monkeypatch.setattr(tf_gradcam.GradCAM, "freeze", lambda cam: frozen.append(cam) or freeze(cam))
+    classifier, asked = classify(head(5, "softmax")), {"top": 2}
+    photos = [write_photo(f"{number}.png", seed=number) for number in range(3)]
+    rows = run(classifier, *photos, out="short", **asked)
+    assert not frozen
+    monkeypatch.setattr("tf_gradcam._run.run.PAYS_TO_FREEZE", 3)
+    for row, expected in zip(run(classifier, *photos, out="long", **asked), rows, strict=True):
+        assert row["score"] == pytest.approx(expected["score"], abs=1e-5)
+        assert row["probability"] == pytest.approx(expected["probability"], abs=1e-5)
+        varying = {"score", "probability", "seconds"}
+        assert {key: row[key] for key in row.keys() - varying} == {
+            key: expected[key] for key in expected.keys() - varying
+        }
+    assert len(frozen) == 1
+    assert files("long") == files("short")
+    for name in (name for name in files("short") if "overlay" in name):
+        pictures = [load_image(f"{folder}/{name}").astype(int) for folder in ("short", "long")]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1

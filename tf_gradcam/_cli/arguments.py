@@ -36,8 +36,7 @@ _EXIT_CODES = (
     "result couldn't be written, as on a full disk; 130 when interrupted (Ctrl-C), 143 when terminated "
     "(SIGTERM), 129 when the terminal is closed. A run that ends early (3 or more) writes the rows of the "
     "photographs explained until then to explanations-unfinished.json, and leaves an earlier run's "
-    "explanations.json unchanged. A run in progress saves its rows to explanations-unfinished.json twice a "
-    "minute."
+    "explanations.json unchanged. The same command goes on where it ended, also where it was killed."
 )
 _EVALUATE_DESCRIPTION = (
     "Measure how far heatmaps can be trusted: whether the score depends on what they show, and whether they "
@@ -115,7 +114,9 @@ def _add_explain(commands) -> None:
         help="explain photographs",
         description="Write NAME-overlay.png and NAME-heatmap.png for each photograph, and one "
         "explanations.json. With several methods these are NAME-METHOD-overlay.png and so on, and "
-        "NAME-methods.png compares them. Pictures of an earlier run are replaced. Other files are never "
+        "NAME-methods.png compares them. A photograph that the folder holds the pictures of is not explained "
+        "again, unless its file has changed or it had an error. Another model or other options are refused: "
+        "give another folder, or --restart. Files of others are never "
         "replaced: the picture gets a number, as in NAME_2-overlay.png. Scans are files of DICOM, NIfTI, "
         "GeoTIFF, video, slides and arrays: their heatmaps are written in their own formats, too, at the "
         "same place in the patient, on the map or in the clip.",
@@ -123,6 +124,9 @@ def _add_explain(commands) -> None:
     )
     add_photos_argument(command)
     add_explain_options(command, out="gradcam")
+    command.add_argument(
+        "--restart", action="store_true", help="explain all photographs anew, and replace earlier pictures"
+    )
     add_scan_options(command)
     command.set_defaults(run=run_explain, command=command)
 

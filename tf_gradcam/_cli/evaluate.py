@@ -7,7 +7,7 @@ import sys
 
 from tf_gradcam._checks import printable
 from tf_gradcam._cli.explain import begin, print_skipped, requested_layer, requested_output
-from tf_gradcam._cli.signals import ignore_signals
+from tf_gradcam._cli.signals import must_complete
 from tf_gradcam._cli.terminal import print_problem, report_progress, show_bar
 
 
@@ -18,7 +18,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     found = find_photographs(arguments.photos)
     evaluation = _evaluate(found.photographs, arguments)
     out = pathlib.Path(arguments.out)
-    with ignore_signals():
+    with must_complete():
         names = write_evaluation(evaluation, out)
     if not evaluation.tables:
         print("No photograph could be measured.")

@@ -2,14 +2,14 @@
 
 import argparse
 import contextlib
+import functools
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_gradcam._checks import one_line, printable
-from tf_gradcam._cli.signals import describe_interrupt, ignore_signals, interrupt_code
+from tf_gradcam._cli.signals import describe_interrupt, interrupt_code, must_complete
 from tf_gradcam._cli.terminal import (
     NOT_WRITTEN,
     import_tensorflow,
@@ -19,7 +19,7 @@ from tf_gradcam._cli.terminal import (
     show_bar,
 )
 
-SECONDS_BETWEEN_SAVES = 30.0  # of the rows of an unfinished run
+MOST_ROWS_AT_AN_END = 500  # in the table of a run that ends early: a thousand take half a second
 RunEnd = KeyboardInterrupt | OSError  # an exception that ends a run before it is finished
 
 
@@ -28,44 +28,61 @@ def run_explain(arguments: argparse.Namespace) -> int:
     from tf_gradcam._run import find_photographs
 
     found = find_photographs(arguments.photos, arguments.series)
-    rows: list[dict[str, Any]] = []
-    run_end = _explain(found.photographs, arguments, _keep_rows(rows, pathlib.Path(arguments.out)))
-    code = _finish(rows, len(found.photographs), run_end, arguments)
+    with contextlib.ExitStack() as ending:
+        journal, run_end = _explain_missing(found.photographs, arguments, ending)
+        results = _Results(
+            journal.rows(found.photographs), journal.all_rows(found.photographs), len(found.photographs)
+        )
+        code = _finish(results, run_end, arguments)
     print_skipped(found)
     return code
 
 
-def _keep_rows(rows: list[dict[str, Any]], out: pathlib.Path) -> Callable[[list], None]:
-    """Return a function that adds the rows of findings to `rows`, and regularly writes all rows to a file.
+def _explain_missing(photographs: list, arguments: argparse.Namespace, ending: contextlib.ExitStack) -> tuple:
+    """Explain the photographs that the folder holds no pictures of.
 
-    So a process that is killed, or runs out of memory, loses only the rows of the last seconds.
+    Returns:
+        The journal of the folder, which `ending` closes, and the exception that ended the run before it was
+        finished, if any.
     """
-    from tf_gradcam._run import write_results
+    from tf_gradcam._run import Journal, choose_methods, request_manifest, write_results
 
-    next_save = time.monotonic() + SECONDS_BETWEEN_SAVES
+    request = _make_request(arguments)
+    choose_methods(request)  # A wrong method is reported before a model is loaded.
+    with report_progress(len(photographs)) as progress:
+        classifier = _load(arguments)
+        manifest = request_manifest(request, classifier, arguments.preprocess)
+        journal = ending.enter_context(Journal(request.out, manifest, arguments.restart))
+        missing = journal.missing(photographs)
+        for _ in range(len(photographs) - len(missing)):
+            progress.advance()
+        if len(missing) < len(photographs):
+            before = f"{len(photographs) - len(missing)} of {len(photographs)} photographs"
+            print(f"tf-gradcam: {before} were explained before", file=sys.stderr)
 
-    def keep(findings: list) -> None:
-        nonlocal next_save
-        # Only the rows, as images and heatmaps would fill the memory.
-        rows.extend([finding.row for finding in findings])
-        start = time.monotonic()
-        if start >= next_save:
-            write_results(rows, out, finished=False)
-            now = time.monotonic()
-            next_save = now + max(SECONDS_BETWEEN_SAVES, 50 * (now - start))  # at most 2 % of the time
+        def write_unfinished() -> None:
+            write_results(journal.all_rows(photographs), request.out, finished=False)
 
-    return keep
+        ending.enter_context(journal.at_sudden_end(write_unfinished))
+        take = functools.partial(_explain_with, request, classifier, progress, journal)
+        return journal, take(photographs, len(missing), lambda findings: None)
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
     begin(arguments)
-    from tf_gradcam._run import demo_photographs
+    from tf_gradcam._run import choose_methods, demo_photographs
 
     photographs = demo_photographs()
     findings: list[list] = []
-    run_end = _explain(photographs, arguments, findings.append)
+    request = _make_request(arguments)
+    choose_methods(request)  # A wrong method is reported before a model is loaded.
+    count = len(photographs)
+    with report_progress(count) as progress:
+        run_end = _explain_with(
+            request, _load(arguments), progress, None, photographs, count, findings.append
+        )
     rows = [finding.row for of_photograph in findings for finding in of_photograph]
-    code = _finish(rows, len(photographs), run_end, arguments)
+    code = _finish(_Results(rows, rows, count), run_end, arguments)
     explained = [of_photograph for of_photograph in findings if "error" not in of_photograph[0].row]
     if explained and run_end is None:
         _draw_contact_sheet(explained, arguments)
@@ -91,28 +108,31 @@ def begin(arguments: argparse.Namespace) -> None:
     import_tensorflow()
 
 
-def _explain(photographs: list, arguments: argparse.Namespace, take: Callable[[list], None]) -> RunEnd | None:
-    """Explain photographs, hand the findings in each to `take`, and show the progress.
+def _explain_with(
+    request, classifier, progress, journal, photographs: list, count: int, take: Callable[[list], None]
+) -> RunEnd | None:
+    """Explain photographs, hand the findings in each to `take`, and show the progress of that many.
 
     Returns:
         The exception that ended the run before it was finished, if any. The findings until then are taken.
     """
+    from tf_gradcam._run import explain_photographs
+
+    found = explain_photographs(photographs, request, classifier, progress.report, journal)
+    with show_bar(count) as advance_bar:
+
+        def take_and_advance(findings: list) -> None:
+            take(findings)
+            progress.advance()
+            advance_bar()
+
+        return _take_findings(found, take_and_advance)
+
+
+def _load(arguments: argparse.Namespace):
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._run import choose_methods, explain_photographs
 
-    request = _make_request(arguments)
-    choose_methods(request)  # A wrong method is reported before a model is loaded.
-    with report_progress(len(photographs)) as progress:
-        classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
-        found = explain_photographs(photographs, request, classifier, progress.report)
-        with show_bar(len(photographs)) as advance_bar:
-
-            def take_and_advance(findings: list) -> None:
-                take(findings)
-                progress.advance()
-                advance_bar()
-
-            return _take_findings(found, take_and_advance)
+    return load_classifier(arguments.model, arguments.preprocess, arguments.labels)
 
 
 def _take_findings(found: Generator, take: Callable[[list], None]) -> RunEnd | None:
@@ -174,35 +194,47 @@ def requested_output(arguments: argparse.Namespace) -> str | int | None:
     return int(output) if output is not None and output.isdecimal() else output
 
 
-def _finish(
-    rows: list[dict[str, Any]], total: int, run_end: RunEnd | None, arguments: argparse.Namespace
-) -> int:
+class _Results(NamedTuple):
+    """What a run found.
+
+    Attributes:
+        rows: of every photograph that was explained, now or before, or couldn't be.
+        written: these and the rows of photographs that other commands explained, for the JSON file.
+        total: how many photographs there are.
+    """
+
+    rows: list[dict[str, Any]]
+    written: list[dict[str, Any]]
+    total: int
+
+
+def _finish(results: _Results, run_end: RunEnd | None, arguments: argparse.Namespace) -> int:
     """Write the JSON, print table and problems, and return the exit code.
 
     Args:
-        rows: of every photograph that was explained, or couldn't be.
-        total: how many photographs there are.
+        results: what was found.
         run_end: the exception that ended the run before it was finished.
         arguments: the command's.
     """
     from tf_gradcam._run import write_results
 
-    name = ""
+    rows, name = results.rows, ""
     if rows or run_end is None:
         try:
-            with ignore_signals():
-                name = write_results(rows, pathlib.Path(arguments.out), finished=run_end is None)
+            with must_complete():
+                name = write_results(results.written, pathlib.Path(arguments.out), finished=run_end is None)
         except OSError as error:
             run_end = run_end or error
     several_methods = len({row["method"] for row in rows if "method" in row}) > 1
-    _print_rows(rows, several_methods)
+    if run_end is None or len(rows) <= MOST_ROWS_AT_AN_END:
+        _print_rows(rows, several_methods)
     print(_location_line(rows, name, arguments))
     _print_problems(rows, several_methods, run_end, arguments)
     if run_end is None:
         return 1 if any("error" in row for row in rows) else 0
     done = len({row["file"] for row in rows if "error" not in row})
     reason = describe_interrupt(run_end) if isinstance(run_end, KeyboardInterrupt) else run_end
-    print_problem(f"{one_line(reason)}, after {done} of {total} photographs", arguments)
+    print_problem(f"{one_line(reason)}, after {done} of {results.total} photographs", arguments)
     return interrupt_code(run_end) if isinstance(run_end, KeyboardInterrupt) else NOT_WRITTEN
 
 

@@ -1,9 +1,10 @@
-"""Run the command line and return its exit code. The script `tf-gradcam` and `python -m tf_gradcam` call it.
+"""Run the command line and return its exit code. `process` calls it, and whoever wants no process of its own.
 
 The modules of `_cli` import TensorFlow, NumPy, OpenCV and matplotlib inside the functions that need them, so
 that `--help` and a mistyped command are answered at once.
 """
 
+import argparse
 from collections.abc import Sequence
 
 from tf_gradcam._checks import is_disk_full
@@ -21,7 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, which `tf-gradcam explain --help` lists.
     """
-    arguments = make_parser().parse_args(argv)
+    return run_command(make_parser().parse_args(argv))
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Run a command by its arguments, print what is wrong, and return the exit code."""
     try:
         with raise_on_signals():
             return arguments.run(arguments)

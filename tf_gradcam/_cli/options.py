@@ -281,6 +281,11 @@ def add_row_options(parser) -> None:
     parser.add_argument(
         "--batch-size", type=count, default=32, metavar="N", help="images together (default: %(default)s)"
     )
+    parser.add_argument(
+        "--draft",
+        action="store_true",
+        help="decode large JPEG files at the smallest size that fills the model's input: faster, other maps",
+    )
     parser.add_argument("--restart", action="store_true", help="remove an earlier run's rows, and begin anew")
     parser.add_argument(
         "--to",

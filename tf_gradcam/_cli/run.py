@@ -63,6 +63,7 @@ def _options(arguments, labels) -> Any:
         batch_size=arguments.batch_size,
         restart=arguments.restart,
         preprocess=arguments.preprocess,
+        draft=arguments.draft,
     )
 
 

@@ -1,17 +1,26 @@
-"""Signals that ask the command to end, as exceptions; `main` and `explain` call it."""
+"""Signals that ask the command to end, as exceptions. `main`, `process` and the commands call it."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 
+_completing = threading.Lock()  # held during what must be completed
+
 
 class Terminated(KeyboardInterrupt):
     """A signal other than Ctrl-C asked the process to end."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
+    number = int(signal.SIGTERM)
+
+
+class HungUp(Terminated):
+    """The terminal was closed."""
+
+    number = int(getattr(signal, "SIGHUP", 1))  # Windows has none.
+
+
+_EXCEPTIONS = {int(signal.SIGINT): KeyboardInterrupt, **{each.number: each for each in (Terminated, HungUp)}}
 
 
 def describe_interrupt(interrupt: KeyboardInterrupt) -> str:
@@ -33,7 +42,7 @@ def raise_on_signals() -> Iterator[None]:
 
     def raise_once(number, frame):
         signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        raise _EXCEPTIONS[number]
 
     defaults = (signal.SIG_DFL, signal.default_int_handler)
     numbers = [signal.SIGINT, *_terminating()]
@@ -43,9 +52,27 @@ def raise_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ignore_signals() -> Iterator[None]:
-    """Ignore signals during a short operation that must be completed."""
+    """Ignore signals."""
     with _handle([signal.SIGINT, *_terminating()], signal.SIG_IGN):
         yield
+
+
+@contextlib.contextmanager
+def must_complete() -> Iterator[None]:
+    """Let no signal interrupt a short operation, in whichever thread."""
+    with _completing, ignore_signals():
+        yield
+
+
+@contextlib.contextmanager
+def after_completion(seconds: float) -> Iterator[None]:
+    """Wait for what must be completed, for some seconds at most."""
+    is_complete = _completing.acquire(timeout=seconds)
+    try:
+        yield
+    finally:
+        if is_complete:
+            _completing.release()
 
 
 def _terminating() -> list[int]:

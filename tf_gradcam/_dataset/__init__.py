@@ -1,7 +1,6 @@
 """A data set of any size, explained into Parquet files that are whole at every moment. Users call it."""
 
 from tf_gradcam._dataset.dataset import (
-    PAYS_TO_FREEZE,
     DatasetRun,
     check_moved,
     explain_dataset,
@@ -17,7 +16,6 @@ from tf_gradcam._dataset.row_maker import DatasetOptions, RowMaker, count_errors
 from tf_gradcam._dataset.rows import Item
 
 __all__ = [
-    "PAYS_TO_FREEZE",
     "DatasetOptions",
     "DatasetRun",
     "Item",

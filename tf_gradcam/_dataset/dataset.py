@@ -19,9 +19,7 @@ from tf_gradcam._dataset.row_maker import DatasetOptions, RowMaker, count_errors
 from tf_gradcam._dataset.rows import Item
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._model import require_specs
-from tf_gradcam._run import Classifier, class_index, fit_to_spec
-
-PAYS_TO_FREEZE = 300  # images: what freezing takes in seconds, it saves by then
+from tf_gradcam._run import PAYS_TO_FREEZE, Classifier, class_index, fit_to_spec
 
 
 class DatasetRun(NamedTuple):
@@ -49,6 +47,7 @@ def explain_dataset(
     labels: Sequence[str] | None = None,
     dtype: str = "float16",
     batch_size: int = 32,
+    draft: bool = False,
     restart: bool = False,
 ) -> DatasetRun:
     """Explain a data set of any size, and write a row for each image to Parquet files.
@@ -60,7 +59,7 @@ def explain_dataset(
 
     The run may be ended at any time, by Ctrl-C or a signal, and no row is lost; a power cut takes those since
     the last part at most. The same call goes on where it ended, row by row; no image is explained twice, and
-    an image with an error isn't read again. Three hundred images or more are explained by a frozen
+    an image with an error isn't read again. A thousand images or more are explained by a frozen
     copy of the explainer. Memory stays the same however many images there are.
 
     Args:
@@ -76,6 +75,9 @@ def explain_dataset(
         labels: names of the classes.
         dtype: of the maps, `"float16"` or `"float32"`.
         batch_size: images that are explained together.
+        draft: whether large JPEG files are decoded at the smallest size that fills the model's input. It is
+            faster, but the pixels that the model sees are others than those of `load_image`, and the maps
+            change: docs/datasets.md says how much. The manifest notes it.
         restart: whether to remove what an earlier run wrote to `out`, and begin anew.
 
     Returns:
@@ -96,7 +98,9 @@ def explain_dataset(
     is_files = isinstance(data, str | pathlib.Path | list | tuple)
     sources = [data] if isinstance(data, str | pathlib.Path) else data
     items = find_items(sources).items if is_files else array_items(data)
-    options = DatasetOptions(target, labels, dtype, batch_size, restart)
+    if draft and not is_files:
+        raise ValueError("`draft` is for files. Received: draft=True with arrays, which nothing decodes.")
+    options = DatasetOptions(target, labels, dtype, batch_size, restart, draft=draft)
     return run_dataset(cam, items, pathlib.Path(out), options, fit_pixels(cam.model))
 
 

@@ -4,8 +4,11 @@ Users call `export_rows`, and the command `run` does, with `--to`. Rows are read
 the same however many there are. What is written gets its name when it is whole.
 """
 
+import concurrent.futures
 import contextlib
 import csv
+import functools
+import itertools
 import json
 import os
 import pathlib
@@ -17,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._dataset.fiftyone import write_fiftyone
-from tf_gradcam._files import unfinished
+from tf_gradcam._ending import at_sudden_end
+from tf_gradcam._files import find_parts, unfinished
 from tf_gradcam._images import overlay
 from tf_gradcam._optional import require
 from tf_gradcam._run import write_picture
 
 _ENDINGS = {"csv": ".csv", "zarr": ".zarr", "pictures": "-pictures", "fiftyone": "-fiftyone"}
 _ROWS_AT_ONCE = 256
+_PICTURES_AT_ONCE = 32
 _MARK = ".tf_gradcam-export"  # in a folder that this module wrote, and may replace
 _PLACES = {"peak": ("peak_x", "peak_y"), "box": ("box_x1", "box_y1", "box_x2", "box_y2")}
 
@@ -76,7 +81,7 @@ class _Rows:
     """The rows in a folder, read in batches."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        parts = sorted(folder.glob("part-*.parquet"))
+        parts = find_parts(folder)
         if not parts:
             raise ValueError(f"`rows` must be a folder of a run's parts. Received: {folder}, which has none.")
         dataset = require("pyarrow.dataset", "pyarrow", extra="scale")
@@ -170,16 +175,23 @@ def _write_zarr(rows: _Rows, folder: pathlib.Path) -> None:
 def _write_pictures(rows: _Rows, folder: pathlib.Path) -> None:
     if len(rows.grid) != 2:
         raise ValueError('`to="pictures"` needs maps of two axes. Received: maps of three. Take "zarr".')
-    cv2 = require("cv2", "opencv-python")
     highest = rows.maximum()
     taken: set[str] = set()
-    for row, values in rows.explained():
-        if not row["path"]:
-            raise ValueError('`to="pictures"` needs rows of files. Received: rows of arrays.')
-        picture = overlay(row["path"], values, vmax=highest)
-        path = folder / _free_name(row["id"], taken)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(path, cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    remaining = rows.explained()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        while some := list(itertools.islice(remaining, _PICTURES_AT_ONCE)):
+            if not all(row["path"] for row, _ in some):
+                raise ValueError('`to="pictures"` needs rows of files. Received: rows of arrays.')
+            paths = [folder / _free_name(row["id"], taken) for row, _ in some]
+            draw = functools.partial(_write_overlay, vmax=highest)
+            list(pool.map(draw, paths, [row["path"] for row, _ in some], [values for _, values in some]))
+
+
+def _write_overlay(path, photograph, values, vmax) -> None:
+    cv2 = require("cv2", "opencv-python")
+    picture = cv2.cvtColor(overlay(photograph, values, vmax=vmax), cv2.COLOR_RGB2BGR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, cv2.imencode(".jpg", picture)[1].tobytes())
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -209,15 +221,20 @@ def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         )
     temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished")
     earlier = temporary.with_suffix(".earlier")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        (temporary / _MARK).touch()
-        if path.exists():
-            os.replace(path, earlier)
-        os.replace(temporary, path)
-    finally:
+
+    def clean_up() -> None:
         if earlier.exists() and not path.exists():
             os.replace(earlier, path)
         for left in (temporary, earlier):
             shutil.rmtree(left, ignore_errors=True)
+
+    try:
+        with at_sudden_end(clean_up):
+            temporary.mkdir(parents=True)
+            yield temporary
+            (temporary / _MARK).touch()
+            if path.exists():
+                os.replace(path, earlier)
+            os.replace(temporary, path)
+    finally:
+        clean_up()

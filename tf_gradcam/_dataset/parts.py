@@ -6,24 +6,20 @@ and goes on.
 """
 
 import contextlib
-import errno
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
-from tf_gradcam._files import unfinished
+from tf_gradcam._ending import at_sudden_end
+from tf_gradcam._files import JOURNAL, MANIFEST_KEY, find_parts, lock_folder, unfinished
 from tf_gradcam._optional import require
+from tf_gradcam._run import check_manifest
 
 ROWS_IN_PART = 10_000
 _BYTES_IN_PART = 2**26  # of rows in memory: a map may have as many values as the image
-_JOURNAL = ".tf_gradcam-journal.arrows"
-_LOCK = ".tf_gradcam-lock"
-_MANIFEST_KEY = b"tf_gradcam"
-# What a manifest notes, and a later run may have another of: Keras names a model anew in each process, and
-# other versions of these packages give the same rows but for rounding.
-NOTED = ("model", "keras", "tensorflow")
 
 
 class Parts:
@@ -51,31 +47,35 @@ class Parts:
     ) -> None:
         self._arrow = require("pyarrow", "pyarrow", extra="scale")
         self.folder, self._rows_in_part = pathlib.Path(folder), rows_in_part
-        self._schema = schema.with_metadata({_MANIFEST_KEY: json.dumps(manifest).encode()})
+        self._schema = schema.with_metadata({MANIFEST_KEY: json.dumps(manifest).encode()})
         self._manifest, self._restart = manifest, restart
         self._pending: list[Any] = []  # record batches in the journal
         self._bytes = 0
         self._journal: Any = None
+        self._writing = threading.Lock()
 
     def __enter__(self) -> "Parts":
         """Lock the folder, and take up what an earlier run left in it."""
         with contextlib.ExitStack() as undo:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            undo.enter_context(_lock(self.folder))
-            for left in self.folder.glob(".tf_gradcam-*.unfinished*"):
-                left.unlink()
+            undo.enter_context(lock_folder(self.folder))
             if self._restart:
-                _remove_parts(self.folder, self._finished())
-            for path in self._finished():
-                _check_manifest(path, read_manifest(path), self._manifest)
+                _remove_parts(self.folder, find_parts(self.folder))
+            for path in find_parts(self.folder):
+                check_manifest(self.folder, read_manifest(path), self._manifest)
             self._take_up_journal()
             undo.callback(self._close_journal)
+            undo.enter_context(at_sudden_end(self._finish_suddenly))
             self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Write what is in the journal as a part, also after an error, and unlock the folder."""
-        with self._undo:
+        with self._undo, self._writing:
+            self._finish_part()
+
+    def _finish_suddenly(self) -> None:
+        """Write what is in the journal as a part, in another thread than the run's."""
+        if self._writing.acquire(timeout=1):  # For good: no row is added any more.
             self._finish_part()
 
     def done(self) -> set[str]:
@@ -85,27 +85,25 @@ class Parts:
     def columns(self, names: list[str]) -> Iterator[Any]:
         """Yield some columns of all rows that are written, a `pyarrow.Table` for each part."""
         parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
-        for path in self._finished():
+        for path in find_parts(self.folder):
             yield parquet.read_table(path, columns=names)
         if self._pending:
             yield self._arrow.Table.from_batches(self._pending).select(names)
 
     def add(self, rows: Any) -> None:
         """Add a `pyarrow.RecordBatch` of rows; no end of the process loses them when this returns."""
-        self._journal.write_batch(rows)
-        self._file.flush()
-        self._pending.append(rows)
-        self._bytes += rows.nbytes
-        if sum(map(len, self._pending)) >= self._rows_in_part or self._bytes >= _BYTES_IN_PART:
-            self._finish_part()
-            self._open_journal([])
-
-    def _finished(self) -> list[pathlib.Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
+        with self._writing:
+            self._journal.write_batch(rows)
+            self._file.flush()
+            self._pending.append(rows)
+            self._bytes += rows.nbytes
+            if sum(map(len, self._pending)) >= self._rows_in_part or self._bytes >= _BYTES_IN_PART:
+                self._finish_part()
+                self._open_journal([])
 
     def _take_up_journal(self) -> None:
         """Read the rows that a killed run left in its journal, and go on in a new one."""
-        rows = list(_readable_batches(self._arrow, self.folder / _JOURNAL, self._manifest))
+        rows = list(_readable_batches(self._arrow, self.folder / JOURNAL, self._manifest))
         known = self.done()  # The run may have been killed between a part and its journal's end.
         self._open_journal(
             [batch for batch in rows if not known.intersection(batch.column("id").to_pylist())]
@@ -113,7 +111,7 @@ class Parts:
 
     def _open_journal(self, rows: list[Any]) -> None:
         self._close_journal()
-        with unfinished(self.folder / _JOURNAL) as temporary:
+        with unfinished(self.folder / JOURNAL) as temporary:
             self._file = open(temporary, "xb")  # noqa: SIM115 It stays open under its new name.
             self._journal = self._arrow.ipc.new_stream(self._file, self._schema)
             for batch in rows:
@@ -133,7 +131,7 @@ class Parts:
             self._close_journal()
         if self._pending:
             parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
-            numbers = [int(path.stem.removeprefix("part-")) for path in self._finished()]
+            numbers = [int(path.stem.removeprefix("part-")) for path in find_parts(self.folder)]
             path = self.folder / f"part-{max(numbers, default=-1) + 1:05}.parquet"
             table = self._arrow.Table.from_batches(self._pending, self._schema)
             with unfinished(path) as temporary, open(temporary, "xb") as file:
@@ -141,14 +139,14 @@ class Parts:
                 file.flush()
                 os.fsync(file.fileno())  # before it gets its name, for a power cut
             self._pending = []
-        (self.folder / _JOURNAL).unlink(missing_ok=True)
+        (self.folder / JOURNAL).unlink(missing_ok=True)
 
 
 def _remove_parts(folder, parts) -> None:
     """Remove the parts and the journal of an earlier run; other files in the folder stay."""
     for path in parts:
         read_manifest(path)  # Another program's file is not removed.
-    for path in [*parts, folder / _JOURNAL]:
+    for path in [*parts, folder / JOURNAL]:
         path.unlink(missing_ok=True)
 
 
@@ -160,12 +158,12 @@ def read_manifest(path: pathlib.Path) -> dict[str, Any]:
         metadata = parquet.read_schema(path).metadata or {}
     except arrow.ArrowException:  # damaged, or not Parquet
         metadata = {}
-    if _MANIFEST_KEY not in metadata:
+    if MANIFEST_KEY not in metadata:
         raise ValueError(
             f"`out` must be a folder of a run's parts, or a new one. Received: {path}, which is none. Choose "
             "another folder, or remove the file."
         )
-    return json.loads(metadata[_MANIFEST_KEY])
+    return json.loads(metadata[MANIFEST_KEY])
 
 
 def _readable_batches(arrow, path, manifest) -> Iterator[Any]:
@@ -174,55 +172,8 @@ def _readable_batches(arrow, path, manifest) -> Iterator[Any]:
         return
     with contextlib.suppress(arrow.ArrowInvalid, OSError, EOFError), arrow.OSFile(str(path)) as file:
         stream = arrow.ipc.open_stream(file)
-        _check_manifest(path, json.loads((stream.schema.metadata or {}).get(_MANIFEST_KEY, b"{}")), manifest)
+        found = json.loads((stream.schema.metadata or {}).get(MANIFEST_KEY, b"{}"))
+        check_manifest(path.parent, found, manifest)
         for batch in stream:
             batch.validate(full=True)  # A power cut may leave anything.
             yield batch
-
-
-def _check_manifest(path, found, wanted) -> None:
-    """Raise a `ValueError` that names what differs between two manifests."""
-    keys = [key for key in {**wanted, **found} if key not in NOTED]
-    differing = [key for key in keys if wanted.get(key) != found.get(key)]
-    if differing:
-        parts = [f"{key} was {found.get(key)!r:.80}, and is {wanted.get(key)!r:.80}" for key in differing]
-        raise ValueError(
-            f"`out` must be a new folder, or one of a run with the same model and options. Received: "
-            f"{path.parent}, where {'; '.join(parts)}. Choose another folder, or begin anew."
-        )
-
-
-@contextlib.contextmanager
-def _lock(folder) -> Iterator[None]:
-    """Let only one process at a time write to a folder; the system unlocks it when the process ends."""
-    path = folder / _LOCK
-    with open(path, "a") as file:
-        try:
-            _lock_file(file)
-            # Another run may have removed the file after it was opened here.
-            is_held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise OSError(error.errno, f"can't lock it: {error.strerror}", str(path)) from error
-            is_held = False
-        if not is_held:
-            raise ValueError(
-                f"`out` must be a folder that no other run writes to. Received: {folder}, where one does. "
-                "Wait for it, or choose another folder."
-            )
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-
-
-def _lock_file(file) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

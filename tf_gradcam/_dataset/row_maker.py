@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from tf_gradcam import targets
 from tf_gradcam._checks import is_whole, one_line
-from tf_gradcam._dataset.manifest import make_manifest, without_addresses
+from tf_gradcam._dataset.manifest import make_manifest
 from tf_gradcam._dataset.reading import Fit, read_ahead
 from tf_gradcam._dataset.rows import ExplainedBatch, Item, ReadItem, RowsAbout, make_rows, make_schema
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._methods import method_name
 from tf_gradcam._model import is_channels_first, layer_path, require_specs
 from tf_gradcam._optional import require
-from tf_gradcam._run import class_index
+from tf_gradcam._run import class_index, freeze_if_possible, without_addresses
 
 
 class DatasetOptions(NamedTuple):
@@ -29,6 +29,7 @@ class DatasetOptions(NamedTuple):
     batch_size: int = 32
     restart: bool = False
     preprocess: str | None = None  # what the rows' manifest calls it
+    draft: bool = False
 
 
 class RowMaker:
@@ -52,11 +53,12 @@ class RowMaker:
         self._cam, self._options, self._fit = cam, options, fit
         self._about = _about(cam, options)
         self.schema = make_schema(_grid(cam, options), options.dtype)
+        self._at_least = _at_least(cam, options.draft)
         self.manifest = make_manifest(cam, self._about, options)
 
     def freeze(self) -> None:
-        """Freeze the explainer if it can be frozen: it pays for hundreds of images."""
-        self._cam = _frozen_if_possible(self._cam)
+        """Freeze the explainer if it can be frozen: it pays for a thousand images."""
+        self._cam = freeze_if_possible(self._cam)
 
     def with_classes(self, items: list[Item]) -> list[Item]:
         """Return items with class numbers for the labels of a table; a class that isn't there is refused."""
@@ -83,7 +85,7 @@ class RowMaker:
 
     def rows(self, items: Iterable[Item]) -> Iterator[Any]:
         """Read and explain images; yield a `pyarrow.RecordBatch` of rows for each batch of them."""
-        for batch in read_ahead(items, self._fit, self._options.batch_size, _at_least(self._cam)):
+        for batch in read_ahead(items, self._fit, self._options.batch_size, self._at_least):
             yield _explain(self._cam, batch, self._options, self.schema, self._about)
 
 
@@ -203,14 +205,15 @@ def _grid(cam, options) -> tuple[int, ...]:
     return tuple(maps.shape[1:])
 
 
-def _at_least(cam) -> tuple[int, int]:
-    """Return the height and width that a file may be decoded to, at least: twice those of the input.
+def _at_least(cam, draft) -> tuple[int, int]:
+    """Return the height and width that a file may be decoded to, at least.
 
-    It is then averaged over areas of at least 2 x 2 pixels, as a file of full size is.
+    They are twice those of the input: it is then averaged over areas of at least 2 x 2 pixels, as a file of
+    full size is. For a draft they are those of the input.
     """
     shape = require_specs(cam.model).shape
     height, width = shape[2:4] if is_channels_first(shape) else shape[1:3]
-    return 2 * height, 2 * width
+    return (height, width) if draft else (2 * height, 2 * width)
 
 
 def _about(cam, options) -> RowsAbout:
@@ -219,17 +222,12 @@ def _about(cam, options) -> RowsAbout:
     return RowsAbout(layer, without_addresses(method_name(cam.method)), options.labels)
 
 
-def _frozen_if_possible(cam) -> GradCAM:
-    try:
-        return cam if cam.is_frozen else cam.freeze()
-    except ValueError:  # It has 2 GiB of weights, or was never called.
-        return cam
-
-
 def _check_options(options) -> None:
     if options.dtype not in ("float16", "float32"):
         raise ValueError(f'`dtype` must be "float16" or "float32". Received: {options.dtype!r:.80}')
     if not is_whole(options.batch_size) or options.batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {options.batch_size!r:.80}")
+    if not isinstance(options.draft, bool):
+        raise TypeError(f"`draft` must be True or False. Received: {options.draft!r:.80}")
     if isinstance(options.labels, str):
         raise TypeError(f"`labels` must be a sequence of names. Received: {options.labels!r:.80}")

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import __version__
+from tf_gradcam._ending import at_sudden_end
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.signatures import Signature, accept_empty_batch
@@ -55,15 +56,16 @@ def _write_next_version(path: pathlib.Path, write: Callable[[pathlib.Path], None
     path.mkdir(parents=True, exist_ok=True)
     unfinished = path / f".unfinished-{uuid.uuid4().hex}"  # Not a number: a server ignores it.
     try:
-        _write_or_name(write, unfinished, path)
-        while True:
-            taken = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
-            version = path / str(max(taken, default=0) + 1)
-            try:
-                return unfinished.rename(version)
-            except OSError:
-                if not version.exists():  # If it exists, another process took the number.
-                    raise
+        with at_sudden_end(lambda: shutil.rmtree(unfinished, ignore_errors=True)):
+            _write_or_name(write, unfinished, path)
+            while True:
+                taken = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
+                version = path / str(max(taken, default=0) + 1)
+                try:
+                    return unfinished.rename(version)
+                except OSError:
+                    if not version.exists():  # If it exists, another process took the number.
+                        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

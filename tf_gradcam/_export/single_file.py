@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._ending import at_sudden_end
 from tf_gradcam._explain import GradCAM, fold_variables, loops_with_variables
 from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.plain_graph import rewrite
@@ -85,7 +87,10 @@ def convert(
         operation = error.operation
         raise _missing_operation_error(cam, format, operation.type, operation.name) from None
     graph = Graph(definition, input_names, output_names)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder,
+        at_sudden_end(lambda: shutil.rmtree(folder, ignore_errors=True)),
+    ):
         unfinished = pathlib.Path(folder) / path.name
         try:
             write_graph(graph, unfinished, format)

@@ -4,6 +4,7 @@ It never imports TensorFlow. `formats` and `_images` call it.
 """
 
 from tf_gradcam._files.decode import StoredImage
+from tf_gradcam._files.lock import lock_folder
 from tf_gradcam._files.pixels import (
     OwnRange,
     PictureOptions,
@@ -13,15 +14,20 @@ from tf_gradcam._files.pixels import (
     to_pixels,
 )
 from tf_gradcam._files.read import MAX_PIXELS, header_size, read_file, read_stored
+from tf_gradcam._files.row_files import JOURNAL, MANIFEST_KEY, find_parts
 from tf_gradcam._files.write import unfinished, write_file
 
 __all__ = [
+    "JOURNAL",
+    "MANIFEST_KEY",
     "MAX_PIXELS",
     "OwnRange",
     "PictureOptions",
     "StoredImage",
+    "find_parts",
     "fix_limits",
     "header_size",
+    "lock_folder",
     "make_pixels",
     "read_file",
     "read_stored",

@@ -6,6 +6,8 @@ import pathlib
 import uuid
 from collections.abc import Iterator
 
+from tf_gradcam._ending import at_sudden_end
+
 
 @contextlib.contextmanager
 def unfinished(path: str | os.PathLike) -> Iterator[pathlib.Path]:
@@ -21,8 +23,9 @@ def unfinished(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     endings = "".join(path.suffixes[-2:])
     temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished{endings}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with at_sudden_end(lambda: temporary.unlink(missing_ok=True)):
+            yield temporary
+            os.replace(temporary, path)
     except BaseException as error:  # an interrupt, too
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:

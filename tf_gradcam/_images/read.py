@@ -193,7 +193,10 @@ def resize_pixels(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     height, width = map(int, size)
     # In two steps, as one axis may shrink while the other grows.
     shrunk = min(width, pixels.shape[1]), min(height, pixels.shape[0])
-    pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != pixels.shape[1::-1]:
+        pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+        if shrunk == (width, height):
+            return pixels
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

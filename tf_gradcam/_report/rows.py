@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tf_gradcam._files import JOURNAL, MANIFEST_KEY, find_parts
 from tf_gradcam._images import resize_pixels, size_within
 from tf_gradcam._optional import require
 
@@ -19,8 +20,6 @@ MOST_ERRORS = 100  # rows with an error that a page shows
 BINS = 10  # of the probability
 _GRID_SIDE = 40  # cells a side of the maps on a page, at most; larger maps are averaged
 _ROWS_AT_ONCE = 256
-_MANIFEST_KEY = b"tf_gradcam"
-_JOURNAL = ".tf_gradcam-journal.arrows"
 
 
 class Row(NamedTuple):
@@ -140,14 +139,14 @@ def read_run(folder: pathlib.Path, most: int) -> Run:
     Raises:
         ValueError: if the folder holds no run, a damaged file, or maps that are no pictures.
     """
-    paths = sorted(folder.glob("part-*.parquet"))
+    paths = find_parts(folder)
     if not paths:
         raise ValueError(
             f"`folder` must be one that `tf-gradcam run` or explain_dataset wrote. Received: {folder}, which "
             "holds no part-*.parquet."
         )
     manifest, grid = _read_header(paths[0])
-    run = Run(manifest, grid, not (folder / _JOURNAL).exists())
+    run = Run(manifest, grid, not (folder / JOURNAL).exists())
     kept: list[Row] = []
     for path in paths:
         if _read_header(path) != (manifest, grid):
@@ -174,7 +173,7 @@ def _read_header(path) -> tuple[dict[str, Any], tuple[int, int]]:
     parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
     try:
         schema = parquet.read_schema(path)
-        manifest = json.loads((schema.metadata or {})[_MANIFEST_KEY])
+        manifest = json.loads((schema.metadata or {})[MANIFEST_KEY])
         shape = schema.field("map").type.shape
     except (KeyError, AttributeError, ValueError, OSError) as error:
         raise ValueError(

@@ -6,6 +6,9 @@ from tf_gradcam._run.evaluation_page import write_evaluation
 from tf_gradcam._run.files import RESULTS_FILE, may_write, write_picture
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.fitting import fit_to_spec
+from tf_gradcam._run.freezing import PAYS_TO_FREEZE, freeze_if_possible
+from tf_gradcam._run.journal import Journal
+from tf_gradcam._run.manifest import check_manifest, model_manifest, request_manifest, without_addresses
 from tf_gradcam._run.model_files import load_model_file
 from tf_gradcam._run.photographs import (
     Photograph,
@@ -25,13 +28,16 @@ from tf_gradcam._run.results import (
 from tf_gradcam._run.run import explain_photographs
 
 __all__ = [
+    "PAYS_TO_FREEZE",
     "RESULTS_FILE",
     "Classifier",
     "Evaluation",
     "Finding",
+    "Journal",
     "Measures",
     "Photograph",
     "Request",
+    "check_manifest",
     "choose_methods",
     "choose_metrics",
     "class_index",
@@ -42,12 +48,16 @@ __all__ = [
     "find_photographs",
     "fit_to_spec",
     "format_probability",
+    "freeze_if_possible",
     "load_model_file",
     "make_viewable",
     "may_write",
+    "model_manifest",
     "picture_names",
     "read_photograph",
     "read_photograph_within",
+    "request_manifest",
+    "without_addresses",
     "write_evaluation",
     "write_figure",
     "write_picture",

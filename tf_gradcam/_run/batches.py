@@ -97,6 +97,7 @@ def explain_in_batches(
             raise
         except BaseException:
             yield from _take_results(writing)
+            pool.shutdown(wait=False, cancel_futures=True)  # of photographs that are read ahead
             raise
 
 

@@ -1,5 +1,6 @@
 """Mark pictures as written by tf_gradcam, and replace no others: `pictures` writes every picture with it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ from tf_gradcam._files import write_file
 
 RESULTS_FILE = "explanations.json"
 UNFINISHED_RESULTS_FILE = "explanations-unfinished.json"
+JOURNAL = ".explanations.jsonl"  # what `journal` writes
 EARLIER_FILES = ".explanations-earlier.json"  # names of files that only replaced results named
 RESULT_KEYS = ("overlay", "heatmap", "map", "capture")  # the files in a row of the results
 _WRITTEN_BY = b"tf_gradcam"
@@ -87,6 +89,10 @@ def _named_results(folder) -> set[str]:
             names |= {str(name) for name in found} if file == EARLIER_FILES else _names_in(found)
         except (OSError, ValueError, AttributeError, TypeError):  # none, or not ours
             continue
+    with contextlib.suppress(OSError), open(folder / JOURNAL, "rb") as journal:
+        for line in journal:
+            with contextlib.suppress(ValueError, AttributeError, TypeError):
+                names |= _names_in(json.loads(line).get("rows", ()))
     return names
 
 

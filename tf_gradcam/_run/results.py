@@ -27,7 +27,7 @@ def write_results(rows: list[dict[str, Any]], out: pathlib.Path, finished: bool 
     """
     keep_earlier_names(out, rows)
     name = RESULTS_FILE if finished else UNFINISHED_RESULTS_FILE
-    text = json.dumps(rows, indent=2, allow_nan=False)
+    text = json.dumps(rows, indent=2 if finished else None, allow_nan=False)  # An end has no time to indent.
     write_file(out / name, f"{text}\n".encode())
     if finished:
         (out / UNFINISHED_RESULTS_FILE).unlink(missing_ok=True)

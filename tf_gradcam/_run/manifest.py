@@ -1,0 +1,76 @@
+"""What decides the results of a run, as JSON can hold it: the journals of `_run` and `_dataset` hold it.
+
+A run with another manifest than the one that a folder holds is refused.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_gradcam import __version__
+from tf_gradcam._run.request import Classifier, Request
+
+# What a manifest notes, and a later run may have another of: Keras names a model anew in each process, and
+# other versions of these packages give the same results but for rounding.
+_NOTED = ("model", "keras", "tensorflow")
+
+
+def model_manifest(model: keras.Model, labels: Sequence[str] | None) -> dict[str, Any]:
+    """Return what tells a model from others, and the versions that run it."""
+    return {
+        "tf_gradcam": __version__,
+        "keras": keras.version(),
+        "tensorflow": tf.__version__,
+        "model": model.name,
+        "model_sha256": _model_hash(model),
+        "labels_sha256": hashlib.sha256("\n".join(labels or ()).encode()).hexdigest(),
+    }
+
+
+def request_manifest(request: Request, classifier: Classifier, preprocess: str | None) -> dict[str, Any]:
+    """Return what decides the rows and pictures of a request.
+
+    Args:
+        request: everything in it but the folder decides them.
+        classifier: the model and its labels.
+        preprocess: the name of the preprocessing; `None` for the model's own.
+    """
+    asked = dataclasses.asdict(request)
+    del asked["out"]
+    manifest = {**model_manifest(classifier.model, classifier.labels), **asked, "preprocess": preprocess}
+    return json.loads(json.dumps(manifest))  # as it comes back from a file
+
+
+def check_manifest(folder: pathlib.Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise a `ValueError` that names what differs between the manifest found in a folder and a run's."""
+    keys = [key for key in {**wanted, **found} if key not in _NOTED]
+    differing = [key for key in keys if wanted.get(key) != found.get(key)]
+    if differing:
+        parts = [f"{key} was {found.get(key)!r:.80}, and is {wanted.get(key)!r:.80}" for key in differing]
+        raise ValueError(
+            f"`out` must be a new folder, or one of a run with the same model and options. Received: "
+            f"{folder}, where {'; '.join(parts)}. Choose another folder, or begin anew: `restart`."
+        )
+
+
+def without_addresses(text: str) -> str:
+    """Return a `repr` without the addresses of functions, which are others in each process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+
+
+def _model_hash(model) -> str:
+    """Return a SHA-256 of a model's weights and their shapes."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        values = np.ascontiguousarray(weight)
+        digest.update(f"{values.dtype}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
