@@ -35,7 +35,12 @@ PAGES = doc_pages.every_page()
 BESIDE_DOCS = ["../CHANGELOG.md", "../CONTRIBUTING.md", "../SECURITY.md"]  # docs/hooks.py makes pages of them
 RECIPES = [page for page in PAGES if page.startswith("recipes/") and page != "recipes/README.md"]
 PASTED = ["README.md", "index.md"]  # in a process of their own
-ELSEWHERE = {"ray.md": "test_ray.py", "serving.md": "export/test_protocol.py"}  # these need a server
+ELSEWHERE = {  # these need a server, or stand-ins for one
+    "ray.md": "test_ray.py",
+    "serving.md": "export/test_protocol.py",
+    "training.md": "callbacks/test_training_page.py",
+}
+REAL = ["heatmaps.md", "pictures.md"]  # they say what the real network answers
 SLOW = [*RECIPES, "methods.md"]
 FULL = ["recipes/detection.md", "recipes/segmentation.md"]  # a minute each; tests/targets has what they show
 SMALLEST, LARGEST = 200, 1400  # pixels along a side of a recipe's picture
@@ -270,8 +275,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, capsys,
     if page == "fields/slides.md":
         pytest.importorskip("openslide", reason="OpenSlide is not installed")
     if not page.startswith("recipes/"):  # these are as the reader runs them
-        real = page == "heatmaps.md"  # which says what it measured
-        known = request.getfixturevalue("lite0") if real else network((224, 224, 3), classes=1000)
+        known = request.getfixturevalue("lite0") if page in REAL else network((224, 224, 3), classes=1000)
         monkeypatch.setattr(pretrained, "efficientnet_lite0", lambda: known)
     names = {"__name__": page, "keras": keras, "np": np, "tf": tf, "tf_gradcam": tf_gradcam}
     names |= GIVEN.get(page, dict)()

@@ -13,7 +13,6 @@ from tf_gradcam._heatmap import (
     parse_interpolation,
     parse_size,
     place_map,
-    resize_map,
     to_heatmap,
 )
 
@@ -60,13 +59,13 @@ def linear(values, size):
 def test_signals_and_volumes_are_interpolated_along_every_axis():
     random = np.random.default_rng(0)
     signal = random.uniform(size=(2, 5)).astype("float32")
-    resized = resize_map(tf.constant(signal), tf.constant([12]), "bilinear")
+    resized = place_map(tf.constant(signal), tf.constant([12]), "bilinear")
     np.testing.assert_allclose(resized, [linear(each, 12) for each in signal], rtol=1e-5)
     volume = random.uniform(size=(2, 3, 4, 5)).astype("float32")
     expected = volume
     for axis, size in enumerate((7, 9, 6), start=1):
         expected = np.apply_along_axis(linear, axis, expected, size)
-    resized = resize_map(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
+    resized = place_map(tf.constant(volume), tf.constant([7, 9, 6]), "bilinear")
     np.testing.assert_allclose(resized, expected, rtol=1e-5)
 
 
@@ -74,7 +73,7 @@ def test_signals_and_volumes_are_interpolated_along_every_axis():
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 def test_every_kernel_keeps_a_constant_on_every_grid(interpolation, rank):
     grid, size = (3, 4, 5, 2)[:rank], (6, 7, 4, 3)[:rank]
-    resized = resize_map(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
+    resized = place_map(tf.fill((2, *grid), 0.5), tf.constant(size), interpolation)
     np.testing.assert_allclose(resized, np.full((2, *size), 0.5), atol=1e-5)
 
 
@@ -129,6 +128,26 @@ def test_a_map_is_placed_where_it_lies(size):
     np.testing.assert_array_equal(placed(outside), np.zeros((4, 6)))
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("first", "last"), [(-3, 11), (2, 8), (0, 8), (5, 14), (9, 12)])
+def test_a_map_is_interpolated_over_its_own_frame(first, last, flip):
+    values = np.random.default_rng(0).random((2, 3, 4)).astype("float32")
+    edges = (last, first) if flip else (first, last)
+    placement = _Placement(tf.constant([edges, (0, 8)], tf.float32) / 8, tf.constant([flip, False]))
+    found = place_map(tf.constant(values), tf.constant([8, 8]), "bilinear", placement)
+    resized = tf.image.resize(values[..., None], (last - first, 8)).numpy()[..., 0]
+    expected = np.zeros((2, 8, 8))
+    for row in range(max(0, first), min(8, last)):
+        expected[:, row] = resized[:, last - 1 - row if flip else row - first]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_no_maps_are_placed_as_no_maps():
+    for grid in [(3,), (3, 4), (2, 3, 4)]:
+        size = [2 * length for length in grid]
+        assert place_map(tf.zeros((0, *grid)), tf.constant(size), "bilinear").shape == (0, *size)
+
+
 def test_the_maximum_is_that_of_the_visible_part():
     signed_map = tf.constant([[[8.0, 8.0], [2.0, 1.0], [1.0, 2.0], [8.0, 8.0]]])
     padded = _Placement(tf.constant([[-0.5, 1.5], [0.0, 1.0]]))
@@ -154,17 +173,17 @@ def test_the_gaussian_is_a_mean_over_cells_weighted_by_their_distance(grid, size
             weights[pixel] = [np.exp(-0.5 * ((centre - cell) / deviation) ** 2) for cell in range(count)]
             weights[pixel] /= weights[pixel].sum()
         expected = np.moveaxis(np.tensordot(weights, expected, [1, axis]), 0, axis)
-    found = resize_map(tf.constant(values, tf.float32), tf.constant(size), ("gaussian", cells))
+    found = place_map(tf.constant(values, tf.float32), tf.constant(size), ("gaussian", cells))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_gaussian_keeps_a_constant_and_draws_a_peak_round():
-    flat = resize_map(tf.fill([1, 3, 3], 2.0), tf.constant([9, 9]), ("gaussian", 0.8))
+    flat = place_map(tf.fill([1, 3, 3], 2.0), tf.constant([9, 9]), ("gaussian", 0.8))
     np.testing.assert_allclose(flat, np.full((1, 9, 9), 2.0), rtol=1e-6)
     peak = tf.constant(
         [[[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1.0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]]
     )
-    drawn = resize_map(peak, tf.constant([35, 35]), ("gaussian", 0.8))[0].numpy()
+    drawn = place_map(peak, tf.constant([35, 35]), ("gaussian", 0.8))[0].numpy()
     assert np.unravel_index(drawn.argmax(), drawn.shape) == (17, 17)
     np.testing.assert_allclose(drawn[17, 10], drawn[10, 17], rtol=1e-5)
 

@@ -31,14 +31,17 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._images import box_iou as box_iou
     from tf_gradcam._images import boxes as boxes
     from tf_gradcam._images import colorize as colorize
+    from tf_gradcam._images import compare as compare
     from tf_gradcam._images import contour as contour
     from tf_gradcam._images import draw_boxes as draw_boxes
     from tf_gradcam._images import draw_masks as draw_masks
     from tf_gradcam._images import load_image as load_image
     from tf_gradcam._images import masks as masks
+    from tf_gradcam._images import montage as montage
     from tf_gradcam._images import overlay as overlay
     from tf_gradcam._images import overlay_concepts as overlay_concepts
     from tf_gradcam._images import overlay_video as overlay_video
+    from tf_gradcam._images import save as save
     from tf_gradcam._images import show as show
     from tf_gradcam._layers import LayerInfo as LayerInfo
     from tf_gradcam._layers import list_layers as list_layers
@@ -60,6 +63,7 @@ _HOMES = {
     "boxes": "_images",
     "build_submodel": "_submodel",
     "colorize": "_images",
+    "compare": "_images",
     "contour": "_images",
     "deep_feature_factorization": "_concepts",
     "draw_boxes": "_images",
@@ -71,9 +75,11 @@ _HOMES = {
     "load_image": "_images",
     "make_gradcam_heatmap": "_explain",
     "masks": "_images",
+    "montage": "_images",
     "overlay": "_images",
     "overlay_concepts": "_images",
     "overlay_video": "_images",
+    "save": "_images",
     "show": "_images",
     "write_report": "_report",
 }
@@ -92,6 +98,7 @@ __all__ = [
     "build_submodel",
     "callbacks",
     "colorize",
+    "compare",
     "contour",
     "deep_feature_factorization",
     "draw_boxes",
@@ -106,11 +113,13 @@ __all__ = [
     "masks",
     "methods",
     "metrics",
+    "montage",
     "overlay",
     "overlay_concepts",
     "overlay_video",
     "pretrained",
     "ray",
+    "save",
     "serving",
     "show",
     "targets",

@@ -35,7 +35,7 @@ from tf_gradcam._signed_maps import (
     cast_to_specs,
     find_placements,
     find_source,
-    source_lengths,
+    image_axes,
     tapped_layer,
 )
 from tf_gradcam._tensors import at_least_float32
@@ -153,7 +153,8 @@ def deep_feature_factorization(
     lengths: Any = size
     if isinstance(size, str):
         rank = len(activations.grid.shape)
-        lengths = source_lengths(photographs, activations.source, rank, layer_call.channels_first)
+        axes = image_axes(photographs, activations.source, rank, layer_call.channels_first)
+        lengths = None if axes is None else axes.lengths(photographs)
     placement = None
     if size is not None:
         placement = _find_placement(model, layer_call, photographs, preprocess)

@@ -114,11 +114,87 @@ def _largest(heatmaps, scores):
     return tf.reshape(tf.broadcast_to(common, tf.shape(of_each_score)), tf.shape(largest))
 
 
-def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: Interpolation) -> tf.Tensor:
+def place_map(
+    values: tf.Tensor, size: tf.Tensor, interpolation: Interpolation, placement: Any = None
+) -> tf.Tensor:
+    """Resize `(B, *grid)` to where it lies on an image of `size`. Where nothing was seen it is 0.
+
+    Args:
+        values: maps `(B, *grid)`.
+        size: lengths of the image.
+        interpolation: a method of `tf.image.resize`, or `("gaussian", cells)`.
+        placement: `None` if the map lies on the whole image; else its `frame`, `flipped` and `order`, as
+            `tf_gradcam._model.Placement` has them. The edges are rounded to whole pixels of `size`.
+
+    Returns:
+        `(B, *size)` float32.
+    """
+    values, lengths = tf.cast(values, tf.float32), tf.cast(size, tf.int32)
+    first, extents, flipped = tf.zeros_like(lengths), lengths, None
+    if placement is not None:
+        if placement.order is not None:
+            values = tf.transpose(values, tf.concat([[0], 1 + placement.order], axis=0))
+        edges = tf.round(placement.frame * tf.cast(lengths, tf.float32)[:, None])
+        edges = tf.cast(tf.clip_by_value(edges, -_FARTHEST, _FARTHEST), tf.int32)
+        first = tf.reduce_min(edges, axis=1)
+        extents, flipped = tf.maximum(tf.reduce_max(edges, axis=1) - first, 1), placement.flipped
+    if interpolation == "bilinear" or not isinstance(interpolation, str):
+        return _draw_by_weights(values, lengths, interpolation, first, extents, flipped)
+    resized = _resize_by_tensorflow(values, extents, interpolation)
+    return resized if placement is None else _cut(resized, lengths, first, flipped)
+
+
+def _draw_by_weights(values, lengths, interpolation, first, extents, flipped) -> tf.Tensor:
+    """Draw each axis by one product of matrices: the weight of each cell for each pixel.
+
+    It is faster than `tf.image.resize`, whose bilinear values XLA gets wrong where it enlarges by an odd
+    whole factor (TensorFlow 2.21); and no shape depends on where the map lies: XLA would compile anew.
+    """
+    axes = values.shape.rank - 1
+    for axis in reversed(range(axes)):  # The last one first, as it is the cheapest.
+        count = tf.shape(values)[axis + 1]
+        is_flipped = None if flipped is None else flipped[axis]
+        weights = _weights(interpolation, count, lengths[axis], first[axis], extents[axis], is_flipped)
+        if axis == axes - 1:
+            values = tf.matmul(values, weights)
+        elif axis == axes - 2:
+            values = tf.matmul(weights, values, transpose_a=True)
+        else:
+            shape = tf.shape(values)
+            before, after = shape[: axis + 1], shape[axis + 2 :]
+            planes = tf.reshape(values, tf.concat([before, [count, tf.reduce_prod(after)]], 0))
+            drawn = tf.matmul(weights, planes, transpose_a=True)
+            values = tf.reshape(drawn, tf.concat([before, lengths[axis : axis + 1], after], 0))
+    return values
+
+
+def _weights(interpolation, count, length, first, extent, flipped) -> tf.Tensor:
+    """Return the weight of each cell for each pixel, `(count, length)`; 0 for pixels beside the map.
+
+    The kernel of `tf.image.resize` that it calls Gaussian ends after 1.5 cells and has a fixed deviation of
+    0.5; this one is whole.
+    """
+    pixels = tf.range(length) - first
+    is_inside = (pixels >= 0) & (pixels < extent)
+    if flipped is not None:
+        pixels = tf.where(flipped, extent - 1 - pixels, pixels)
+    count = tf.cast(count, tf.float32)
+    cells_per_pixel = count / tf.cast(extent, tf.float32)
+    centres = (tf.cast(pixels, tf.float32) + 0.5) * cells_per_pixel - 0.5  # Of the pixels, in cells.
+    if isinstance(interpolation, str):  # Bilinear: beyond the outer centres, the outer cells go on.
+        centres = tf.clip_by_value(centres, 0.0, count - 1)
+        weights = tf.nn.relu(1 - tf.abs(centres[None, :] - tf.range(count)[:, None]))
+    else:
+        deviation = interpolation[1] * tf.maximum(1.0, cells_per_pixel)
+        distances = (centres[None, :] - tf.range(count)[:, None]) / deviation
+        # A softmax, as far from all cells the sum of the weights is 0 in float32.
+        weights = tf.nn.softmax(-0.5 * distances**2, axis=0)
+    return weights * tf.cast(is_inside, tf.float32)
+
+
+def _resize_by_tensorflow(values, size, interpolation) -> tf.Tensor:
     """Resize `(B, *grid)`: the last two axes as an image, the axes before them one by one."""
     rank = values.shape.rank - 1
-    if not isinstance(interpolation, str):
-        return _resize_by_gaussian(values, size, interpolation[1])
     if rank > 1:
         lengths = tf.shape(values)
         images = tf.reshape(values, [-1, lengths[-2], lengths[-1], 1])
@@ -133,48 +209,13 @@ def resize_map(values: tf.Tensor, size: tf.Tensor, interpolation: Interpolation)
     return values
 
 
-def _resize_by_gaussian(values, size, cells) -> tf.Tensor:
-    """Resize `(B, *grid)` by a mean over the grid, weighted by a Gaussian of the distance in cells.
-
-    The kernel of `tf.image.resize` ends after 1.5 cells and has a fixed deviation of 0.5; this one is whole.
-    """
-    for axis in range(values.shape.rank - 1):
-        count = tf.cast(tf.shape(values)[1], tf.float32)
-        length = tf.cast(size[axis], tf.float32)
-        centres = (tf.range(length) + 0.5) * count / length - 0.5  # Of the pixels, in cells.
-        distances = (centres[None, :] - tf.range(count)[:, None]) / (cells * tf.maximum(1.0, count / length))
-        # A softmax, as far from all cells the sum of the weights is 0 in float32.
-        weights = tf.nn.softmax(-0.5 * distances**2, axis=0)
-        values = tf.tensordot(values, weights, [[1], [0]])  # The axis goes last; in the end each is back.
-    return values
-
-
-def place_map(
-    values: tf.Tensor, size: tf.Tensor, interpolation: Interpolation, placement: Any = None
-) -> tf.Tensor:
-    """Resize `(B, *grid)` to where it lies on an image of `size`. Where nothing was seen it is 0.
-
-    Args:
-        values: maps `(B, *grid)`.
-        size: lengths of the image.
-        interpolation: a method of `tf.image.resize`.
-        placement: `None` if the map lies on the whole image; else its `frame`, `flipped` and `order`, as
-            `tf_gradcam._model.Placement` has them. The edges are rounded to whole pixels of `size`.
-    """
-    if placement is None:
-        return resize_map(values, size, interpolation)
-    axes = values.shape.rank - 1
-    if placement.order is not None:
-        values = tf.transpose(values, tf.concat([[0], 1 + placement.order], axis=0))
-    lengths = tf.cast(size, tf.int32)
-    edges = tf.round(placement.frame * tf.cast(lengths, tf.float32)[:, None])
-    edges = tf.cast(tf.clip_by_value(edges, -_FARTHEST, _FARTHEST), tf.int32)
-    first = tf.reduce_min(edges, axis=1)
-    resized = resize_map(values, tf.maximum(tf.reduce_max(edges, axis=1) - first, 1), interpolation)
-    for axis in range(axes if placement.flipped is not None else 0):
+def _cut(resized, lengths, first, flipped) -> tf.Tensor:
+    """Cut and pad maps that begin at pixel `first` of an image of `lengths`."""
+    axes = resized.shape.rank - 1
+    for axis in range(axes if flipped is not None else 0):
         count = tf.shape(resized)[axis + 1]
         positions = tf.range(count)
-        positions = tf.where(placement.flipped[axis], count - 1 - positions, positions)
+        positions = tf.where(flipped[axis], count - 1 - positions, positions)
         resized = tf.gather(resized, positions, axis=axis + 1)
     counts = tf.shape(resized)[1:]
     start = tf.clip_by_value(-first, 0, counts)

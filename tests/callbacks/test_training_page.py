@@ -1,13 +1,10 @@
 """The code in docs/training.md runs, with stand-ins for Weights & Biases and MLflow."""
 
-import pathlib
-import re
 import types
 
+import doc_pages
 import numpy as np
 import pytest
-
-PAGE = pathlib.Path(__file__).parents[2] / "docs/training.md"
 
 
 class Noting:
@@ -24,11 +21,11 @@ class Noting:
 def test_the_code_of_the_page_runs(monkeypatch, tmp_path):
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = doc_pages.blocks("training.md", "python")
     assert len(blocks) == 6
     run, mlflow = Noting(), Noting()
     names = {"wandb": types.SimpleNamespace(Image=np.asarray), "run": run, "mlflow": mlflow}
-    exec(compile("\n".join(blocks), str(PAGE), "exec"), names)
+    exec(compile("\n".join(blocks), "training.md", "exec"), names)
     for folder in ("gradcam", "from_dataset", "metrics"):
         assert list((tmp_path / "logs" / folder).iterdir())
     ((_, (logged,), _),) = run.calls

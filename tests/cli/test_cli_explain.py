@@ -18,7 +18,7 @@ from photo_files import LABELS, files, read_rows, write_photo
 import tf_gradcam
 from tf_gradcam._cli import main
 from tf_gradcam._cli import terminal as cli_terminal
-from tf_gradcam._run import Photograph
+from tf_gradcam._run import Photograph, Request
 
 pytestmark = pytest.mark.usefixtures("plain")
 RESULTS = {"explanations.json", ".explanations.jsonl"}
@@ -327,7 +327,9 @@ def test_the_same_run_again_gives_the_same(plainly_explained, tiny):
         ["--top", "2"],
         ["--method", "hirescam"],
         ["--alpha", "0.9"],
-        ["--fade"],
+        ["--no-fade"],
+        ["--vmax", "9"],
+        ["--contour", "0.5"],
         ["--colormap", "viridis"],
         ["--labels", "other.txt"],
         ["--preprocess", "mobilenet_v2"],
@@ -539,3 +541,15 @@ def test_the_demo_compares_methods_on_its_contact_sheet():
     )
     assert sheet[1] == one[1]
     assert sheet[0] > 6 * one[0]  # Chelsea is the widest.
+
+
+def test_the_parser_and_the_library_draw_alike_by_default():
+    from tf_gradcam._cli.arguments import make_parser
+
+    arguments = make_parser().parse_args(["explain", "cat.jpg"])
+    request = Request(out=pathlib.Path(arguments.out))
+    asked = (arguments.alpha, arguments.colormap, arguments.fade, arguments.vmax, arguments.contour)
+    assert asked == (request.alpha, request.colormap, request.fade, request.vmax, request.contour)
+    for wrong in (["--vmax", "0"], ["--vmax", "inf"], ["--contour", "0.5,1"], ["--contour", "half"]):
+        with pytest.raises(SystemExit):
+            make_parser().parse_args(["explain", "cat.jpg", *wrong])

@@ -19,8 +19,8 @@ import zarr
 
 import tf_gradcam
 from tf_gradcam import formats
-from tf_gradcam.formats import _array_axes
-from tf_gradcam.formats._array_axes import LazyArray
+from tf_gradcam.formats._arrays import axes as array_axes
+from tf_gradcam.formats._arrays.axes import LazyArray
 
 NUMBERS = np.random.default_rng(0).integers(0, 4000, (5, 6, 40, 50)).astype(np.uint16)
 ENDINGS = [".npy", ".npz", ".mat", ".h5", ".zarr2", ".zarr3"]
@@ -449,7 +449,7 @@ def test_what_is_announced_is_compared_before_it_is_allocated(tmp_path, monkeypa
         ("b.mat", "at most 100,000 bytes"),
     ]:
         if name == "a.mat":
-            monkeypatch.setattr(_array_axes, "MAX_BYTES", 100_000)
+            monkeypatch.setattr(array_axes, "MAX_BYTES", 100_000)
         with pytest.raises(ValueError, match=words):
             formats.read(tmp_path / name)
     for ending in (".npz", ".mat"):
@@ -470,7 +470,7 @@ def test_chunks_are_compared_with_the_limit(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("a", (400, 400), "u2", chunks=(400, 400))
     zarr.create_array(tmp_path / "a.zarr", shape=(400, 400), dtype="u2", chunks=(100, 100), shards=(400, 400))
-    monkeypatch.setattr(_array_axes, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(array_axes, "MAX_BYTES", 100_000)
     for name in ("a.h5", "a.zarr"):
         with pytest.raises(
             ValueError, match="at most 100,000 bytes.*320,000 bytes. Its chunks are too large"

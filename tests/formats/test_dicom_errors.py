@@ -89,9 +89,9 @@ def test_a_damaged_table_is_refused(tmp_path):
 
 
 def test_a_deflated_file_that_grows_too_large_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
-    from tf_gradcam.formats import _dicom_datasets
+    from tf_gradcam.formats._dicom import datasets
 
-    monkeypatch.setattr(_dicom_datasets, "_MAX_INFLATED", 2**20)
+    monkeypatch.setattr(datasets, "_MAX_INFLATED", 2**20)
     dataset = make_ct(np.zeros((1024, 1024), np.uint16))
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(tmp_path / "a.dcm")

@@ -139,7 +139,7 @@ def test_the_quantity_is_coded_by_the_method(tmp_path, heatmap, method):
 
 
 def test_every_method_of_the_library_that_fits_a_code_is_coded():
-    from tf_gradcam.formats._dicom_writing import _CODES
+    from tf_gradcam.formats._dicom.writing import _CODES
 
     assert set(_CODES) <= set(tf_gradcam.methods.METHODS)
     assert set(tf_gradcam.methods.METHODS) - set(_CODES) == {"eigencam", "fem", "kpca_cam"}  # of no class

@@ -365,7 +365,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_decoded_tiles_are_dropped_before_they_fill_the_memory(tmp_path, monkeypatch):
     stored = make(tmp_path / "scene.tif", noise((2, 256, 256)), tiled=True, blockxsize=16, blockysize=16)
     scan = read(tmp_path / "scene.tif")
-    monkeypatch.setattr("tf_gradcam.formats._geotiff._KEPT", 4 * 1024)
+    monkeypatch.setattr("tf_gradcam.formats._geotiff.reading._KEPT", 4 * 1024)
     opened = []
     original = rasterio.open
     monkeypatch.setattr(
@@ -571,7 +571,7 @@ def test_flipped_bytes_of_the_header_give_a_sentence_or_values(tmp_path):
 
 
 def test_a_tile_larger_than_the_limit_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("tf_gradcam.formats._geotiff._MAX_BLOCK", 256 * 256 - 1)
+    monkeypatch.setattr("tf_gradcam.formats._geotiff.reading._MAX_BLOCK", 256 * 256 - 1)
     path = tmp_path / "scene.tif"
     with unplaced(), rasterio.open(
         path, "w", driver="GTiff", height=512, width=512, count=1, dtype="uint8", tiled=True,
@@ -694,7 +694,7 @@ def test_overviews_of_a_written_heatmap_stay_in_its_range(tmp_path):
 
 @pytest.mark.parametrize("grid", [(7, 5), (1, 1), (40, 60), (100, 100), (33, 60)])
 def test_cells_without_a_valid_pixel_are_nodata(tmp_path, grid, monkeypatch):
-    monkeypatch.setattr("tf_gradcam.formats._geotiff_writing._ROWS", 13)  # cells lie across the parts
+    monkeypatch.setattr("tf_gradcam.formats._geotiff.writing._ROWS", 13)  # cells lie across the parts
     stored = noise((2, 40, 60))
     stored[:, 5:29, 10:44] = 0
     stored[0, 12, 20] = 1

@@ -13,7 +13,7 @@ import SimpleITK
 
 import tf_gradcam
 from tf_gradcam import formats
-from tf_gradcam.formats import _nifti_files
+from tf_gradcam.formats._nifti import files as nifti_files
 from tf_gradcam.formats._scan import scaled_affine
 
 SHIPPED = pathlib.Path(nibabel.__file__).parent / "tests" / "data"
@@ -523,13 +523,13 @@ def test_what_a_header_announces_is_compared_before_it_is_allocated(tmp_path, nu
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
     refused(tmp_path / "a.nii.gz", "announces .* bytes of values")
     save(tmp_path / "b.nii.gz", np.zeros((40, 40, 40), np.int16))
-    monkeypatch.setattr(_nifti_files, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(nifti_files, "MAX_BYTES", 100_000)
     refused(tmp_path / "b.nii.gz", "at most 100,000 bytes of values.*128,000 bytes")
 
 
 def test_what_follows_the_values_is_bounded(tmp_path, numbers, monkeypatch):
     path = save(tmp_path / "a.nii", numbers)
-    monkeypatch.setattr(_nifti_files, "_MOST_AFTER", 1000)
+    monkeypatch.setattr(nifti_files, "_MOST_AFTER", 1000)
     for extra in (0, 900, 2000):
         (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes() + bytes(extra)))
         if extra < 1000:

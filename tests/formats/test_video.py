@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tf_gradcam.formats import Scan, _video, read, write_pictures
+from tf_gradcam.formats import Scan, read, write_pictures
+from tf_gradcam.formats._video import reading
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 needs_ffmpeg = pytest.mark.skipif(which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -165,7 +166,7 @@ def test_a_slice_is_that_of_the_whole_array(scan, key):
 def test_frames_beyond_the_clip_and_slices_beyond_memory_are_refused(scan, monkeypatch):
     with pytest.raises(IndexError, match="out of bounds"):
         scan.values[16]
-    monkeypatch.setattr("tf_gradcam.formats._video._MAX_SLICE", 5 * HEIGHT * WIDTH * 3)
+    monkeypatch.setattr("tf_gradcam.formats._video.reading._MAX_SLICE", 5 * HEIGHT * WIDTH * 3)
     assert scan.values[:5].shape[0] == 5
     with pytest.raises(
         ValueError, match="A slice of a video must have at most.*Received: 6 frames of 48 x 64"
@@ -175,8 +176,8 @@ def test_frames_beyond_the_clip_and_slices_beyond_memory_are_refused(scan, monke
 
 def test_frames_in_order_cost_no_seek(clip, monkeypatch):
     scan, starts = read(clip), []
-    start_at = _video._Decoder._start_at
-    monkeypatch.setattr(_video._Decoder, "_start_at", lambda *args: (starts.append(1), start_at(*args)))
+    start_at = reading._Decoder._start_at
+    monkeypatch.setattr(reading._Decoder, "_start_at", lambda *args: (starts.append(1), start_at(*args)))
     assert [number_of(scan.values[number]) for number in range(16)] == list(range(16))
     count = len(starts)
     assert count <= 2  # to open, and to find the first
@@ -407,7 +408,7 @@ def test_files_that_name_other_files_are_not_followed(clip, tmp_path):
 
 
 def test_a_frame_of_too_many_pixels_is_refused_before_it_is_decoded(clip, monkeypatch):
-    monkeypatch.setattr("tf_gradcam.formats._video_file.MAX_PIXELS", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr("tf_gradcam.formats._video.file.MAX_PIXELS", HEIGHT * WIDTH - 1)
     refused(clip, "`path` must be a complete video of the ending's kind.*pixels in a frame")
 
 

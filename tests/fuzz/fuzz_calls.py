@@ -35,9 +35,10 @@ OFTEN = {
     "export_gradcam": 2,
 }
 WITHOUT_TRACE = ["load_image", "colorize", "overlay", "overlay_concepts", "Explanation.overlay"]
-WITHOUT_TRACE += ["boxes", "masks", "box_iou", "serving.boxes"]
+WITHOUT_TRACE += ["boxes", "masks", "box_iou", "serving.boxes", "contour", "draw_boxes"]
 WITHOUT_TRACE += ["serving.answers", "serving.heatmap", "serving.overlay", "methods.rise", "methods.smooth"]
 PICTURES = ["load_image", "colorize", "overlay", "overlay_concepts", "Explanation.overlay", "serving.overlay"]
+PICTURES += ["contour", "draw_boxes"]
 # An odd value for a target may be the number of a target.
 WRAPPED = [None, None, targets.Class, targets.Classes, targets.Value, targets.Similarity, targets.Contrast]
 WRAPPED += [targets.Probability, targets.TopClasses, targets.Against, targets.Binary, targets.Region]
@@ -130,6 +131,11 @@ class Calls:
         form = {"size": sizes, "interpolation": same("bilinear", "bilinear") + same("bicubic", "bicubic")}
         pixels = same((6, 7), (6, 7), [6, 7], np.int8([6, 7])) + same(None, None)
         drawn = {"alpha": half, "colormap": same("jet", "jet", "JET"), "fade": same(True, True, np.True_)}
+        scaled = {
+            **drawn,
+            "vmax": same(2, 2, 2.0, np.float32(2)) + same(None, None),
+            "signed": same(False, False, np.False_),
+        }
         names = {
             "titles": same("titles", ["a"], ("a",), "a"),
             "labels": same("labels", list("abcde"), tuple("abcde")),
@@ -184,7 +190,23 @@ class Calls:
                 tf_gradcam.load_image, {"source": photographs()}, {"size": pixels, "window": window}
             ),
             "colorize": Entry(tf_gradcam.colorize, {"heatmap": flat}, {"colormap": drawn["colormap"]}),
-            "overlay": Entry(tf_gradcam.overlay, {"image": photographs(), "heatmap": explained}, drawn),
+            "overlay": Entry(tf_gradcam.overlay, {"image": photographs(), "heatmap": explained}, scaled),
+            "contour": Entry(
+                tf_gradcam.contour,
+                {"image": photographs(), "heatmap": explained},
+                {"levels": same(0.5, 0.5, [0.5], np.float32(0.5)), "width": few, "vmax": scaled["vmax"]},
+            ),
+            "draw_boxes": Entry(
+                tf_gradcam.draw_boxes, {"image": photographs(), "boxes": corners}, {"width": few}
+            ),
+            "compare": Entry(
+                tf_gradcam.compare,
+                {
+                    "image": [each for each in photographs() if not isinstance(each.value, list)],
+                    "explanation": explained,
+                },
+                {**names, **scaled, "labels": []},
+            ),
             "overlay_concepts": Entry(
                 tf_gradcam.overlay_concepts, {"image": photographs(), "heatmaps": stacked}, {"alpha": half}
             ),
@@ -194,10 +216,10 @@ class Calls:
                     "image": [each for each in photographs() if not isinstance(each.value, list)],
                     "explanation": explained,
                 },
-                {**names, **drawn, "labels": []},
+                {**names, **scaled, "labels": []},
             ),
-            "Explanation.overlay": Entry(self.one.overlay, drawing, drawn),
-            "Explanation.show": Entry(self.one.show, {"photograph": photographs()[:3]}, {**names, **drawn}),
+            "Explanation.overlay": Entry(self.one.overlay, drawing, scaled),
+            "Explanation.show": Entry(self.one.show, {"photograph": photographs()[:3]}, {**names, **scaled}),
             "serving.answers": Entry(tf_gradcam.serving.answers, response, {}),
             "serving.heatmap": Entry(tf_gradcam.serving.heatmap, response, {"size": pixels, **places}),
             "serving.overlay": Entry(

@@ -25,7 +25,7 @@ def test_a_contour_lies_where_the_level_is_crossed(level):
     # The line is 2 pixels wide, with an edge of one more on both sides; a pixel is half covered at most.
     assert not is_drawn(picture)[np.abs(RADII - radius) > 2.75].any()
     assert is_drawn(picture)[np.abs(RADII - radius) < 2.25].all()
-    color = tf_gradcam.colorize(np.array([[level]]))[0, 0]
+    color = tf_gradcam.colorize(np.array([[level]]), "turbo")[0, 0]
     on_line = picture[np.abs(RADII - radius) < 0.4]
     assert np.abs(on_line.astype(int) - color).max() <= 2
     assert line.max() > 50

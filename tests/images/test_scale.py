@@ -1,5 +1,6 @@
 """Which value gets the full colour: one scale, signed maps, and what an `Explanation` is drawn from."""
 
+import pathlib
 import types
 
 import cv2
@@ -12,6 +13,7 @@ import tf_gradcam
 from tf_gradcam import GradCAM, colorize, overlay, show
 from tf_gradcam._images.draw import colormap_colors
 from tf_gradcam._images.enlarge import enlarge
+from tf_gradcam.formats import Scan
 
 GREY = np.full((14, 21, 3), 100, np.uint8)
 RAMP = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
@@ -249,3 +251,35 @@ def test_values_that_are_not_finite_are_refused():
             overlay(GREY, np.array([[0, np.nan]]), **options)
         with pytest.raises(ValueError, match="`explanation` must hold finite values"):
             show(GREY, np.array([[0, np.inf]]), **options)
+
+
+# Volumes and videos
+
+
+def volume(axes="tyx"):
+    times = np.arange(2) / 10 if axes == "tyx" else None
+    values = np.full((2, 14, 21, 3), 100, np.uint8)
+    return Scan(values=values, axes=axes, format="array", path=pathlib.Path("clip.npy"), times=times)
+
+
+def test_the_frames_of_a_clip_are_drawn_in_one_scale():
+    found = explained([[[0, 4.0]], [[1.0, 0]]])
+    expected = [overlay(GREY, np.array(each)) for each in ([[0, 1.0]], [[0.25, 0]])]
+    for drawn in (overlay(volume(), found), overlay(volume(), found, vmax=4)):
+        np.testing.assert_array_equal(drawn, expected)
+    figure = show(volume(), found)
+    assert [each.max() for each in panels(figure)[1::3]] == [1, 0.25]
+    faint = np.array([[[0, 0.4]], [[0.1, 0]]])  # an array is drawn as it is
+    np.testing.assert_array_equal(overlay(volume(), faint)[0], overlay(GREY, faint[0]))
+    np.testing.assert_array_equal(overlay(volume(), faint, vmax="batch"), expected)
+
+
+def test_a_volume_is_drawn_signed_and_with_contours():
+    heat = np.array([[[-2.0, 0, 1]], [[0, 0, 1]]])
+    drawn = overlay(volume("zyx"), heat, signed=True)
+    np.testing.assert_array_equal(drawn, [overlay(GREY, each, signed=True, vmax=2) for each in heat])
+    lines = tf_gradcam.contour(volume("zyx"), np.abs(heat), 0.75, vmax=2)
+    assert lines.shape == (2, 14, 21, 3)
+    assert [(each != GREY).any() for each in lines] == [True, False]
+    with pytest.raises(ValueError, match=r"`heatmap` must be \(d, h, w\), the heatmap of a volume or video"):
+        tf_gradcam.contour(volume(), np.eye(3))

@@ -41,6 +41,24 @@ def test_the_pictures_are_those_of_the_library_at_the_size_of_the_photograph(cla
         assert np.abs(picture.astype(int) - expected).max() <= 4
 
 
+def test_one_scale_and_contours_are_those_of_the_library(classifier):
+    photo = write_photo("photo.png", size=(17, 17))
+    image = tf_gradcam.load_image(photo) / np.float32(255)
+    found = tf_gradcam.GradCAM(classifier.model)(image)
+    top = float(np.max(found.map))
+    assert top > 0
+    (row,) = run(classifier, photo, vmax=2 * top)
+    half = tf_gradcam.overlay(photo, found.heatmap[0] / 2)
+    drawn = tf_gradcam.load_image(pathlib.Path("gradcam", row["overlay"]))
+    assert np.abs(drawn.astype(int) - half).max() <= 4
+    (row,) = run(classifier, photo, contour=(0.3, 0.6), out="lines")
+    drawn = tf_gradcam.load_image(pathlib.Path("lines", row["overlay"]))
+    expected = tf_gradcam.contour(photo, found.heatmap[0], (0.3, 0.6))
+    assert np.abs(drawn.astype(int) - expected).mean() < 1
+    with pytest.raises(ValueError, match="`vmax` must be None for several layers"):
+        run(classifier, photo, vmax=1, layer=("conv1", "conv2"))
+
+
 def test_the_pictures_can_be_jpeg_files(classifier):
     photo = write_photo("photo.png", size=(40, 23))
     run(classifier, photo)

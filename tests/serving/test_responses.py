@@ -606,12 +606,27 @@ def test_an_8_bit_heatmap_is_laid_over_the_whole_photograph(tmp_path):
 def test_every_argument_changes_the_picture():
     heatmaps = np.random.default_rng(0).random((2, 3, 2, 4))
     response = {"heatmap": heatmaps}
-    options = [{}, {"index": 1}, {"rank": 1}, {"alpha": 0.8}, {"colormap": "viridis"}, {"fade": True}]
+    options = [{}, {"index": 1}, {"rank": 1}, {"alpha": 0.8}, {"colormap": "viridis"}, {"fade": False}]
     pictures = [serving.overlay(response, GREY, **each) for each in options]
     pictures += [serving.overlay(response, GREY + 9), serving.overlay({"heatmap": heatmaps**2}, GREY)]
     assert len({picture.tobytes() for picture in pictures}) == len(options) + 2
     sizes = [serving.heatmap(response, size).shape for size in (None, (5, 6))]
     assert sizes == [(2, 4), (5, 6)]
+
+
+def test_a_signed_map_is_drawn_signed_and_in_one_scale():
+    signed = np.array([[[-4.0, 2.0]], [[1.0, 0.0]]])
+    layers = {"activations": signed[..., None], "gradients": np.ones((2, 1, 2, 1))}
+    for response in ({"map": signed}, {"map": signed, "heatmap": np.ones((2, 1, 2))}, layers):
+        for index, values in enumerate(signed):
+            for options in ({"vmax": 2}, {"signed": True}, {"signed": True, "vmax": 8}):
+                np.testing.assert_array_equal(
+                    serving.overlay(response, GREY, index=index, **options),
+                    tf_gradcam.overlay(GREY, values, **options),
+                )
+    for options in ({"vmax": 2}, {"signed": True}):
+        with pytest.raises(ValueError, match="`response` must have `map`, or `activations` and `gradients`"):
+            serving.overlay({"heatmap": np.ones((1, 2, 2))}, GREY, **options)
 
 
 @pytest.mark.slow
@@ -676,7 +691,7 @@ def test_a_client_needs_neither_tensorflow_nor_keras_matplotlib_and_pillow():
     """
     done = subprocess.run([sys.executable, "-c", script], cwd=SOURCES, capture_output=True, text=True)
     assert done.stderr == ""
-    assert done.stdout == 2 * "(2, 4, 3) [ 60  60 111] [111  60  60] [[0.   0.25 0.75 1.  ]]\n"
+    assert done.stdout == 2 * "(2, 4, 3) [100 100 100] [198 204  53] [[0.   0.25 0.75 1.  ]]\n"
 
 
 def test_without_pillow_a_file_says_what_to_install(monkeypatch):

@@ -24,6 +24,7 @@ from tf_gradcam._cli.options import (
     add_out_option,
     add_photos_argument,
     add_row_options,
+    add_scale_options,
     add_scan_options,
     add_target_option,
 )
@@ -127,6 +128,7 @@ def _add_explain(commands) -> None:
     command.add_argument(
         "--restart", action="store_true", help="explain all photographs anew, and replace earlier pictures"
     )
+    add_scale_options(command)
     add_scan_options(command)
     command.set_defaults(run=run_explain, command=command)
 

@@ -168,6 +168,8 @@ def _make_request(arguments: argparse.Namespace):
         alpha=arguments.alpha,
         colormap=arguments.colormap,
         fade=arguments.fade,
+        vmax=getattr(arguments, "vmax", None),  # `demo` has none of these
+        contour=getattr(arguments, "contour", None),
         boxes=arguments.boxes,
         picture=_picture_options(arguments),
         sliding=getattr(arguments, "sliding", None),

@@ -49,6 +49,26 @@ def fraction_or_otsu(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"must be otsu, or {str(error).removeprefix('must be ')}") from None
 
 
+def levels(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < number < 1 for number in numbers):
+        raise argparse.ArgumentTypeError(f"must be numbers above 0 and below 1. Received: {text}")
+    return numbers
+
+
+def above_0(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0. Received: {text}")
+    return number
+
+
 def fraction(text: str) -> float:
     try:
         number = float(text)

@@ -2,7 +2,17 @@
 
 import argparse
 
-from tf_gradcam._cli.option_types import band_numbers, count, fraction, fraction_or_otsu, gpus, names, pair
+from tf_gradcam._cli.option_types import (
+    above_0,
+    band_numbers,
+    count,
+    fraction,
+    fraction_or_otsu,
+    gpus,
+    levels,
+    names,
+    pair,
+)
 
 _EXPORT_FORMATS = ("tensorflow", "litert", "onnx", "openvino")
 
@@ -268,6 +278,22 @@ def add_picture_options(parser) -> None:
         default="png",
         help="of overlays and heatmaps; jpg is smaller and written in a tenth of the time, but not exact "
         "(default: %(default)s)",
+    )
+
+
+def add_scale_options(parser) -> None:
+    parser.add_argument(
+        "--vmax",
+        type=above_0,
+        metavar="V",
+        help="the value of the signed map that gets the full colour in every picture, to compare them "
+        "(default: each heatmap is divided by its own maximum)",
+    )
+    parser.add_argument(
+        "--contour",
+        type=levels,
+        metavar="L[,L...]",
+        help="draw lines at these shares of the full colour, such as 0.25,0.5,0.75, instead of colours",
     )
 
 

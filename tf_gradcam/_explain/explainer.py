@@ -366,9 +366,13 @@ class Explainer:
         """
 
         def explain(*tensors):
-            signed: SignedMaps = maps_function(*question.unpack(tensors))
+            images, target = question.unpack(tensors)
+            signed: SignedMaps = maps_function(images, target)
+            lengths = question.lengths(tensors)
+            if question.size is not None and lengths is None and signed.image_axes is not None:
+                lengths = signed.image_axes.lengths(images)
             fuse = (self.fuse or FUSIONS[0]) if self._several else None
-            heatmap, heatmaps = draw_heatmaps(signed, question, question.lengths(tensors), fuse)
+            heatmap, heatmaps = draw_heatmaps(signed, question, lengths, fuse)
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)

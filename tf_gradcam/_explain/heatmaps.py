@@ -16,14 +16,12 @@ def draw_heatmaps(
     Args:
         signed: the signed maps.
         question: what is asked for.
-        lengths: the requested size in pixels, or `None` for another size.
+        lengths: the size of the heatmaps in pixels, or `None` for the layer's own grid.
         fuse: how the heatmaps of several layers are fused; `None` for one layer.
 
     Raises:
         ValueError: if the size does not give one length for each axis of the grid.
     """
-    if lengths is None and question.size is not None:
-        lengths = signed.image_lengths
     _check_lengths(lengths, signed, question.size)
     score, placements = signed.score, signed.placements
     batch_axes = score.shape.rank  # The batch axis, and the axis of several scores.

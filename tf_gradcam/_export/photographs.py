@@ -225,12 +225,45 @@ def heatmap_png(heatmap: tf.Tensor) -> tf.Tensor:
 
 def overlay_png(pixels: tf.Tensor, heatmap: tf.Tensor) -> tf.Tensor:
     """Return a PNG file of a photograph `(H, W, C)` uint8 with its heatmap `(h, w)`, as from `overlay`."""
-    fitted = tf.image.resize(heatmap[..., None], tf.shape(pixels)[:2])[..., 0]
+    fitted = _enlarge(heatmap, tf.shape(pixels)[:2])
     palette = colorize(np.arange(256)[None] / 255)[0].astype(np.float32)
     colors = tf.gather(palette, tf.cast(_grey_levels(fitted), tf.int32))
     base = tf.cast(pixels, tf.float32)
     mixed = base + ALPHA * fitted[..., None] * (colors - base)
     return tf.io.encode_png(tf.cast(tf.round(mixed), tf.uint8), compression=1)
+
+
+def _enlarge(heatmap, size):
+    """Resize a heatmap `(h, w)` smoothly, as `tf_gradcam._images.enlarge` does; see there."""
+    values = tf.image.resize(heatmap[..., None], tf.minimum(tf.shape(heatmap), size), "area")[..., 0]
+    down, across = (_hermite(tf.shape(values)[axis], size[axis]) for axis in (0, 1))
+    across_slopes = tf.transpose(_slopes(tf.transpose(values)))
+    rows = down[0] @ values + down[1] @ _slopes(values)
+    grown = tf.matmul(rows, across[0], transpose_b=True)
+    grown += tf.matmul(down[0] @ across_slopes, across[1], transpose_b=True)
+    return tf.clip_by_value(grown, tf.reduce_min(values), tf.reduce_max(values))
+
+
+def _slopes(values):
+    """Return the slope along the first axis at each cell: the harmonic mean of those on both sides, or 0."""
+    steps = values[1:] - values[:-1]
+    product, total = steps[:-1] * steps[1:], steps[:-1] + steps[1:]
+    means = tf.where(product > 0, tf.math.divide_no_nan(2 * product, total), tf.zeros_like(product))
+    return tf.pad(means, [[1, 1], [0, 0]])[: tf.shape(values)[0]]
+
+
+def _hermite(count, length):
+    """Return the weights `(length, count)` of the values, and those of the slopes, for each pixel."""
+    cells = tf.cast(count, tf.float32)
+    place = (tf.range(tf.cast(length, tf.float32)) + 0.5) * cells / tf.cast(length, tf.float32) - 0.5
+    place = tf.clip_by_value(place, 0.0, cells - 1)
+    low = tf.floor(place)
+    share = (place - low)[:, None]
+    first = tf.one_hot(tf.cast(low, tf.int32), count)
+    second = tf.one_hot(tf.minimum(tf.cast(low, tf.int32) + 1, count - 1), count)
+    rising = share**2 * (3 - 2 * share)
+    of_slopes = share * (1 - share) ** 2 * first + share**2 * (share - 1) * second
+    return (1 - rising) * first + rising * second, of_slopes
 
 
 def _grey_levels(heatmap):

@@ -6,7 +6,7 @@ Users and the packages above call it.
 from tf_gradcam._images.clip import overlay_video
 from tf_gradcam._images.components import HeatmapBox, box_iou, boxes, masks
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, overlay_named
-from tf_gradcam._images.figure import show, show_named
+from tf_gradcam._images.figure import compare, show, show_named
 from tf_gradcam._images.outlines import contour, draw_boxes, draw_masks
 from tf_gradcam._images.read import (
     check_size,
@@ -16,6 +16,7 @@ from tf_gradcam._images.read import (
     size_within,
 )
 from tf_gradcam._images.scale import ALPHA, Look
+from tf_gradcam._images.sheets import montage, save
 from tf_gradcam._images.titles import class_probabilities
 from tf_gradcam._images.volume import fit_slices, hottest_slices, same_for_all_slices
 
@@ -28,6 +29,7 @@ __all__ = [
     "check_size",
     "class_probabilities",
     "colorize",
+    "compare",
     "contour",
     "draw_boxes",
     "draw_masks",
@@ -35,6 +37,7 @@ __all__ = [
     "hottest_slices",
     "load_image",
     "masks",
+    "montage",
     "overlay",
     "overlay_concepts",
     "overlay_named",
@@ -42,6 +45,7 @@ __all__ = [
     "read_values",
     "resize_pixels",
     "same_for_all_slices",
+    "save",
     "show",
     "show_named",
     "size_within",

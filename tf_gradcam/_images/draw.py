@@ -183,10 +183,9 @@ def blend(photograph: np.ndarray, heatmap: np.ndarray, look: Look) -> np.ndarray
         heatmap: `(h, w)` on any grid, in `[0, 1]`, or `[-1, 1]` if signed.
         look: a checked one.
     """
-    fitted = enlarge(heatmap, photograph.shape[:2])
-    base = photograph.astype(np.float32)
-    weight = look.alpha * np.abs(fitted)[..., None] if look.fade else look.alpha
-    return np.rint(base + weight * (_colors(fitted, look) - base)).astype(np.uint8)
+    cv2, fitted = require("cv2", "opencv-python"), enlarge(heatmap, photograph.shape[:2])
+    weight = look.alpha * np.abs(fitted) if look.fade else np.full_like(fitted, look.alpha)
+    return cv2.blendLinear(_colors(fitted, look), photograph, weight, 1 - weight)
 
 
 def _colors(values, look) -> np.ndarray:

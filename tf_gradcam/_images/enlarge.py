@@ -6,7 +6,7 @@ import numpy as np
 
 from tf_gradcam._optional import require
 
-_MOST_CELLS = 256  # of a finer grid a cell is a few pixels, and its facets can't be seen
+_MOST_CELLS = 128  # of a finer grid a cell is a few pixels, and its facets can't be seen
 
 
 def enlarge(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,6 +1,12 @@
-"""Draw photographs, heatmaps and overlays in a figure: `show`. Users and the command line call it."""
+"""Draw photographs, heatmaps and overlays in a figure: `show`, `compare`.
 
+Users and the command line call it.
+"""
+
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,10 +133,72 @@ def _photographs_and_heatmaps(argument, image, explanation, look) -> tuple[list,
     groups = heats_of_images("explanation", explanation, look.signed)
     count = len(explanation.heatmap) if hasattr(explanation, "heatmap") else len(groups)
     _check_count("explanation", "heatmap", count, f"image of `{argument}`", len(photographs))
-    for heat in (heat for group in groups for heat in group):
-        if heat.values.ndim != 2 or heat.values.size == 0:
-            raise ValueError(f"`explanation` must have the shape (H, W). Received: shape {heat.values.shape}")
+    _check_flat(groups)
     return photographs, scale_heats("explanation", groups, look)
+
+
+def compare(
+    image: Any,
+    explanation: Any,
+    *,
+    titles: str | Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[int, str] | None = None,
+    vmax: float | str | None = None,
+    signed: bool = False,
+    alpha: float = ALPHA,
+    colormap: str | None = None,
+    fade: bool = True,
+) -> "Figure":
+    """Draw a photograph and beside it an overlay for each class, in one scale: class against class.
+
+    Args:
+        image: one photograph, or a list of N; see `show`.
+        explanation: an `Explanation` of N images and M classes for each, such as of `targets.Classes` or
+            `targets.TopClasses(3)`; a row has one image. Or, for one photograph, M heatmaps, `(M, h, w)` or a
+            list, in `[0, 1]`, such as those of several methods.
+        titles: one string for each overlay. With `None` an `Explanation` is titled with its class, the
+            model's probability of it and the explained score; see `show`.
+        labels: names of the classes; see `show`.
+        vmax: the value that gets the full colour. `None` for the highest one of all classes of an image, of a
+            list of heatmaps for each as it is; `"batch"` for that of all images; see `overlay`.
+        signed: whether what speaks against is drawn as well; see `overlay`.
+        alpha: weight of the colours in `[0, 1]`; see `overlay`.
+        colormap: name of a colour map; see `colorize`.
+        fade: whether the colours fade with the heatmap; see `overlay`.
+
+    Returns:
+        A `matplotlib.figure.Figure`; see `show`.
+
+    Raises:
+        ImportError, FileNotFoundError, TypeError, ValueError: as `show` does.
+
+    Example:
+
+    ```python
+    explanation = cam(images, tf_gradcam.targets.TopClasses(2))
+    tf_gradcam.compare("cat-and-dog.jpg", explanation, labels=labels)
+    ```
+    """
+    look = checked_look(Look(vmax, signed, alpha, colormap, fade))
+    check_order("image", image, explanation, "explanation")
+    photographs = [_shrink(read_pixels(each, "image")) for each in _as_list("image", image)]
+    groups = heats_of_images("explanation", explanation, look.signed)
+    scaled = scale_heats("explanation", groups, look)
+    count, images = len(scaled.heatmaps), len(photographs)
+    if hasattr(explanation, "heatmap"):
+        _check_count("explanation", "row of classes", len(explanation.heatmap), "image of `image`", images)
+    elif images != 1:
+        raise ValueError(f"`image` must be one photograph, if heatmaps are listed. Received: {images}")
+    _check_flat(groups)
+    found = explanation_titles(explanation, labels) if titles is None else _checked_titles(titles, count)
+    panels = zip(scaled.heatmaps, found or [""] * count, strict=True)
+    rows = []
+    for photograph in photographs:
+        drawn = [
+            (blend(photograph, heatmap, look), name) for heatmap, name in islice(panels, count // images)
+        ]
+        rows.append([(photograph, ""), *drawn])
+    return _draw_panels(rows, scaled, look)
 
 
 # Arguments
@@ -145,6 +213,12 @@ def _as_list(argument, images) -> list:
     if isinstance(images, list | tuple):
         return list(images)
     return list(real_array(argument, images)) if getattr(images, "ndim", 3) == 4 else [images]
+
+
+def _check_flat(groups) -> None:
+    for heat in (heat for group in groups for heat in group):
+        if heat.values.ndim != 2 or heat.values.size == 0:
+            raise ValueError(f"`explanation` must have the shape (H, W). Received: shape {heat.values.shape}")
 
 
 def _checked_titles(titles, row_count) -> list[str]:
@@ -182,8 +256,28 @@ def _draw(rows, titles, scaled, look) -> "Figure":
         panels[0].imshow(photograph)
         mappable = panels[1].imshow(heatmap, cmap=colors.cmap, norm=colors.norm)
         panels[2].imshow(picture)
-        _set_title(panels[1], title, 11)
+        panels[1].set_title(_plain(title), fontsize=11, wrap=True)
     _draw_bar(figure, axes[-1, 1], mappable, scaled, look, len(rows))
+    return figure
+
+
+def _draw_panels(rows, scaled, look) -> "Figure":
+    """Draw rows of pictures with their titles, and one colour bar."""
+    columns = len(rows[0])
+    heights = [np.clip(len(row[0][0]) / row[0][0].shape[1], 0.1, 1.2) for row in rows]
+    # `wrap` of a title is not seen by the layout, which would cut the second line off.
+    titles = [["\n".join(_wrapped(title)) for _, title in row] for row in rows]
+    lines = [max(title.count("\n") + 1 for title in row) for row in titles]
+    size = 3.2 * max(columns, 2) + 0.2, 3.1 * sum(heights) + sum(0.2 + 0.2 * each for each in lines) + 0.8
+    figure, axes = _blank_figure(size, columns, heights)
+    for line, row, names in zip(axes, rows, titles, strict=False):
+        for axis, (picture, _), name in zip(line, row, names, strict=True):
+            axis.imshow(picture)
+            axis.set_anchor("S")  # The room that is left is above, for the title.
+            axis.set_title(_plain(name), fontsize=10)
+    below = axes[-1, 1 if columns > 1 else 0]
+    below.set_subplotspec(below.get_gridspec()[-1, 1:])  # below the overlays
+    _draw_bar(figure, below, _mappable(look), scaled, look, columns - 1)
     return figure
 
 
@@ -207,9 +301,15 @@ def _blank_figure(size, columns, heights) -> tuple[Any, np.ndarray]:
     return figure, axes
 
 
-def _set_title(axis, title, size) -> None:
-    # A dollar sign, as of a file name, must not start a formula. (`wrap` ignores `parse_math`.)
-    axis.set_title(title.replace("$", r"\$"), fontsize=size, wrap=True)
+def _wrapped(title) -> list[str]:
+    """Return the lines of a title above one panel; a class has a line for itself."""
+    split = re.sub(r" \((probability [^)]*)\), score", r"\n\1, score", title)
+    return [part for line in split.split("\n") for part in textwrap.wrap(line, 36)]
+
+
+def _plain(title) -> str:
+    """Return a title in which a dollar sign, as of a file name, starts no formula."""
+    return title.replace("$", r"\$")  # `wrap` ignores `parse_math`.
 
 
 def _mappable(look) -> Any:
@@ -225,6 +325,8 @@ def _draw_bar(figure, axis, mappable, scaled, look, count) -> None:
     ticks = [-1, 0, 1] if look.signed else [0, 0.5, 1]
     bar = figure.colorbar(mappable, cax=axis, orientation="horizontal", ticks=ticks)
     bar.ax.set_xticklabels(_tick_words(scaled.top, ticks, look.signed))
+    for text, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
+        text.set_horizontalalignment(side)  # so that they don't widen the panel
     bar.set_label(_scale_words(scaled.kind, count), fontsize=10)
     bar.outline.set_visible(False)
 

@@ -1,6 +1,8 @@
-"""Text on pictures, in the font that Pillow brings along. `outlines` and `montage` call it."""
+"""Text on pictures, in a font that matplotlib or Pillow brings along. `outlines` and `sheets` call it."""
 
 import functools
+import importlib.util
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -49,4 +51,10 @@ def _one_line(text) -> str:
 
 @functools.lru_cache(8)
 def _font(size) -> Any:
-    return require("PIL.ImageFont", "pillow").load_default(size)
+    """Return matplotlib's font, where it is installed: Pillow's own has no letters beyond ASCII."""
+    fonts, found = require("PIL.ImageFont", "pillow"), importlib.util.find_spec("matplotlib")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        path = pathlib.Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
+        if path.exists():
+            return fonts.truetype(str(path), size)
+    return fonts.load_default(size)

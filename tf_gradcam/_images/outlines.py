@@ -21,6 +21,7 @@ from tf_gradcam._images.volume import as_volume, slice_pairs
 from tf_gradcam._optional import require
 
 _LEVELS, _SIGNED_LEVELS = (0.25, 0.5, 0.75), (-0.5, 0.5)
+_LINE_COLORS = "turbo"  # bright at every level; the low ones of plasma can't be told from the dark edge
 _COLOR = (255, 255, 255)
 _HALO = np.zeros(3, np.float32)  # around each line: seen on white as the line is on black
 _PIXELS_PER_WIDTH = 200  # of the photograph's longer side, for a width that is seen and hides little
@@ -38,8 +39,8 @@ def contour(
 ) -> np.ndarray:
     """Draw lines of equal heat on a photograph, instead of colours that hide it.
 
-    A pixel between two lines keeps its colour. Each line has the colour that its level has in an overlay, and
-    a dark edge, so that it is seen on black and on white.
+    A pixel between two lines keeps its colour. Each line has the colour of its level, blue for a low and red
+    for a high one, and a dark edge, so that it is seen on black and on white.
 
     Args:
         image: the photograph, or a volume or video; see `overlay`.
@@ -48,7 +49,8 @@ def contour(
             `(-1, 1)` without 0. `None` for 0.25, 0.5 and 0.75, if signed for -0.5 and 0.5.
         vmax: the value of which `levels` are shares; see `overlay`.
         signed: whether lines run around what speaks against, too; see `overlay`.
-        colormap: name of the colour map for the lines; see `colorize`.
+        colormap: name of the colour map of the lines; see `colorize`. `None` for `"turbo"`, or `"blue_red"`
+            if signed.
         width: of the lines in pixels, at least 0.5; `None` for 1 pixel for each 200 of the longer side, at
             least 1.5.
 
@@ -67,6 +69,8 @@ def contour(
     ```
     """
     look = checked_look(Look(vmax, signed, colormap=colormap))
+    if colormap is None and not look.signed:
+        look = look._replace(colormap=_LINE_COLORS)
     chosen = _checked_levels(levels, look.signed)
     _check_width(width)
     check_order("image", image, heatmap, "heatmap")

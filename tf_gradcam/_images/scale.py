@@ -1,6 +1,6 @@
 """What is drawn of a heatmap or `Explanation`, and which value gets the full colour.
 
-`draw`, `figure`, `clip` and `montage` call it.
+The other modules that draw call it.
 """
 
 import math

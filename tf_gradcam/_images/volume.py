@@ -54,9 +54,13 @@ def fit_slices(argument: str, heatmap: Any, count: int) -> np.ndarray:
 
 
 def hottest_slices(
-    scan: formats.Scan, argument: str, heatmap: Any, options: PictureOptions = _AS_IT_IS
+    scan: formats.Scan,
+    argument: str,
+    heatmap: Any,
+    options: PictureOptions = _AS_IT_IS,
+    most: int = SLICES_SHOWN,
 ) -> ShownSlices:
-    """Return the slices with the largest values of the heatmap, far enough apart to differ, in order.
+    """Return the slices with the largest absolute values of the heatmap, in order, and no two alike.
 
     Of a patient, they are turned as radiologists look at them.
 
@@ -65,14 +69,15 @@ def hottest_slices(
         argument: the caller's argument that `heatmap` is; the errors name it.
         heatmap: `(d, h, w)` on any grid.
         options: which values are black and white, and which bands are shown.
+        most: how many slices, at most.
     """
     count = scan.shape[0]
     heatmaps = fit_slices(argument, heatmap, count)
     options = same_for_all_slices(scan, options)
-    apart = max(1, count // (4 * SLICES_SHOWN))
+    apart = max(1, count // (4 * most))
     chosen: list[int] = []
-    for index in np.argsort(-heatmaps.max(axis=(1, 2)), kind="stable"):
-        if len(chosen) < SLICES_SHOWN and all(abs(index - each) >= apart for each in chosen):
+    for index in np.argsort(-np.abs(heatmaps).max(axis=(1, 2)), kind="stable"):
+        if len(chosen) < most and all(abs(index - each) >= apart for each in chosen):
             chosen.append(int(index))
     chosen.sort()
     turn = _as_radiologists_look(scan)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
 from tf_gradcam._graph import non_affine_operations
-from tf_gradcam._heatmap import place_map, resize_map
+from tf_gradcam._heatmap import place_map
 from tf_gradcam._methods.chunks import copies_per_pass, gather_chunks, sum_chunks
 from tf_gradcam._methods.scene import Scene
 
@@ -277,7 +277,7 @@ class rise:
 
         def make_masks(indices):
             kept = tf.cast(tf.gather(draws, indices) < self.probability, image.dtype)
-            masks = tf.cast(resize_map(kept, (self.cells + 1) * cell, "bilinear"), image.dtype)
+            masks = tf.cast(place_map(kept, (self.cells + 1) * cell, "bilinear"), image.dtype)
             for axis in range(axes):
                 positions = tf.gather(shifts[:, axis, None], indices) + tf.range(size[axis])
                 masks = tf.gather(masks, positions, axis=axis + 1, batch_dims=1)

@@ -27,7 +27,6 @@ from tf_gradcam._model.grid import (
     from_grid,
     position_count,
     spatial_axes,
-    spatial_lengths,
     to_grid,
 )
 from tf_gradcam._model.inputs import as_batch, check_images, require_specs
@@ -99,7 +98,6 @@ __all__ = [
     "replaced_weights",
     "require_specs",
     "spatial_axes",
-    "spatial_lengths",
     "specs_to_trace",
     "structure_version",
     "tap",

@@ -114,9 +114,3 @@ def spatial_axes(image: tf.Tensor, rank: int, channels_first: bool) -> range | N
         return None
     first = is_channels_first(image.shape, unknown=channels_first)
     return range(axes - rank, axes) if first else range(axes - rank - 1, axes - 1)
-
-
-def spatial_lengths(image: tf.Tensor, rank: int, channels_first: bool) -> tf.Tensor | None:
-    """Return the lengths of the `spatial_axes` of an image, or `None` if it has too few axes."""
-    axes = spatial_axes(image, rank, channels_first)
-    return None if axes is None else tf.shape(image)[axes.start : axes.stop]

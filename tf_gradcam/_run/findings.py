@@ -30,18 +30,21 @@ class Finding(NamedTuple):
     """The result of one method for one class in one photograph: a row, and the image and heatmap to draw.
 
     The row of a photograph that couldn't be explained has an `"error"`; image and heatmap are then `None`.
+    `highest` is the value of the signed map where the heatmap is 1; `None` for several layers.
     """
 
     row: dict[str, Any]
     image: np.ndarray | None = None
     heatmap: np.ndarray | None = None
+    highest: float | None = None
 
 
 class ImageExplanation(NamedTuple):
     """The explanation of one image of a batch, in NumPy.
 
     `scores` are what the model returned for each class. `probability` is that of the explained class, `None`
-    if the model returns no probabilities. `seconds` is the image's share of the batch's time.
+    if the model returns no probabilities. `seconds` is the image's share of the batch's time. `highest` is
+    the value of the signed map where the heatmap is 1; `None` for several layers.
     """
 
     heatmap: np.ndarray
@@ -50,6 +53,7 @@ class ImageExplanation(NamedTuple):
     scores: np.ndarray
     probability: float | None
     seconds: float
+    highest: float | None = None
 
 
 class PhotographExplainer:
@@ -116,7 +120,7 @@ class PhotographExplainer:
                     findings, pictures, explanations, strict=True
                 ):
                     row = make_row(method, explanation, self._classifier.labels)
-                    findings_of_image.append(Finding(row, picture, explanation.heatmap))
+                    findings_of_image.append(Finding(row, picture, explanation.heatmap, explanation.highest))
         return findings
 
     def freeze(self) -> None:
@@ -221,7 +225,8 @@ def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[Im
     has_class = explanation.target is not None
     classes = explanation.target.numpy() if has_class else [None] * len(heatmaps)
     explanations = []
-    for heatmap, score, index, output in zip(heatmaps, scores, classes, outputs.numpy(), strict=True):
+    outputs, tops = outputs.numpy(), highest_values(explanation)
+    for heatmap, score, index, output, top in zip(heatmaps, scores, classes, outputs, tops, strict=True):
         class_scores = _class_scores(output, has_class)
         explanations.append(
             ImageExplanation(
@@ -231,9 +236,18 @@ def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[Im
                 class_scores,
                 _probability(output, class_scores, index, score),
                 seconds / len(heatmaps),
+                top,
             )
         )
     return explanations
+
+
+def highest_values(explanation: Any) -> list[float | None]:
+    """Return the highest value of each signed map, or 0; `None` for several layers, which have no unit."""
+    if isinstance(explanation.map, tuple):
+        return [None] * len(explanation.heatmap)
+    maps = np.asarray(explanation.map)
+    return [max(0.0, float(each.max())) for each in maps]
 
 
 def explained_output(model, outputs, name):

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tf_gradcam._images import HeatmapBox, boxes, colorize, load_image, overlay, show, size_within
+from tf_gradcam._images import HeatmapBox, boxes, colorize, contour, load_image, overlay, show, size_within
 from tf_gradcam._run.files import write_picture
 from tf_gradcam._run.findings import EVERY_CLASS, Finding
 from tf_gradcam._run.request import Request
@@ -51,8 +51,9 @@ def draw_pictures(
 
     `size` is what `find_boxes` got.
     """
-    heatmap = colorize(finding.heatmap, request.colormap)
-    picture = _overlay(finding.image, finding.heatmap, request)
+    values = scaled_heatmap(finding, request)
+    heatmap = colorize(values, request.colormap)
+    picture = draw_overlay(finding.image, values, request)
     factor = len(picture) / (len(heatmap) if size is None else size[0])  # Those of large scenes are smaller.
     for each in reversed(found):  # The first one lies on top.
         _draw_box(picture, [round(side * factor) for side in each.box])
@@ -130,7 +131,23 @@ def write_figure(figure: Any, path: pathlib.Path) -> None:
     write_picture(path, encoded.getvalue())
 
 
-def _overlay(image, heatmap, request) -> np.ndarray:
+def scaled_heatmap(finding: Finding, request: Request) -> np.ndarray:
+    """Return the heatmap of a finding in the scale of the request: its own, or that of all findings."""
+    heatmap = np.asarray(finding.heatmap)
+    if request.vmax is None:
+        return heatmap
+    if finding.highest is None:
+        raise ValueError(
+            "`vmax` must be None for several layers, whose maps have no common unit. "
+            f"Received: vmax={request.vmax!r:.80}"
+        )
+    return np.minimum(heatmap * np.float32(finding.highest / request.vmax), 1)
+
+
+def draw_overlay(image: np.ndarray, heatmap: np.ndarray, request: Request) -> np.ndarray:
+    """Return a picture with the colours of a heatmap in `[0, 1]`, or with its contours, as requested."""
+    if request.contour is not None:
+        return contour(image, heatmap, request.contour, colormap=request.colormap)
     return overlay(image, heatmap, alpha=request.alpha, colormap=request.colormap, fade=request.fade)
 
 
@@ -146,7 +163,7 @@ def draw_contact_sheet(
     findings = [finding for findings_of_image in photographs for finding in findings_of_image]
     figure = show(
         [finding.image for finding in findings],
-        [finding.heatmap for finding in findings],
+        [scaled_heatmap(finding, request) for finding in findings],
         titles=[format_class(finding.row) for finding in findings],
         alpha=request.alpha,
         colormap=request.colormap,
@@ -183,7 +200,8 @@ def _panels(findings, request) -> list[tuple[np.ndarray, str]]:
     for finding in findings:
         # The photograph's title names the class, so only a map of every class says so.
         about = f", {EVERY_CLASS}" if classes and finding.row["score"] is None else ""
-        panels.append((_overlay(image, finding.heatmap, request), finding.row["method"] + about))
+        picture = draw_overlay(image, scaled_heatmap(finding, request), request)
+        panels.append((picture, finding.row["method"] + about))
     return panels
 
 

@@ -37,6 +37,9 @@ class Request:
         alpha: opacity of the heatmap, in [0, 1].
         colormap: the name of a colour map, as `tf_gradcam.colorize` takes it; `None` for the default.
         fade: whether the colours fade out where the heatmap is low.
+        vmax: the value of the signed map that gets the full colour in every picture; `None` to divide each
+            heatmap by its own maximum. For one layer.
+        contour: the levels of lines that are drawn instead of colours, as shares of the full colour.
         boxes: the threshold of the boxes in each heatmap, as `tf_gradcam.boxes` takes it; `None` for no
             boxes.
         picture: which values of a file are black and white in pictures, and which bands are shown.
@@ -57,6 +60,8 @@ class Request:
     alpha: float = ALPHA
     colormap: str | None = None
     fade: bool = True
+    vmax: float | None = None
+    contour: tuple[float, ...] | None = None
     boxes: float | str | None = None
     picture: PictureOptions = AS_IT_IS
     sliding: float | None = None

@@ -10,13 +10,12 @@ from tf_gradcam._files import PictureOptions
 from tf_gradcam._images import (
     fit_slices,
     hottest_slices,
-    overlay,
     overlay_video,
     same_for_all_slices,
 )
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.photographs import scan_options
-from tf_gradcam._run.pictures import draw_panels, suffix_of, write_pictures
+from tf_gradcam._run.pictures import draw_overlay, draw_panels, scaled_heatmap, suffix_of, write_pictures
 from tf_gradcam._run.request import Request
 from tf_gradcam._run.scans import place_of_peak
 
@@ -71,18 +70,29 @@ def _write_overlays(scan, finding, name, request) -> dict[str, str]:
     """Write the overlays of a volume or video, and return the names of their files."""
     if scan.format == "video":
         file = f"{name}-overlay.mp4"
-        heatmaps = fit_slices("heatmap", finding.heatmap, scan.shape[0])
-        overlay_video(request.out / file, scan, heatmaps, vmax=1.0, **_style(request))
+        heatmaps = fit_slices("heatmap", scaled_heatmap(finding, request), scan.shape[0])
+        _write_video(request.out / file, scan, heatmaps, request)
         return {"overlay": file}
     file = f"{name}-overlay.png"
-    shown = hottest_slices(scan, "heatmap", finding.heatmap, scan_options(scan, request.picture))
+    values, options = scaled_heatmap(finding, request), scan_options(scan, request.picture)
+    shown = hottest_slices(scan, "heatmap", values, options)
     panels = [
-        (overlay(picture, heatmap, **_style(request)), title)
+        (draw_overlay(picture, np.clip(heatmap, 0, 1), request), title)
         for picture, heatmap, title in zip(*shown, strict=True)
     ]
     rows = [panels[start : start + _PANELS_IN_ROW] for start in range(0, len(panels), _PANELS_IN_ROW)]
     draw_panels(rows, min(_PANELS_IN_ROW, len(panels)), request.out / file)
     return {"overlay": file}
+
+
+def _write_video(path, scan, heatmaps, request) -> None:
+    if request.contour is None:
+        style = {"alpha": request.alpha, "colormap": request.colormap, "fade": request.fade}
+        overlay_video(path, scan, heatmaps, vmax=1.0, **style)
+        return
+    pairs = enumerate(np.clip(heatmaps, 0, 1))
+    frames = (draw_overlay(scan.values[index], heatmap, request) for index, heatmap in pairs)
+    formats.write_pictures(path, scan, frames)
 
 
 def _write_map(scan, finding, name, request, model) -> dict[str, str]:
@@ -114,14 +124,11 @@ def _write_map(scan, finding, name, request, model) -> dict[str, str]:
 
 def _captures(scan, finding, request) -> Iterator[np.ndarray]:
     """Yield the overlay of each slice, or of the one image."""
+    values = scaled_heatmap(finding, request)
     if finding.image is not None:
-        yield overlay(finding.image, finding.heatmap, **_style(request))
+        yield draw_overlay(finding.image, values, request)
         return
     options = same_for_all_slices(scan, scan_options(scan, request.picture))
-    for index, heatmap in enumerate(fit_slices("heatmap", finding.heatmap, scan.shape[0])):
+    for index, heatmap in enumerate(fit_slices("heatmap", values, scan.shape[0])):
         picture = scan.picture(**options._asdict(), index=index)
-        yield overlay(picture, np.clip(heatmap, 0, 1), **_style(request))
-
-
-def _style(request: Request) -> dict:
-    return {"alpha": request.alpha, "colormap": request.colormap, "fade": request.fade}
+        yield draw_overlay(picture, np.clip(heatmap, 0, 1), request)

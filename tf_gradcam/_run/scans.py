@@ -12,7 +12,13 @@ import numpy as np
 
 from tf_gradcam import formats
 from tf_gradcam._run.chosen_methods import MethodExplainer
-from tf_gradcam._run.findings import Finding, ImageExplanation, PhotographExplainer, make_row
+from tf_gradcam._run.findings import (
+    Finding,
+    ImageExplanation,
+    PhotographExplainer,
+    highest_values,
+    make_row,
+)
 from tf_gradcam._run.request import Request
 
 _SLICES_IN_BATCH = 16
@@ -132,6 +138,7 @@ def _explain_by_windows(
         np.zeros(len(explainer.labels or ())),
         None,
         time.perf_counter() - start,
+        highest_values(explained)[0],
     )
     return _finding([best], best.heatmap, method, explainer)
 
@@ -214,4 +221,6 @@ def _finding(explanations, evidence, method, explainer) -> Finding:
         score=float(np.mean([each.score for each in explanations])),
         probability=None if None in probabilities else float(np.mean(probabilities)),
     )
-    return Finding(make_row(method, whole, explainer.labels), None, heatmap)
+    tops = [each.highest for each in explanations if each.highest is not None]
+    top = max(tops) if len(tops) == len(explanations) else None
+    return Finding(make_row(method, whole, explainer.labels), None, heatmap, top)

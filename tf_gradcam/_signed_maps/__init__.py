@@ -6,7 +6,7 @@ from tf_gradcam._signed_maps.not_finite import with_nan
 from tf_gradcam._signed_maps.placed import find_placements, relative_placements
 from tf_gradcam._signed_maps.preprocess import OUT_OF_RANGE, apply_preprocess, cast_to_specs
 from tf_gradcam._signed_maps.signed_maps import SignedMaps, score_function, signed_maps_function
-from tf_gradcam._signed_maps.tapped import find_source, source_lengths, tapped_layer
+from tf_gradcam._signed_maps.tapped import find_source, image_axes, tapped_layer
 
 __all__ = [
     "ANSWER_COUNT",
@@ -17,11 +17,11 @@ __all__ = [
     "find_input",
     "find_placements",
     "find_source",
+    "image_axes",
     "is_one_answer",
     "relative_placements",
     "score_function",
     "signed_maps_function",
-    "source_lengths",
     "tapped_layer",
     "with_nan",
 ]

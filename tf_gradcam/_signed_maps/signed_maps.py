@@ -41,7 +41,7 @@ from tf_gradcam._signed_maps.image_source import find_input, image_source
 from tf_gradcam._signed_maps.not_finite import not_finite, with_nan
 from tf_gradcam._signed_maps.placed import find_placements, find_strides
 from tf_gradcam._signed_maps.preprocess import apply_preprocess, check_preprocessed
-from tf_gradcam._signed_maps.tapped import TappedLayer, find_source, source_lengths, tapped_layer
+from tf_gradcam._signed_maps.tapped import ImageAxes, TappedLayer, find_source, image_axes, tapped_layer
 from tf_gradcam._targets import class_logits, log_odds, pick, pin_choices, taken_for_logits
 from tf_gradcam._tensors import at_least_float32
 
@@ -54,7 +54,7 @@ class SignedMaps(NamedTuple):
         score: `(N,)` or `(N, M)`; one row for a model with one answer for all images.
         class_index: class that the score belongs to, int32 of the shape of `score`, or `None`.
         outputs: outputs of the model, or `None` if they are not only tensors.
-        image_lengths: lengths of the image on which the layers depend, or `None` if there is none.
+        image_axes: the axes of the image on which the layers depend, or `None` if there is none.
         nan: NaN for each image that is not finite, else 0, `(N,)`; `None` if the images are whole numbers.
         placements: where each map lies on that image, `None` for one that lies on all of it.
         strides: for each layer the pixels between two cells, `(axes,)`, or `None` where not known.
@@ -64,7 +64,7 @@ class SignedMaps(NamedTuple):
     score: tf.Tensor
     class_index: tf.Tensor | None
     outputs: Any
-    image_lengths: tf.Tensor | None
+    image_axes: ImageAxes | None
     nan: tf.Tensor | None
     placements: list[Placement | None]
     strides: list[tf.Tensor | None]
@@ -121,7 +121,7 @@ def signed_maps_function(
         # A map on a video may have more axes than the grid.
         axes = maps[0].shape.rank - passed.score.shape.rank
         channels_first = bool(layer_calls) and layer_calls[0].channels_first
-        lengths = source_lengths(images, passed.source, axes, channels_first)
+        of_image = image_axes(images, passed.source, axes, channels_first)
         nan = None  # In eager mode the images are arrays, which have been checked.
         if not tf.executing_eagerly():
             nan = not_finite(passed.images, is_one_answer(passed.score, passed.batch))
@@ -134,7 +134,7 @@ def signed_maps_function(
         placements = find_placements(images, passed.source, passed.tapped, methods, of_one_score)
         maps, score = [with_nan(one, nan) for one in maps], with_nan(passed.score, nan)
         strides = find_strides(images, passed.source, passed.tapped)
-        return SignedMaps(maps, score, passed.class_index, outputs, lengths, nan, placements, strides)
+        return SignedMaps(maps, score, passed.class_index, outputs, of_image, nan, placements, strides)
 
     return signed_maps
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_gradcam._graph import ancestors
 from tf_gradcam._layers import activation_grid, maps_from_trial, trace_trial
 from tf_gradcam._methods import SourceImage
-from tf_gradcam._model import Grid, LayerCall, is_channels_first, spatial_lengths, specs_to_trace, to_grid
+from tf_gradcam._model import Grid, LayerCall, is_channels_first, spatial_axes, specs_to_trace, to_grid
 from tf_gradcam._tensors import at_least_float32
 
 
@@ -91,15 +91,35 @@ def _source_position(images, tapped) -> int | None:
     path = None if tf.executing_eagerly() else ancestors([tapped.activations])
     for position, image in enumerate(images):
         is_on_path = path is None or image.op in path
-        if is_on_path and spatial_lengths(image, axes, first) is not None:
+        if is_on_path and spatial_axes(image, axes, first) is not None:
             return position
     return None
 
 
-def source_lengths(
-    images: Any, source: SourceImage | None, axes: int, channels_first: bool
-) -> tf.Tensor | None:
-    """Return the last `axes` lengths of the image on which a layer depends, before `preprocess`."""
+class ImageAxes(tf.experimental.ExtensionType):
+    """The axes of an input image on which a map lies.
+
+    They are numbers, not tensors, and stay so when a nested function returns them. XLA needs the lengths of
+    these axes when it compiles; if they came out of that function, it would compile anew for every image.
+
+    Attributes:
+        position: position of the image among the flattened inputs.
+        start: first of the axes.
+        stop: the axis after the last one.
+    """
+
+    position: int
+    start: int
+    stop: int
+
+    def lengths(self, images: Any) -> tf.Tensor:
+        """Return the lengths of the axes, int32, given the inputs of the model before `preprocess`."""
+        return tf.shape(keras.tree.flatten(images)[self.position])[self.start : self.stop]
+
+
+def image_axes(images: Any, source: SourceImage | None, rank: int, channels_first: bool) -> ImageAxes | None:
+    """Return the last `rank` axes of the image on which a layer depends, before `preprocess`."""
     if source is None:
         return None
-    return spatial_lengths(keras.tree.flatten(images)[source.position], axes, channels_first)
+    axes = spatial_axes(keras.tree.flatten(images)[source.position], rank, channels_first)
+    return None if axes is None else ImageAxes(source.position, axes.start, axes.stop)

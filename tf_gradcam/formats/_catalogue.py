@@ -20,7 +20,7 @@ class Format(NamedTuple):
 
     Attributes:
         name: what `Scan.format` says.
-        read: `_module.function`, from a path and options to a `Scan`.
+        read: `package.module.function`, from a path and options to a `Scan`.
         write: from a path, a scan, a heatmap and an `About` to a file.
         write_pictures: from a path, a scan and RGB pictures to a file.
     """
@@ -32,24 +32,27 @@ class Format(NamedTuple):
 
     def function(self, task: str) -> Callable[..., Any]:
         """Return the function that `read`, `write` or `write_pictures` names."""
-        module, function = getattr(self, task).split(".")
+        module, _, function = getattr(self, task).rpartition(".")
         return getattr(importlib.import_module(f"{_HERE}.{module}"), function)
 
 
 DICOM = Format(
-    "DICOM", "_dicom.read_dicom", "_dicom_writing.write_parametric_map", "_dicom_capture.write_capture"
+    "DICOM",
+    "_dicom.reading.read_dicom",
+    "_dicom.writing.write_parametric_map",
+    "_dicom.capture.write_capture",
 )
-NIFTI = Format("NIfTI", "_nifti.read_nifti", "_nifti.write_nifti")
-ANALYZE = Format("NIfTI", "_nifti.read_nifti")
-GEOTIFF = Format("GeoTIFF", "_geotiff.read_geotiff", "_geotiff_writing.write_geotiff")
-VIRTUAL = Format("GeoTIFF", "_geotiff.read_geotiff")  # refused there, with what to do
-VIDEO = Format("video", "_video.read_video", write_pictures="_video_writing.write_video")
+NIFTI = Format("NIfTI", "_nifti.reading.read_nifti", "_nifti.reading.write_nifti")
+ANALYZE = Format("NIfTI", "_nifti.reading.read_nifti")
+GEOTIFF = Format("GeoTIFF", "_geotiff.reading.read_geotiff", "_geotiff.writing.write_geotiff")
+VIRTUAL = Format("GeoTIFF", "_geotiff.reading.read_geotiff")  # refused there, with what to do
+VIDEO = Format("video", "_video.reading.read_video", write_pictures="_video.writing.write_video")
 SLIDE = Format("slide", "_slide.read_slide")
-NUMPY = Format("NumPy", "_arrays.read_numpy", "_arrays.write_numpy")
-MATLAB = Format("MATLAB", "_arrays.read_matlab")
-HDF5 = Format("HDF5", "_chunked.read_hdf5")
-ZARR = Format("Zarr", "_chunked.read_zarr")
-PARQUET = Format("Parquet", write="_parquet.write_parquet")
+NUMPY = Format("NumPy", "_arrays.numpy_files.read_numpy", "_arrays.numpy_files.write_numpy")
+MATLAB = Format("MATLAB", "_arrays.numpy_files.read_matlab")
+HDF5 = Format("HDF5", "_arrays.chunked.read_hdf5")
+ZARR = Format("Zarr", "_arrays.chunked.read_zarr")
+PARQUET = Format("Parquet", write="_arrays.parquet.write_parquet")
 
 # Longer endings first: the first that fits is taken.
 _ENDINGS = {

@@ -1,6 +1,6 @@
 """Values in a file that are read where they are sliced: `Windows`, `PerThread`, `gather`, `reason`.
 
-`_geotiff`, `_tiff_stack` and `_slide` call it, whose scenes may be larger than memory.
+`_geotiff` and `_slide` call it, whose scenes may be larger than memory.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Read the pages of a TIFF as slices, frames or bands: `read_stack`. `_geotiff` calls it.
+"""Read the pages of a TIFF as slices, frames or bands: `read_stack`. `reading` calls it.
 
 tifffile knows what microscopes (OME, ImageJ) and its own writer say of the pages.
 """

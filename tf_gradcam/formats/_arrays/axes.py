@@ -1,6 +1,6 @@
 """A `Scan` of an array that says nothing of its axes, and arrays read when sliced.
 
-`_arrays` and `_chunked` call `make_scan`, `chosen_name` and `check_bytes`.
+`numpy_files` and `chunked` call `make_scan`, `chosen_name` and `check_bytes`.
 """
 
 import math

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_gradcam._files import unfinished
-from tf_gradcam.formats._nifti_files import Stored, check_memory, nibabel, read_numbers, read_stored, refused
+from tf_gradcam.formats._nifti.files import Stored, check_memory, nibabel, read_numbers, read_stored, refused
 from tf_gradcam.formats._scan import Scan
 from tf_gradcam.formats._writing import About
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from tf_gradcam import __version__
 from tf_gradcam._optional import require
-from tf_gradcam.formats._dicom_datasets import quiet
-from tf_gradcam.formats._dicom_writing import (
+from tf_gradcam.formats._dicom.datasets import quiet
+from tf_gradcam.formats._dicom.writing import (
     NAME,
     SERIES_NUMBER,
     copy_patient_and_study,

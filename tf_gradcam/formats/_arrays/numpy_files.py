@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._files import unfinished
-from tf_gradcam.formats._array_axes import check_bytes, chosen_name, make_scan, not_an_image
-from tf_gradcam.formats._chunked import read_matlab_hdf5
-from tf_gradcam.formats._matlab import matlab_variables, read_variable
+from tf_gradcam.formats._arrays.axes import check_bytes, chosen_name, make_scan, not_an_image
+from tf_gradcam.formats._arrays.chunked import read_matlab_hdf5
+from tf_gradcam.formats._arrays.matlab import matlab_variables, read_variable
 from tf_gradcam.formats._scan import Scan, scaled_affine
 from tf_gradcam.formats._writing import About
 

@@ -1,11 +1,11 @@
-"""Where and when the planes of a DICOM image are: their order, affine and times. `_dicom` calls it."""
+"""Where and when the planes of a DICOM image are: their order, affine and times. `reading` calls it."""
 
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_gradcam.formats._dicom_datasets import Plane, find, numbers, sequence, unreadable
+from tf_gradcam.formats._dicom.datasets import Plane, find, numbers, sequence, unreadable
 
 _FRAME_TIME_VECTOR = 0x00181065
 _SAME = 0.1  # of the usual distance: nearer planes are at the same place

@@ -1,6 +1,6 @@
 """Stored pixels of a DICOM image to the values that they mean: rescale, lookup tables, palettes, padding.
 
-`_dicom` calls it.
+`reading` calls it.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_gradcam._optional import require
-from tf_gradcam.formats._dicom_datasets import Plane, find, numbers, quiet, sequence, unreadable
+from tf_gradcam.formats._dicom.datasets import Plane, find, numbers, quiet, sequence, unreadable
 
 _PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 _GREY = ("MONOCHROME1", "MONOCHROME2")

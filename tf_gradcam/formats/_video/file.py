@@ -1,6 +1,6 @@
 """Open a video by PyAV (FFmpeg), and list its frames and their times: `open_video`, `index_of`.
 
-`_video` calls it.
+`reading` calls it.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The header and the stored numbers of NIfTI, Analyze and MGH files, within limits. `_nifti` calls it.
+"""The header and the stored numbers of NIfTI, Analyze and MGH files, within limits. `reading` calls it.
 
 nibabel reads the headers. The numbers are read here: nibabel stops where they end, so that the checksum of
 a compressed file is never compared, and it allocates whatever a header announces.

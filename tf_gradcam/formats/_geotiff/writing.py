@@ -9,7 +9,7 @@ import numpy as np
 from tf_gradcam._checks import one_line
 from tf_gradcam._files import unfinished
 from tf_gradcam._optional import require
-from tf_gradcam.formats._geotiff import Place
+from tf_gradcam.formats._geotiff.reading import Place
 from tf_gradcam.formats._scan import Scan
 from tf_gradcam.formats._windows import reason
 

@@ -1,6 +1,6 @@
 """The numeric arrays of MATLAB files of version 5 to 7.2: `matlab_variables`, `read_variable`.
 
-`_arrays` calls it. The format is that of MathWorks' "MAT-File Format", chapter "Level 5 MAT-Files".
+`numpy_files` calls it. The format is that of MathWorks' "MAT-File Format", chapter "Level 5 MAT-Files".
 SciPy 1.17 reads it in compiled code that ends the process at some damaged files, so it is read here.
 """
 

@@ -1,10 +1,10 @@
-"""The DICOM files of a folder, sorted into series, of which one is chosen. `_dicom` calls it."""
+"""The DICOM files of a folder, sorted into series, of which one is chosen. `reading` calls it."""
 
 import os
 import pathlib
 from typing import Any
 
-from tf_gradcam.formats._dicom_datasets import (
+from tf_gradcam.formats._dicom.datasets import (
     MAX_VALUES,
     Plane,
     UnreadableError,

@@ -1,6 +1,6 @@
 """Read arrays of HDF5 and Zarr, lazily: `read_hdf5`, `read_zarr`, `read_matlab_hdf5`.
 
-`_catalogue` names the first two, `_arrays` calls the last.
+`_catalogue` names the first two, `numpy_files` calls the last.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam._optional import require
-from tf_gradcam.formats._array_axes import check_bytes, chosen_name, make_scan, not_an_image
+from tf_gradcam.formats._arrays.axes import check_bytes, chosen_name, make_scan, not_an_image
 from tf_gradcam.formats._scan import Scan
 
 _MATLAB_NUMBERS = {"single", "double", "logical"} | {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_gradcam._checks import is_whole
-from tf_gradcam.formats._dicom_datasets import (
+from tf_gradcam.formats._dicom.datasets import (
     Plane,
     UnreadableError,
     decode,
@@ -15,10 +15,10 @@ from tf_gradcam.formats._dicom_datasets import (
     read_header,
     unreadable,
 )
-from tf_gradcam.formats._dicom_geometry import Geometry, geometry_of
-from tf_gradcam.formats._dicom_series import planes_of_folder
-from tf_gradcam.formats._dicom_tones import Tones, tones_of
-from tf_gradcam.formats._dicom_values import (
+from tf_gradcam.formats._dicom.geometry import Geometry, geometry_of
+from tf_gradcam.formats._dicom.series import planes_of_folder
+from tf_gradcam.formats._dicom.tones import Tones, tones_of
+from tf_gradcam.formats._dicom.values import (
     Modality,
     has_inverse_shape,
     is_padding,

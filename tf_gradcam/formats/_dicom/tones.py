@@ -1,12 +1,12 @@
-"""How a DICOM file shows its values: its windows and VOI lookup tables, as functions. `_dicom` calls it."""
+"""How a DICOM file shows its values: its windows and VOI lookup tables, as functions. `reading` calls it."""
 
 import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
-from tf_gradcam.formats._dicom_datasets import Plane, find, numbers
-from tf_gradcam.formats._dicom_values import Table, table_of
+from tf_gradcam.formats._dicom.datasets import Plane, find, numbers
+from tf_gradcam.formats._dicom.values import Table, table_of
 
 _VOI = "FrameVOILUTSequence"
 

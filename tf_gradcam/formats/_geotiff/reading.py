@@ -1,6 +1,6 @@
 """Read GeoTIFF scenes and other TIFF files by windows: `read_geotiff`. `_catalogue` names it.
 
-GDAL, by rasterio, decodes them. A file of several pages goes to `_tiff_stack`.
+GDAL, by rasterio, decodes them. A file of several pages goes to `stack`.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ import numpy as np
 from tf_gradcam._arrays import array_or_empty
 from tf_gradcam._checks import one_line
 from tf_gradcam._optional import require
+from tf_gradcam.formats._geotiff.stack import read_stack
 from tf_gradcam.formats._scan import Scan
-from tf_gradcam.formats._tiff_stack import read_stack
 from tf_gradcam.formats._windows import PerThread, Windows, gather, reason
 
 _MAX_BLOCK = 2**30  # bytes of a tile or strip; GDAL decodes no less than one

@@ -13,7 +13,7 @@ import numpy as np
 from tf_gradcam._files import unfinished
 from tf_gradcam._optional import require
 from tf_gradcam.formats._scan import Scan
-from tf_gradcam.formats._video import Clock
+from tf_gradcam.formats._video.reading import Clock
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 _ENCODER = "libx264"

@@ -1,4 +1,4 @@
-"""Write heatmaps as DICOM Parametric Maps. `formats.write` calls it, and `_dicom_capture` parts of it."""
+"""Write heatmaps as DICOM Parametric Maps. `formats.write` calls it, and `capture` parts of it."""
 
 import math
 import pathlib
@@ -11,7 +11,7 @@ from tf_gradcam import __version__
 from tf_gradcam._checks import one_line
 from tf_gradcam._files import unfinished
 from tf_gradcam._optional import require
-from tf_gradcam.formats._dicom_datasets import numbers, quiet
+from tf_gradcam.formats._dicom.datasets import numbers, quiet
 from tf_gradcam.formats._scan import Scan, scaled_affine
 from tf_gradcam.formats._writing import About
 

@@ -1,6 +1,6 @@
 """DICOM files opened, their attributes found, their pixels decoded; nothing here says what they mean.
 
-`_dicom` and its neighbours call it. It alone imports pydicom for reading.
+`reading` and its neighbours call it. It alone imports pydicom for reading.
 """
 
 import contextlib

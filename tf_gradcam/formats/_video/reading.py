@@ -15,7 +15,7 @@ import numpy as np
 from tf_gradcam._checks import is_whole
 from tf_gradcam._optional import require
 from tf_gradcam.formats._scan import Scan
-from tf_gradcam.formats._video_file import Index, check_complete, decoded, index_of, open_video, sentences
+from tf_gradcam.formats._video.file import Index, check_complete, decoded, index_of, open_video, sentences
 
 _TILT = 0.02  # of a display matrix, that may be rounding: one degree
 _AHEAD = 16  # frames that are rather decoded than skipped by a seek

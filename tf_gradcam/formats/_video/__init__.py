@@ -1,0 +1,1 @@
+"""Videos, read frame by frame and written. `_catalogue` names its functions."""
