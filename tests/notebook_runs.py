@@ -22,6 +22,7 @@ import PIL.Image
 FOLDER = pathlib.Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 _LOG = re.compile(r"^INFO:.*\n", re.MULTILINE)  # in a notebook TensorFlow logs to stdout
+_LINE = re.compile(r"--+")  # below the head of a table
 _NUMBER = re.compile(r"-?\d+(?:\.(\d+))?")
 
 
@@ -90,9 +91,10 @@ def tell_the_same(kept, now):
     """Return whether two texts have the same words, and nearly the same numbers.
 
     Processors add in different orders, and after training that shows. So numbers may differ by 5 %, by 0.02
-    (of shares and correlations near 0), or by 2 in the last digit that is printed. Spaces between words don't
-    count, as a number may be one digit longer.
+    (of shares and correlations near 0), or by 2 in the last digit that is printed. How many spaces are between
+    words and dashes in a line doesn't count, as a number may be one digit longer.
     """
+    kept, now = (_LINE.sub("--", each) for each in (kept, now))
     if _NUMBER.sub("0", kept).split() != _NUMBER.sub("0", now).split():
         return False
     for old, new in zip(_NUMBER.finditer(kept), _NUMBER.finditer(now), strict=True):

@@ -84,6 +84,7 @@ def test_the_page_of_notebooks_links_it(path):
         ("IoU 0.03", "IoU 0.06", False),
         ("moved by -3 mm", "moved by 3 mm", False),
         ("score  9.9", "score 10.1", True),  # a digit more, a space less
+        ("score\n----- 9.9", "score\n------ 10.1", True),
         ("in bone: True", "in bone: False", False),
         ("lynx 0.5", "tabby 0.5", False),
         ("1 2", "1 2 3", False),
