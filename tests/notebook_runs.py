@@ -91,8 +91,8 @@ def tell_the_same(kept, now):
     """Return whether two texts have the same words, and nearly the same numbers.
 
     Processors add in different orders, and after training that shows. So numbers may differ by 5 %, by 0.02
-    (of shares and correlations near 0), or by 2 in the last digit that is printed. How many spaces are between
-    words and dashes in a line doesn't count, as a number may be one digit longer.
+    (of shares and correlations near 0), or by 2 in the last digit that is printed. How many spaces or dashes
+    stand together does not count, as a number may be one digit longer.
     """
     kept, now = (_LINE.sub("--", each) for each in (kept, now))
     if _NUMBER.sub("0", kept).split() != _NUMBER.sub("0", now).split():
