@@ -9,7 +9,7 @@ DOCS   := $(VENV)-docs/bin
 # file's tests to itself, and with them what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-all test-fast test-minimum test-hub test-ray fuzz lint format docs notebooks bench \
+.PHONY: help demo test test-all test-fast test-minimum test-hub test-ray fuzz lint format docs notebooks notebooks-write bench \
 	bench-check bench-methods bench-ray bench-serving bench-trust peers gallery parity applications formats truth clean
 .NOTPARALLEL:  # two pips must not install into one environment at the same time
 
@@ -56,8 +56,11 @@ format: $(VENV)-lint/stamp  ## format the code, and fix what ruff can fix
 	$(LINT)/ruff check --fix
 	$(LINT)/ruff format
 
-notebooks: $(VENV)/test.stamp  ## run the notebooks from top to bottom
+notebooks: $(VENV)/test.stamp  ## run the notebooks, and compare what they tell with what is kept
 	$(BIN)/python -m pytest tests/test_notebooks.py
+
+notebooks-write: $(VENV)/test.stamp  ## run the notebooks, and keep their new texts and pictures
+	$(BIN)/python tests/notebook_runs.py
 
 bench: $(VENV)/test.stamp  ## time Grad-CAM beside a forward pass, for docs/speed.md
 	$(BIN)/python benchmarks/speed.py
