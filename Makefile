@@ -10,7 +10,7 @@ DOCS   := $(VENV)-docs/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-all test-fast test-minimum test-hub test-ray fuzz lint format docs notebooks notebooks-write bench \
-	bench-check bench-methods bench-ray bench-serving bench-trust peers gallery parity applications formats truth clean
+	bench-check bench-dataset bench-methods bench-ray bench-serving bench-training bench-trust peers gallery parity applications formats truth clean
 .NOTPARALLEL:  # two pips must not install into one environment at the same time
 
 help:  ## say what there is to make
@@ -80,6 +80,12 @@ bench-serving: $(VENV)/test.stamp  ## put a served model under load, for docs/se
 
 bench-ray: $(VENV)/test.stamp $(VENV)/ray.stamp  ## time 1 and 2 workers of Ray, for docs/ray.md
 	$(BIN)/python benchmarks/ray_rates.py
+
+bench-dataset: $(VENV)/test.stamp  ## time JPEG files to Parquet beside the explainer alone, for docs/datasets.md
+	$(BIN)/python benchmarks/dataset.py throughput
+
+bench-training: $(VENV)/test.stamp  ## time the callback beside a training step, for docs/training.md
+	$(BIN)/python benchmarks/training.py
 
 peers: $(BIN)/pip  ## time other Keras libraries, for docs/peers.md; takes three environments, 7 GB
 	$(BIN)/python benchmarks/peers.py --write docs/peers.md
