@@ -44,7 +44,7 @@ class EventFile:
         try:
             self._writer = tf.summary.create_file_writer(self.folder)
         except tf.errors.OpError as error:
-            reason = error.message.partition("}} ")[2] or error.message
+            reason = (error.message.partition("}} ")[2] or error.message).partition(" [Op:")[0]
             raise ValueError(
                 "`log_dir` must be a folder that can be written to, or made. "
                 f"Received: log_dir={self.folder!r}, of which TensorFlow says: {reason:.200}"
