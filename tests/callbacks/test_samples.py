@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gradcam.callbacks._samples import take_samples, true_classes
+from tf_gradcam.callbacks._samples import classes_of, rows_taken, take_samples, true_classes
 
 Dataset = tf.data.Dataset
 ROWS = np.arange(20.0).reshape(20, 1)
@@ -119,6 +119,36 @@ def test_other_labels_are_refused(labels, message):
         true_classes(labels)
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (np.array([[2], [0]], np.uint8), [2, 0]),  # as CIFAR-10 has them
+        (np.eye(3, dtype="float32")[[2, 0]], [2, 0]),
+        (np.array([2.0, 0.0], np.float32), [2, 0]),
+        (tf.constant([[2], [0]]), [2, 0]),
+        (np.array([2.5, 0.0]), [2.5, 0]),  # `GradCAM` refuses it.
+        ([2, 0], [2, 0]),
+        (2, 2),
+        (np.int64(2), 2),
+        (None, None),
+    ],
+)
+def test_a_target_may_be_labels_as_fit_takes_them(target, expected):
+    np.testing.assert_equal(np.asarray(classes_of(target, None)), np.asarray(expected))
+
+
+def test_of_what_is_given_for_each_image_the_first_are_taken():
+    samples = take_samples(np.ones((5, 4, 4, 3)), 2)
+    assert rows_taken("abcde", samples) == "abcde"
+    assert rows_taken(list("abcde"), samples) == ["a", "b"]
+    assert rows_taken(["a", "b"], samples) == ["a", "b"]
+    assert rows_taken(["a"], samples) == ["a"]
+    assert rows_taken(7, samples) == 7
+    for array in (np.arange(5), tf.range(5)):
+        np.testing.assert_array_equal(rows_taken(array, samples), [0, 1])
+    assert rows_taken(np.array(7), samples) == 7
+
+
 def test_arrays_are_copied():
     images = np.ones((9, 4, 4, 3))
     samples = take_samples([images, (images,)], 4)
@@ -138,6 +168,7 @@ def test_arrays_are_copied():
         ([np.ones((2, 4)), np.ones((3, 4))], ValueError, "the same N"),
         (tf.data.Dataset.from_tensor_slices(ROWS[:0]).batch(2), ValueError, "an empty data set"),
         (tf.data.Dataset.from_tensor_slices(["a"]).batch(1), TypeError, "a batch of numbers"),
+        (Dataset.from_tensor_slices((ROWS, ROWS[:, 0])), ValueError, r"Of single .* dataset.batch\(32\)"),
     ],
 )
 def test_other_data_are_refused(data, error, message):

@@ -18,6 +18,7 @@ from conftest import build
 
 import tf_gradcam
 from tf_gradcam.callbacks import GradCAMCallback
+from tf_gradcam.callbacks._events import EventFile
 
 pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -97,6 +98,24 @@ def test_without_tensorboard_it_says_how_to_install_it(images, tmp_path, monkeyp
     with pytest.raises(ImportError, match=r'pip install "tf_gradcam\[tensorboard\]"'):
         GradCAMCallback(images, tmp_path)
     GradCAMCallback(images, on_explained=print)  # needs none
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "new/folder"])
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, name):
+    (tmp_path / "file").touch()
+    events = EventFile(tmp_path / name)
+    if name.startswith("new"):
+        events.open()
+        events.close()
+    else:
+        with pytest.raises(ValueError, match=r"`log_dir` must be a folder .* says: .*[Nn]ot a directory$"):
+            events.open()
+
+
+@pytest.mark.parametrize("log_dir", [3, b"logs", ""])
+def test_a_folder_that_is_no_path_is_refused(log_dir):
+    with pytest.raises((TypeError, ValueError), match="`log_dir` must be the path of a folder"):
+        EventFile(log_dir)
 
 
 # TensorBoard's own server

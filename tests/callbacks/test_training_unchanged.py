@@ -30,7 +30,7 @@ class NoiseAtInference(keras.layers.Layer):
 def layers(augmented=True):
     """Layers with state of every kind: seeds, moving statistics, noise."""
     return [
-        *([keras.layers.RandomFlip(), keras.layers.RandomTranslation(0.1, 0.1)] if augmented else []),
+        *([keras.layers.RandomFlip()] if augmented else []),
         keras.layers.Conv2D(4, 3, activation="relu"),
         keras.layers.BatchNormalization(),
         keras.layers.GaussianNoise(0.1),

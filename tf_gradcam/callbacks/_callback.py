@@ -1,5 +1,6 @@
 """`GradCAMCallback`: the same images explained while a model trains. Public in `tf_gradcam.callbacks`."""
 
+import inspect
 import json
 import numbers
 import os
@@ -25,7 +26,7 @@ from tf_gradcam.callbacks._pictures import (
     photographs_of,
     read_photographs,
 )
-from tf_gradcam.callbacks._samples import take_samples, true_classes
+from tf_gradcam.callbacks._samples import classes_of, rows_taken, take_samples
 from tf_gradcam.callbacks._schedule import TimeBudget, parse_every
 
 OnExplained = Callable[[int, Explanation, dict[str, np.ndarray], dict[str, float]], Any]
@@ -52,8 +53,9 @@ class GradCAMCallback(keras.callbacks.Callback):
         log_dir: folder of the event file, such as `"logs/gradcam"` beside the folders of Keras's
             `TensorBoard(log_dir="logs")`; `None` to write none.
         target: what to explain, as `GradCAM` takes it: a class for each image, usually the true one, so that
-            all epochs show the same; `"labels"` for the classes that the data set yields beside the images;
-            `None` for the class that the model predicts at that moment.
+            all epochs show the same, also as `fit` takes labels, `(N, 1)` or one-hot; `"labels"` for the
+            classes that the data set yields beside the images; `None` for the class that the model predicts
+            at that moment.
         layer: the layer; see `GradCAM`.
         call: see `GradCAM`.
         method: see `GradCAM`.
@@ -62,7 +64,8 @@ class GradCAMCallback(keras.callbacks.Callback):
         every: `"epoch"`, `"5 epochs"`, or a number of batches. Steps are those of Keras's `TensorBoard`: the
             number of the epoch, from 0; or the number of batches done, as `optimizer.iterations`. Of epochs,
             the last is always explained.
-        count: most images.
+        count: most images; the first. `target`, `names`, `photographs` and `masks` may be of these alone, or
+            of all that `images` has.
         names: a name for each image, for tags and captions; by default `"image 0"`.
         labels: names of the classes, in the order of the model's outputs, or a dict.
         photographs: what to draw in place of the images: one for each, as `load_image` takes it. Needed where
@@ -129,9 +132,11 @@ class GradCAMCallback(keras.callbacks.Callback):
         _check_options(given)
         self._budget = TimeBudget(max_share)
         samples = take_samples(images, count)
+        given.update({name: rows_taken(given[name], samples) for name in _FOR_EACH_IMAGE})
         self._images = samples.images
-        self._target = true_classes(samples.labels) if isinstance(target, str) else target
-        self._names = _checked_names(names, samples.number)
+        self._target = classes_of(given["target"], samples.labels)
+        self._names = _checked_names(given["names"], samples.number)
+        photographs = given["photographs"]
         self._photographs = None if photographs is None else read_photographs(photographs, samples.number)
         self._events = None if log_dir is None else EventFile(log_dir)
         self._cam: GradCAM | None = None
@@ -156,7 +161,8 @@ class GradCAMCallback(keras.callbacks.Callback):
         """Compile the explainer and try all of it once, without writing anything."""
         self._last_batch = 0
         if self.model.built:  # Otherwise the first step of training builds it.
-            self._answer(0)
+            explanation, *_ = self._answer(0)
+            self._check_labels(explanation)
             self._largest = {}
         if self._events is not None:
             self._events.open()
@@ -244,7 +250,7 @@ class GradCAMCallback(keras.callbacks.Callback):
                 f"`images` must be a batch. Received: {len(self._names)} rows, which the model takes for "
                 f"{len(explanation.heatmap)}. Add a batch axis: images[None]."
             )
-        found = numbers_of(explanation)
+        found = numbers_of(explanation, isinstance(self._target, targets.Probability))
         tags = self._tags(found)
         return explanation, self._draw(step, explanation, found, tags), self._scalars(self._cam, found, tags)
 
@@ -257,8 +263,18 @@ class GradCAMCallback(keras.callbacks.Callback):
         if sorted(given) != sorted(map(len, shapes)):  # A dict may be in another order.
             raise ValueError(
                 f"`images` must be a batch for each input of the model, {shapes}. Received: arrays with "
-                f"{given} axes. Of one image give images[None], of a list np.stack(images)."
+                f"{given} axes. Of one image give images[None], of a list np.stack(images), of grey images "
+                "images[..., None], of a data set of single images dataset.batch(32)."
             )
+
+    def _check_labels(self, explanation) -> None:
+        """Raise if a class has no name that is not explained now, but may be later: the predicted ones."""
+        labels = self._given["labels"]
+        shape: tuple[int, ...] = tuple(getattr(explanation.outputs, "shape", ()))
+        is_predicted = self._target is None or isinstance(self._target, targets.TopClasses)
+        if labels is not None and is_predicted and explanation.target is not None and len(shape) == 2:
+            for index in range(max(2, shape[1])):
+                class_name(index, labels)
 
     def _tags(self, found: Numbers) -> dict[Any, str]:
         """Return the tag of each map by its index in `found`: one for each image, or image and class."""
@@ -340,6 +356,7 @@ class GradCAMCallback(keras.callbacks.Callback):
 
 
 _NO_JSON = object()
+_FOR_EACH_IMAGE = ("target", "names", "photographs", "masks")
 _EXPLAINER_OPTIONS = ("layer", "call", "method", "fuse", "preprocess")
 
 
@@ -365,10 +382,16 @@ def _check_options(given) -> None:
         raise ValueError(
             "`log_dir` or `on_explained` must be given: nobody would see the pictures. Received: neither"
         )
-    if given["on_explained"] is not None and not callable(given["on_explained"]):
+    if given["on_explained"] is not None and not _takes_four(given["on_explained"]):
         raise TypeError(
             "`on_explained` must be a function (step, explanation, pictures, scalars). "
             f"Received: {given['on_explained']!r:.80}"
+        )
+    labels = given["labels"]
+    if labels is not None and (isinstance(labels, str) or not hasattr(labels, "__getitem__")):
+        raise TypeError(
+            "`labels` must be a list of the classes' names, or a dict of them. "
+            f"Received: labels={labels!r:.80}"
         )
     if isinstance(given["target"], str) and given["target"] != "labels":
         raise ValueError(
@@ -390,6 +413,18 @@ def _check_options(given) -> None:
         metrics_package.Evaluator(None, metrics=given["metrics"], baselines=given["baselines"])  # type: ignore[arg-type]
     elif given["masks"] is not None:
         raise ValueError("`masks` must go with `metrics` that need them. Received: masks without metrics")
+
+
+def _takes_four(function) -> bool:
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*range(4))
+    except TypeError:
+        return False
+    except ValueError:  # Some built-in functions don't say what they take.
+        return True
+    return True
 
 
 def _checked_names(names, count) -> list[str]:

@@ -18,10 +18,15 @@ class EventFile:
 
     Raises:
         ImportError: if TensorBoard is not installed, of which `tf.summary` needs a module.
+        TypeError, ValueError: if `folder` is no path.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         require("tensorboard.summary.v2", "tensorboard", extra="tensorboard")
+        if not isinstance(folder, str | os.PathLike):
+            raise TypeError(f"`log_dir` must be the path of a folder. Received: log_dir={folder!r:.80}")
+        if not os.fspath(folder):
+            raise ValueError("`log_dir` must be the path of a folder. Received: log_dir=''")
         self.folder = os.fspath(folder)
         self._writer: Any = None
 
@@ -30,9 +35,20 @@ class EventFile:
         return EventFile, (self.folder,)
 
     def open(self) -> None:
-        """Begin a new file in the folder."""
+        """Begin a new file in the folder.
+
+        Raises:
+            ValueError: if that is impossible.
+        """
         self.close()
-        self._writer = tf.summary.create_file_writer(self.folder)
+        try:
+            self._writer = tf.summary.create_file_writer(self.folder)
+        except tf.errors.OpError as error:
+            reason = (error.message.partition("}} ")[2] or error.message).partition(" [Op:")[0]
+            raise ValueError(
+                "`log_dir` must be a folder that can be written to, or made. "
+                f"Received: log_dir={self.folder!r}, of which TensorFlow says: {reason:.200}"
+            ) from error
 
     def write(self, step: int, pictures: Mapping[str, np.ndarray], scalars: Mapping[str, float]) -> None:
         """Write pictures and scalars by their tags, and flush, so that they can be looked at now.

@@ -14,6 +14,7 @@ from tf_gradcam._images import class_probabilities, load_image, overlay, resize_
 
 _MOST, _LEAST = 448, 192  # longest side of a photograph in a picture, in pixels
 _WIDTH = 320  # of a picture at least, for its caption
+_LOWEST_WHITE = 16  # Floating values in [0, 255] are brighter than this somewhere.
 _GAP, _MARGIN, _LINE, _FONT = 4, 4, 20, 16
 
 
@@ -33,14 +34,23 @@ class Numbers(NamedTuple):
     peak: np.ndarray | None
 
 
-def numbers_of(explanation: Any) -> Numbers:
-    """Return the numbers of an `Explanation`."""
+def numbers_of(explanation: Any, is_probability: bool = False) -> Numbers:
+    """Return the numbers of an `Explanation`.
+
+    Args:
+        explanation: the explanation.
+        is_probability: whether the target is a probability, and no logit.
+    """
     score = np.asarray(explanation.score, np.float64)
     probability = None
     if explanation.target is not None:
         outputs = keras.tree.flatten(explanation.outputs)
         if len(outputs) == 1:
             probability = class_probabilities(outputs[0], explanation.target, score)
+        # The output of a single unit may be a logit that lies in [0, 1] by chance.
+        if probability is not None and outputs[0].shape[-1] == 1 and not is_probability:
+            sigmoid = 1 / (1 + np.exp(-np.clip(score, -50, 50)))
+            probability = probability if np.allclose(probability, sigmoid, rtol=0, atol=0.01) else None
     shape = tuple(explanation.heatmap.shape[: score.ndim])  # A bag of images has one score.
     peak = None
     if not isinstance(explanation.map, tuple):
@@ -160,11 +170,12 @@ def read_photographs(photographs: Sequence[Any], count: int) -> list[np.ndarray]
 def photographs_of(images: Any, shape: Sequence[int]) -> list[np.ndarray] | None:
     """Return what the model sees as pixels: the first of its inputs that has the heatmaps' shape.
 
-    Values within [0, 1] or [0, 255] are taken as they are. Others, such as those of normalized images, are
+    Values within [0, 1] or [0, 255] are taken as they are. Others, such as those of normalized images, and
+    fractions of which the largest is a little above 1, as contrast or a cubic resize makes them, are
     stretched from the lowest to the highest value of each image.
 
     Args:
-        images: arrays `(N, H, W, C)` in the structure that the model takes.
+        images: arrays `(N, H, W, C)`, or `(N, H, W)` of grey images, in the structure that the model takes.
         shape: `(H, W)` of the heatmaps, or `(D, H, W)`.
 
     Returns:
@@ -177,6 +188,9 @@ def photographs_of(images: Any, shape: Sequence[int]) -> list[np.ndarray] | None
             return _as_pixels(array)
         if array.shape[2:] == tuple(shape):
             return _as_pixels(np.moveaxis(array, 1, -1))
+    for array in keras.tree.flatten(images):
+        if array.shape[1:] == tuple(shape):
+            return _as_pixels(array[..., None])
     return None
 
 
@@ -185,7 +199,8 @@ def _as_pixels(array) -> list[np.ndarray]:
     channels = values.shape[-1]
     values = values[..., :3] if channels in (3, 4) else values.mean(axis=-1, keepdims=True)
     low, high = values.min(), values.max()
-    if low >= 0 and high <= 255:
+    is_fraction = array.dtype.kind == "f" and 1 < high < _LOWEST_WHITE
+    if low >= 0 and high <= 255 and not is_fraction:
         values = values * 255 if high <= 1 and array.dtype.kind in "fb" else values
     else:
         axes = tuple(range(1, values.ndim))

@@ -27,11 +27,13 @@ class Samples(NamedTuple):
         images: NumPy arrays `(N, ...)` in the structure that the model takes.
         labels: what the data set yields beside them, or `None`.
         number: N.
+        given: the number of images in the arrays that they were taken from; N of a data set.
     """
 
     images: Any
     labels: Any
     number: int
+    given: int
 
 
 def take_samples(data: Any, count: int) -> Samples:
@@ -52,6 +54,31 @@ def take_samples(data: Any, count: int) -> Samples:
     else:
         samples = _first(_as_arrays(data), None, count)
     return samples
+
+
+def rows_taken(values: Any, samples: Samples) -> Any:
+    """Return what was given for each image, such as its class or its name, for those that were taken.
+
+    Anything else than a list, tuple or array with a row for each image that was given is returned as it is.
+    """
+    is_rows = isinstance(values, list | tuple | np.ndarray | tf.Tensor) and not hasattr(values, "_fields")
+    is_rows = is_rows and len(getattr(values, "shape", (0,))) > 0
+    return values[: samples.number] if is_rows and len(values) == samples.given else values
+
+
+def classes_of(target: Any, labels: Any) -> Any:
+    """Return the target as `GradCAM` takes it: of labels, as `fit` takes them, the classes.
+
+    Raises:
+        ValueError: if it is `"labels"`, and they are no classes.
+    """
+    if isinstance(target, str):
+        return true_classes(labels)
+    is_array = isinstance(target, np.ndarray | tf.Tensor) and len(target.shape) in (1, 2)
+    array = np.asarray(target) if is_array else None
+    if array is None or array.dtype.kind not in "biuf" or (array.ndim == 1 and (array % 1 != 0).any()):
+        return target
+    return true_classes(array)
 
 
 def true_classes(labels: Any) -> np.ndarray:
@@ -100,7 +127,7 @@ def _first(images, labels, count) -> Samples:
             f"Received: {shapes or 'none'}"
         )
     images = keras.tree.map_structure(lambda array: array[:count], images)
-    return Samples(images, labels, min(count, *lengths))
+    return Samples(images, labels, min(count, *lengths), max(lengths))
 
 
 # Data sets
@@ -113,6 +140,7 @@ def _first_of_batches(data, count) -> Samples:
             images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
             has_labels = labels is not None
             batches.append(_arrays([images, labels] if has_labels else [images]))
+            _check_batch(batches[-1])
             taken += len(keras.tree.flatten(batches[-1])[0])
             if taken >= count:
                 break
@@ -120,6 +148,15 @@ def _first_of_batches(data, count) -> Samples:
         raise ValueError("`images` must hold images. Received: an empty data set.")
     first = keras.tree.map_structure(lambda *parts: np.concatenate(parts)[:count], *batches)
     return _first(first[0], first[1] if has_labels else None, count)
+
+
+def _check_batch(batch) -> None:
+    shapes = [leaf.shape for leaf in keras.tree.flatten(batch)]
+    if () in shapes:
+        raise ValueError(
+            "`images` must be a data set of batches, as `fit` takes it. "
+            f"Received: arrays of the shapes {shapes}. Of single images give dataset.batch(32)."
+        )
 
 
 def _arrays(structure) -> Any:
