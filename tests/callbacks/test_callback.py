@@ -387,9 +387,18 @@ def test_a_caption_is_cut_where_the_picture_ends():
         _pictures.draw(np.zeros((192, side, 3), np.uint8), np.ones((2, 2)), ["w" * 99, ""])
         for side in (192, 10)
     )
-    assert wide.shape == (240, 388, 3)
-    assert narrow.shape == (240, 320, 3)
+    assert wide.shape == (192 + 60, 388, 3)
+    assert narrow.shape == (192 + 50, 320, 3)
     assert (narrow[:, -2:] == 255).all()
+
+
+def test_letters_are_as_large_as_the_picture_asks_for():
+    heights = []
+    for side in (192, 400):
+        picture = _pictures.draw(np.zeros((side, side, 3), np.uint8), np.ones((2, 2)), ["I"])
+        rows = np.flatnonzero((picture[:-side] < 128).any(axis=(1, 2)))
+        heights.append((rows.max() - rows.min()) / picture.shape[1])
+    assert heights[0] == pytest.approx(heights[1], rel=0.1)
 
 
 # The scale

@@ -15,7 +15,8 @@ from tf_gradcam._images import class_probabilities, load_image, overlay, resize_
 _MOST, _LEAST = 448, 192  # longest side of a photograph in a picture, in pixels
 _WIDTH = 320  # of a picture at least, for its caption
 _LOWEST_WHITE = 16  # Floating values in [0, 255] are brighter than this somewhere.
-_GAP, _MARGIN, _LINE, _FONT = 4, 4, 20, 16
+_GAP = 4
+_LETTERS = 20  # Their size is the picture's width by this: TensorBoard draws all pictures equally wide.
 
 
 class Numbers(NamedTuple):
@@ -117,8 +118,10 @@ def draw(photograph: np.ndarray, heatmap: np.ndarray, lines: Sequence[str]) -> n
     heatmap = heatmap if np.isfinite(heatmap).all() else np.zeros_like(heatmap)
     panels = [photograph, overlay(photograph, heatmap)]
     height, width = photograph.shape[:2]
-    top = 2 * _MARGIN + _LINE * len(lines)
-    canvas = np.full((top + height, max(_WIDTH, 2 * width + _GAP), 3), 255, np.uint8)
+    whole = max(_WIDTH, 2 * width + _GAP)
+    line = 5 * whole // (4 * _LETTERS)
+    top = line * len(lines) + line // 2
+    canvas = np.full((top + height, whole, 3), 255, np.uint8)
     for number, panel in enumerate(panels):
         left = number * (width + _GAP)
         canvas[top:, left : left + width] = panel
@@ -135,19 +138,20 @@ def _readable(photograph) -> np.ndarray:
 
 
 def _write(canvas, lines) -> np.ndarray:
-    picture, font = Image.fromarray(canvas), _font()
+    picture, font = Image.fromarray(canvas), _font(canvas.shape[1] // _LETTERS)
+    line, margin = 5 * font.size // 4, font.size // 4
     pen = ImageDraw.Draw(picture)
-    for number, line in enumerate(lines):
-        while len(line) > 1 and font.getlength(line) > picture.width - 2 * _MARGIN:
-            line = f"{line[:-2]}…"
-        pen.text((_MARGIN, _MARGIN + number * _LINE), line, fill=(0, 0, 0), font=font)
+    for number, text in enumerate(lines):
+        while len(text) > 1 and font.getlength(text) > picture.width - 2 * margin:
+            text = f"{text[:-2]}…"
+        pen.text((margin, margin + number * line), text, fill=(0, 0, 0), font=font)
     return np.asarray(picture)
 
 
-@functools.cache
-def _font() -> Any:
+@functools.lru_cache(8)
+def _font(size) -> Any:
     folder = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
-    return ImageFont.truetype(folder / "DejaVuSans.ttf", _FONT)
+    return ImageFont.truetype(folder / "DejaVuSans.ttf", size)
 
 
 # Photographs
