@@ -42,6 +42,19 @@ def test_counts_are_said_first_and_errors_at_the_end(capsys):
     out, err = capsys.readouterr()
     assert "1 images have an error; their rows say which" in err
     assert "1 images explained, 3 before" in out
+    # Of the same images again, none is explained, and one still has an error.
+    assert run("photos", "--quiet", "--to", "pictures") == 1
+    out, err = capsys.readouterr()
+    assert "0 images explained, 4 before" in out
+    assert "1 images have an error; their rows say which" in err
+    os.unlink("photos/sub/1.png")
+    assert run("photos", "--quiet", "--to", "pictures") == 1
+    out, err = capsys.readouterr()
+    assert 'tf-gradcam: warning: `to="pictures"` needs what was explained, and skipped 1: ' in err
+    assert sorted(path.name for path in pathlib.Path("rows-pictures").rglob("*.jpg")) == [
+        "0.png-overlay.jpg",
+        "2.png-overlay.jpg",
+    ]
 
 
 def test_a_draft_is_noted_in_the_manifest():

@@ -8,6 +8,7 @@ import pathlib
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +47,12 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
         f"{run.explained} images explained, {run.skipped} before; the rows are in {printable(str(run.out))}"
     )
     for form in arguments.to:
-        print(f"{form}: {printable(str(export_rows(run.out, form)))}")
+        with warnings.catch_warnings(record=True) as problems:
+            warnings.simplefilter("always")
+            path = export_rows(run.out, form)
+        print(f"{form}: {printable(str(path))}")
+        for problem in problems:
+            print_problem(problem.message, arguments, "warning")
     if run.failed:
         print_problem(f"{run.failed} images have an error; their rows say which", arguments)
     return 1 if run.failed else 0

@@ -82,6 +82,15 @@ class Parts:
         """Return the ids of all rows that are written."""
         return {name for columns in self.columns(["id"]) for name in columns["id"].to_pylist()}
 
+    def failed(self) -> set[str]:
+        """Return the ids of the rows that have an error."""
+        return {
+            name
+            for columns in self.columns(["id", "error"])
+            for name, error in zip(columns["id"].to_pylist(), columns["error"].to_pylist(), strict=True)
+            if error is not None
+        }
+
     def columns(self, names: list[str]) -> Iterator[Any]:
         """Yield some columns of all rows that are written, a `pyarrow.Table` for each part."""
         parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
