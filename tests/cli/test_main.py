@@ -320,8 +320,8 @@ def test_another_model_or_option_is_refused_with_what_differs(command, functiona
     functional.save("half.keras")
     for options, differs in [
         (
-            ["--fade"],
-            "gradcam, where fade was False, and is True. Choose another folder, or begin anew: `--res",
+            ["--no-fade"],
+            "gradcam, where fade was True, and is False. Choose another folder, or begin anew: `--res",
         ),
         (
             ["--method", "hirescam", "--top", "2"],
@@ -332,8 +332,8 @@ def test_another_model_or_option_is_refused_with_what_differs(command, functiona
         assert main([*command, *options]) == 2
         assert differs in capsys.readouterr().err
     assert {name: pathlib.Path("gradcam", name).read_bytes() for name in files("gradcam")} == before
-    assert main([*command, "--fade", "--restart"]) == 0
-    assert main([*command, "--fade"]) == 0
+    assert main([*command, "--no-fade", "--restart"]) == 0
+    assert main([*command, "--no-fade"]) == 0
 
 
 def test_a_line_of_the_journal_that_was_cut_off_does_not_count(command, monkeypatch):

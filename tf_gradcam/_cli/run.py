@@ -8,7 +8,6 @@ import pathlib
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +22,7 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     _check_engine(arguments)
     begin(arguments)
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._dataset import RowMaker, check_forms, export_rows, find_items, run_dataset
+    from tf_gradcam._dataset import RowMaker, check_forms, export_with_problem, find_items, run_dataset
 
     if arguments.engine == "ray":
         from tf_gradcam._ray import RayCluster, require_ray, run_on_ray
@@ -47,12 +46,10 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
         f"{run.explained} images explained, {run.skipped} before; the rows are in {printable(str(run.out))}"
     )
     for form in arguments.to:
-        with warnings.catch_warnings(record=True) as problems:
-            warnings.simplefilter("always")
-            path = export_rows(run.out, form)
+        path, problem = export_with_problem(run.out, form)
         print(f"{form}: {printable(str(path))}")
-        for problem in problems:
-            print_problem(problem.message, arguments, "warning")
+        if problem:
+            print_problem(problem, arguments, "warning")
     if run.failed:
         print_problem(f"{run.failed} images have an error; their rows say which", arguments)
     return 1 if run.failed else 0

@@ -57,6 +57,14 @@ def export_rows(rows: str | os.PathLike, to: str) -> pathlib.Path:
         OSError: if it can't be written.
         ValueError: if `to` is none of these, there are no rows, or something else lies at the path.
     """
+    path, problem = export_with_problem(rows, to)
+    if problem:
+        warnings.warn(problem, stacklevel=2)
+    return path
+
+
+def export_with_problem(rows: str | os.PathLike, to: str) -> tuple[pathlib.Path, str]:
+    """Do what `export_rows` does, and return its warning, `""` for none, beside the path."""
     check_forms([to])
     write = {
         "csv": _write_csv,
@@ -68,11 +76,11 @@ def export_rows(rows: str | os.PathLike, to: str) -> pathlib.Path:
     path = folder.with_name(f"{folder.name}{_ENDINGS[to]}")
     if to == "csv":
         with unfinished(path) as temporary:
-            write(_Rows(folder), temporary)
+            problem = write(_Rows(folder), temporary)
     else:
         with _unfinished_folder(path) as temporary:
-            write(_Rows(folder), temporary)
-    return path
+            problem = write(_Rows(folder), temporary)
+    return path, problem or ""
 
 
 def check_forms(forms: Iterable[str]) -> None:
@@ -177,7 +185,8 @@ def _write_zarr(rows: _Rows, folder: pathlib.Path) -> None:
     zarr.consolidate_metadata(group.store)
 
 
-def _write_pictures(rows: _Rows, folder: pathlib.Path) -> None:
+def _write_pictures(rows: _Rows, folder: pathlib.Path) -> str:
+    """Write the pictures; return which photographs have none, and why."""
     if len(rows.grid) != 2:
         raise ValueError('`to="pictures"` needs maps of two axes. Received: maps of three. Take "zarr".')
     highest = rows.maximum()
@@ -192,12 +201,10 @@ def _write_pictures(rows: _Rows, folder: pathlib.Path) -> None:
             draw = functools.partial(_write_overlay, vmax=highest)
             rows_of_some, maps = zip(*some, strict=True)
             problems += [each for each in pool.map(draw, paths, rows_of_some, maps) if each]
-    if problems:
-        named = "; ".join(problems[:_PROBLEMS_NAMED]) + ("; ..." if len(problems) > _PROBLEMS_NAMED else "")
-        warnings.warn(
-            f'`to="pictures"` needs what was explained, and skipped {len(problems)}: {named}',
-            stacklevel=3,
-        )
+    if not problems:
+        return ""
+    named = "; ".join(problems[:_PROBLEMS_NAMED]) + ("; ..." if len(problems) > _PROBLEMS_NAMED else "")
+    return f'`to="pictures"` needs what was explained, and skipped {len(problems)}: {named}'
 
 
 def _write_overlay(path, row, values, vmax) -> str:
