@@ -65,10 +65,12 @@ def test_a_draft_is_noted_in_the_manifest():
 
 def test_a_wrong_request_ends_with_2(capsys):
     write_photo("photos/a.png")
+    pathlib.Path("rows-pictures").mkdir()
     for arguments, message in [
         (("photos", "--target", "7"), "`--target` must be a class from 0 to 2. Received: target=7"),
         (("photo",), "`data` must name files. Received: 'photo'"),
         (("photos", "--layer", "none"), "none"),
+        (("photos", "--to", "csv,pictures"), "rows-pictures, where something else lies. Rename it"),
     ]:
         assert run(*arguments) == 2
         assert message in capsys.readouterr().err

@@ -28,7 +28,7 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
         from tf_gradcam._ray import RayCluster, require_ray, run_on_ray
 
         require_ray()  # A missing package is reported before a model is loaded.
-    check_forms(arguments.to)
+    check_forms(arguments.to, arguments.out)  # before hours of work, not after them
     found = find_items(arguments.sources)
     print(f"tf-gradcam: {found}", file=sys.stderr)
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)

@@ -72,8 +72,7 @@ def export_with_problem(rows: str | os.PathLike, to: str) -> tuple[pathlib.Path,
         "pictures": _write_pictures,
         "fiftyone": _write_fiftyone,
     }[to]
-    folder = pathlib.Path(os.path.abspath(rows))
-    path = folder.with_name(f"{folder.name}{_ENDINGS[to]}")
+    folder, path = pathlib.Path(os.path.abspath(rows)), _export_path(rows, to)
     if to == "csv":
         with unfinished(path) as temporary:
             problem = write(_Rows(folder), temporary)
@@ -83,11 +82,25 @@ def export_with_problem(rows: str | os.PathLike, to: str) -> tuple[pathlib.Path,
     return path, problem or ""
 
 
-def check_forms(forms: Iterable[str]) -> None:
-    """Raise a `ValueError` if one is none that `export_rows` writes."""
+def check_forms(forms: Iterable[str], rows: str | os.PathLike | None = None) -> None:
+    """Raise a `ValueError` if one is no form of `export_rows`, or something else lies where it is written."""
     for form in forms:
         if form not in _ENDINGS:
             raise ValueError(f"`to` must be one of {', '.join(_ENDINGS)}. Received: {form!r:.80}")
+        if rows is not None and form != "csv":
+            _check_own(_export_path(rows, form))
+
+
+def _export_path(rows: str | os.PathLike, form: str) -> pathlib.Path:
+    folder = pathlib.Path(os.path.abspath(rows))
+    return folder.with_name(f"{folder.name}{_ENDINGS[form]}")
+
+
+def _check_own(path: pathlib.Path) -> None:
+    if path.is_symlink() or (path.exists() and not (path / _MARK).is_file()):
+        raise ValueError(
+            f"`to` writes {path}, where something else lies. Rename it, or move the folder of the rows."
+        )
 
 
 class _Rows:
@@ -252,10 +265,7 @@ def _write_fiftyone(rows: _Rows, folder: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield a new folder that becomes `path` at the end, in place of one that an earlier call wrote."""
-    if path.is_symlink() or (path.exists() and not (path / _MARK).is_file()):
-        raise ValueError(
-            f"`to` writes {path}, where something else lies. Rename it, or move the folder of the rows."
-        )
+    _check_own(path)
     temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished")
     earlier = temporary.with_suffix(".earlier")
 
