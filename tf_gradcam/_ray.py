@@ -232,9 +232,10 @@ def run_on_ray(
     """
     ray = require_ray()
     items = maker.with_classes(items)
-    explained = failed = 0
+    explained = 0
     with Parts(out, maker.schema, maker.manifest, restart=options.restart) as parts:
-        done = parts.done()
+        done, failed_before = parts.done(), parts.failed()
+        failed = sum(item.id in failed_before for item in items)
         check_moved(parts, items)
         remaining = [item for item in items if item.id not in done]
         skipped = len(items) - len(remaining)

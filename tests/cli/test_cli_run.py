@@ -42,6 +42,19 @@ def test_counts_are_said_first_and_errors_at_the_end(capsys):
     out, err = capsys.readouterr()
     assert "1 images have an error; their rows say which" in err
     assert "1 images explained, 3 before" in out
+    # Of the same images again, none is explained, and one still has an error.
+    assert run("photos", "--quiet", "--to", "pictures") == 1
+    out, err = capsys.readouterr()
+    assert "0 images explained, 4 before" in out
+    assert "1 images have an error; their rows say which" in err
+    os.unlink("photos/sub/1.png")
+    assert run("photos", "--quiet", "--to", "pictures") == 1
+    out, err = capsys.readouterr()
+    assert 'tf-gradcam: warning: `to="pictures"` needs what was explained, and skipped 1: ' in err
+    assert sorted(path.name for path in pathlib.Path("rows-pictures").rglob("*.jpg")) == [
+        "0.png-overlay.jpg",
+        "2.png-overlay.jpg",
+    ]
 
 
 def test_a_draft_is_noted_in_the_manifest():
@@ -52,10 +65,12 @@ def test_a_draft_is_noted_in_the_manifest():
 
 def test_a_wrong_request_ends_with_2(capsys):
     write_photo("photos/a.png")
+    pathlib.Path("rows-pictures").mkdir()
     for arguments, message in [
         (("photos", "--target", "7"), "`--target` must be a class from 0 to 2. Received: target=7"),
         (("photo",), "`data` must name files. Received: 'photo'"),
         (("photos", "--layer", "none"), "none"),
+        (("photos", "--to", "csv,pictures"), "rows-pictures, where something else lies. Rename it"),
     ]:
         assert run(*arguments) == 2
         assert message in capsys.readouterr().err

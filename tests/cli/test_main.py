@@ -320,8 +320,8 @@ def test_another_model_or_option_is_refused_with_what_differs(command, functiona
     functional.save("half.keras")
     for options, differs in [
         (
-            ["--fade"],
-            "gradcam, where fade was False, and is True. Choose another folder, or begin anew: `--res",
+            ["--no-fade"],
+            "gradcam, where fade was True, and is False. Choose another folder, or begin anew: `--res",
         ),
         (
             ["--method", "hirescam", "--top", "2"],
@@ -332,8 +332,8 @@ def test_another_model_or_option_is_refused_with_what_differs(command, functiona
         assert main([*command, *options]) == 2
         assert differs in capsys.readouterr().err
     assert {name: pathlib.Path("gradcam", name).read_bytes() for name in files("gradcam")} == before
-    assert main([*command, "--fade", "--restart"]) == 0
-    assert main([*command, "--fade"]) == 0
+    assert main([*command, "--no-fade", "--restart"]) == 0
+    assert main([*command, "--no-fade"]) == 0
 
 
 def test_a_line_of_the_journal_that_was_cut_off_does_not_count(command, monkeypatch):
@@ -341,8 +341,9 @@ def test_a_line_of_the_journal_that_was_cut_off_does_not_count(command, monkeypa
     journal = pathlib.Path("gradcam/.explanations.jsonl")
     whole = journal.read_bytes()
     assert whole.count(b"\n") == 4
+    last = json.loads(whole.splitlines()[-1])["file"]  # Threads write them, in any order.
     explained = explained_files(monkeypatch)
-    for cut, again in [(1, ["c.png"]), (50, ["c.png"]), (len(whole), ["a.png", "b.png", "c.png"])]:
+    for cut, again in [(1, [last]), (50, [last]), (len(whole), ["a.png", "b.png", "c.png"])]:
         journal.write_bytes(whole[:-cut])
         assert main(command) == 0
         if cut > 1:  # The last line is whole but for its end.
@@ -350,7 +351,74 @@ def test_a_line_of_the_journal_that_was_cut_off_does_not_count(command, monkeypa
         assert len(read_rows()) == 3
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\0\xff",
+        b"null",
+        b"[1]",
+        b'{"file": 1, "state": null, "name": "a", "rows": [{"file": "a.png"}]}',
+        b'{"file": "a.png", "state": null, "name": 3, "rows": [{"file": "a.png"}]}',
+        b'{"file": "a.png", "state": null, "name": "a", "rows": [1]}',
+        b'{"file": "a.png", "state": null, "name": "a", "rows": [{}]}',
+        b'{"file": "a.png", "state": null, "name": "a", "rows": {}}',
+    ],
+)
+def test_a_damaged_line_of_the_journal_does_not_count(line, tmp_path):
+    a, b = _run.Photograph("a.png", "a.png"), _run.Photograph("b.png", "b.png")
+    path = tmp_path / ".explanations.jsonl"
+    with _run.Journal(tmp_path, {"top": 1}) as journal:
+        journal.begin()
+        journal.add(b, "b", [{"file": "b.png"}])
+    manifest, entry = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([manifest, line, entry, b""]))
+    with _run.Journal(tmp_path, {"top": 1}) as journal:
+        assert journal.all_rows([a, b]) == [{"file": "b.png"}]
+        assert journal.names() == {"b"}
+    for damaged in (line, b'{"manifest": null}'):
+        path.write_bytes(b"\n".join([damaged, entry, b""]))
+        with _run.Journal(tmp_path, {"top": 3}) as journal:  # The entries may be of any model.
+            assert journal.all_rows([a, b]) == []
+
+
+def test_a_folder_that_can_not_be_written_to_is_refused_with_what_to_do(command, capsys):
+    for out in ("a.png", "a.png/b"):
+        assert main([*command, "--out", out]) == 2
+        said = capsys.readouterr().err
+        assert f"`--out` must be a folder that can be written to. Received: {out}: " in said
+        assert said.endswith(". Choose another folder.\n")
+
+
 # Real processes
+
+# An interrupt that Python raises within `__del__` is dropped.
+DROPPED = """
+import signal, sys, threading, time
+from tf_gradcam._cli import process
+class Slow:
+    def __del__(self):
+        while True: time.sleep(0.01)
+def run(arguments):
+    Slow()
+    try:
+        for _ in range(500): time.sleep(0.01)
+    except KeyboardInterrupt:
+        print("ended in order")
+        return 130
+process.run_command = run
+sys.argv = ["tf-gradcam", "methods"]
+threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+sys.exit(process.run_process())
+"""
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals to another process")
+def test_an_interrupt_that_python_drops_is_raised_again():
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED], capture_output=True, text=True, env=environment(), timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "ended in order\n", "")
 
 
 @pytest.mark.slow

@@ -101,6 +101,23 @@ def test_pictures_keep_the_folders_and_share_one_scale(folder, rows):
         tf_gradcam.explain_dataset(tf_gradcam.GradCAM(head(3, "softmax")), path, folder / "others")
 
 
+def test_photographs_that_are_gone_or_have_changed_have_no_picture(folder, rows):
+    sources = [pathlib.Path(row["path"]) for row in rows if not row["error"]]
+    contents = [source.read_bytes() for source in sources]
+    try:
+        sources[0].unlink()
+        with pytest.warns(UserWarning, match=r"skipped 1: .*a\.png: there is no such file any more$"):
+            path = tf_gradcam.export_rows(folder / "rows", "pictures")
+        assert files(path) == {".tf_gradcam-export", "photos/sub/a.png-overlay.jpg"}
+        sources[0].write_bytes(contents[1])  # a photograph, but not the one that was explained
+        sources[1].write_bytes(b"no")
+        with pytest.warns(UserWarning, match="skipped 2: .*has changed since it was explained; .*changed"):
+            assert files(tf_gradcam.export_rows(folder / "rows", "pictures")) == {".tf_gradcam-export"}
+    finally:
+        for source, content in zip(sources, contents, strict=True):
+            source.write_bytes(content)
+
+
 def test_an_export_replaces_only_an_earlier_one(folder, monkeypatch):
     path = tf_gradcam.export_rows(folder / "rows", "zarr")
     before = files(path)

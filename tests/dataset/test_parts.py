@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tf_gradcam._dataset.parts import Parts, read_manifest
+from tf_gradcam._files import JOURNAL
 
 SCHEMA = pa.schema([("id", pa.string()), ("score", pa.float32())])
 
@@ -79,6 +80,26 @@ def test_the_readable_beginning_of_a_journal_counts(folder, cut):
         for name in sorted(set("abc") - done):
             parts.add(rows(name))
     assert written(folder) == [["a", "b", "c"]]
+
+
+def test_a_journal_with_a_damaged_byte_does_not_stop_a_run(folder):
+    journal, refusals, added = folder / JOURNAL, [], []
+    with Parts(folder, SCHEMA, {"a": 1}) as parts:
+        parts.add(rows("a"))
+        parts.add(rows("b"))
+        whole = journal.read_bytes()
+    for place in range(0, len(whole), 7):
+        for path in folder.iterdir():
+            path.unlink()
+        journal.write_bytes(whole[:place] + bytes([whole[place] ^ 0xD9]) + whole[place + 1 :])
+        try:
+            with Parts(folder, SCHEMA, {"a": 1}) as parts:
+                parts.add(rows("c"))
+                added.append("c" in parts.done())
+        except ValueError as error:  # The byte is one of the manifest.
+            refusals.append("a run with the same model and options" in str(error))
+    assert len(refusals) < 10 < len(added)
+    assert all(refusals + added)
 
 
 def test_rows_of_a_part_that_are_still_in_the_journal_count_once(folder):

@@ -12,8 +12,9 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import NoReturn
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 from tf_gradcam._cli.arguments import make_parser
 from tf_gradcam._cli.main import run_command
@@ -94,9 +95,15 @@ class _Command(threading.Thread):
 
 def _end(command: _Command, interrupt: KeyboardInterrupt) -> NoReturn:
     """End the process, after the command had the time to keep what is ready."""
-    with after_completion(SECONDS_TO_END):
-        command.interrupt(type(interrupt))
-    command.wait(SECONDS_TO_END)
+    with _noticing_lost() as lost:
+        with after_completion(SECONDS_TO_END):
+            command.interrupt(type(interrupt))
+        end = time.monotonic() + SECONDS_TO_END
+        while not command.ended.is_set() and time.monotonic() < end:
+            command.wait(0.05)
+            if lost.is_set():
+                lost.clear()
+                command.interrupt(type(interrupt))
     has_ended = command.ended.is_set() and command.error is None
     if not has_ended:
         clean_up()
@@ -108,6 +115,24 @@ def _end(command: _Command, interrupt: KeyboardInterrupt) -> NoReturn:
         _within(0.3, stream.flush)
     # The interpreter would wait for threads that are in TensorFlow.
     os._exit(command.code if has_ended else interrupt_code(interrupt))
+
+
+@contextlib.contextmanager
+def _noticing_lost() -> Iterator[threading.Event]:
+    """Yield an event that is set when an interrupt is lost, as Python drops one within a `__del__`."""
+    before, lost = sys.unraisablehook, threading.Event()
+
+    def notice(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            lost.set()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = notice
+    try:
+        yield lost
+    finally:
+        sys.unraisablehook = before
 
 
 def _within(seconds: float, write: Callable[[], object]) -> None:

@@ -22,13 +22,13 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     _check_engine(arguments)
     begin(arguments)
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._dataset import RowMaker, check_forms, export_rows, find_items, run_dataset
+    from tf_gradcam._dataset import RowMaker, check_forms, export_with_problem, find_items, run_dataset
 
     if arguments.engine == "ray":
         from tf_gradcam._ray import RayCluster, require_ray, run_on_ray
 
         require_ray()  # A missing package is reported before a model is loaded.
-    check_forms(arguments.to)
+    check_forms(arguments.to, arguments.out)  # before hours of work, not after them
     found = find_items(arguments.sources)
     print(f"tf-gradcam: {found}", file=sys.stderr)
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
@@ -46,7 +46,10 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
         f"{run.explained} images explained, {run.skipped} before; the rows are in {printable(str(run.out))}"
     )
     for form in arguments.to:
-        print(f"{form}: {printable(str(export_rows(run.out, form)))}")
+        path, problem = export_with_problem(run.out, form)
+        print(f"{form}: {printable(str(path))}")
+        if problem:
+            print_problem(problem, arguments, "warning")
     if run.failed:
         print_problem(f"{run.failed} images have an error; their rows say which", arguments)
     return 1 if run.failed else 0

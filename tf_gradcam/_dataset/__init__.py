@@ -9,7 +9,7 @@ from tf_gradcam._dataset.dataset import (
     run_dataset,
     target_of,
 )
-from tf_gradcam._dataset.exports import check_forms, export_rows
+from tf_gradcam._dataset.exports import check_forms, export_rows, export_with_problem
 from tf_gradcam._dataset.items import find_items
 from tf_gradcam._dataset.parts import Parts
 from tf_gradcam._dataset.row_maker import DatasetOptions, RowMaker, count_errors
@@ -26,6 +26,7 @@ __all__ = [
     "count_errors",
     "explain_dataset",
     "export_rows",
+    "export_with_problem",
     "find_items",
     "fit_and_preprocess",
     "fit_pixels",

@@ -28,7 +28,7 @@ class DatasetRun(NamedTuple):
     Attributes:
         out: the folder of the parts.
         explained: how many images were explained now.
-        failed: how many of them have an error.
+        failed: how many images of the data set have an error, explained now or before.
         skipped: how many were explained before.
     """
 
@@ -143,13 +143,14 @@ def run_dataset(
     """
     maker = RowMaker(cam, options, fit)
     known = maker.with_classes(items) if isinstance(items, list) else None
-    explained = failed = 0
+    explained = 0
     with Parts(out, maker.schema, maker.manifest, restart=options.restart) as parts:
-        done = parts.done()
-        skipped = len(done)
+        done, failed_before = parts.done(), parts.failed()
+        skipped, failed = len(done), len(failed_before)
         if known is not None:
             check_moved(parts, known)
             skipped = sum(item.id in done for item in known)
+            failed = sum(item.id in failed_before for item in known)
             if len(known) - skipped >= PAYS_TO_FREEZE:
                 maker.freeze()
         advance(0, 0, skipped)

@@ -8,17 +8,20 @@ import concurrent.futures
 import contextlib
 import csv
 import functools
+import hashlib
 import itertools
 import json
 import os
 import pathlib
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from tf_gradcam._checks import one_line, printable
 from tf_gradcam._dataset.fiftyone import write_fiftyone
 from tf_gradcam._ending import at_sudden_end
 from tf_gradcam._files import find_parts, unfinished
@@ -29,6 +32,7 @@ from tf_gradcam._run import write_picture
 _ENDINGS = {"csv": ".csv", "zarr": ".zarr", "pictures": "-pictures", "fiftyone": "-fiftyone"}
 _ROWS_AT_ONCE = 256
 _PICTURES_AT_ONCE = 32
+_PROBLEMS_NAMED = 3  # in a warning
 _MARK = ".tf_gradcam-export"  # in a folder that this module wrote, and may replace
 _PLACES = {"peak": ("peak_x", "peak_y"), "box": ("box_x1", "box_y1", "box_x2", "box_y2")}
 
@@ -41,7 +45,8 @@ def export_rows(rows: str | os.PathLike, to: str) -> pathlib.Path:
         to: `"csv"`: one table of all but the maps, `ROWS.csv`. `"zarr"`: arrays `map` `(N, h, w)`, with the
             values that the layer's map has, `id`, and `score`, in `ROWS.zarr`, as xarray opens them.
             `"pictures"`: overlays of the photographs, in folders like theirs in `ROWS-pictures`, all on one
-            scale. `"fiftyone"`: a data set with a `Heatmap` for each image, on one scale, in `ROWS-fiftyone`;
+            scale; with a warning, none of those that are gone or have changed.
+            `"fiftyone"`: a data set with a `Heatmap` for each image, on one scale, in `ROWS-fiftyone`;
             `fiftyone.Dataset.from_dir(path, dataset_type=fiftyone.types.FiftyOneDataset)` loads it.
 
     Returns:
@@ -52,6 +57,14 @@ def export_rows(rows: str | os.PathLike, to: str) -> pathlib.Path:
         OSError: if it can't be written.
         ValueError: if `to` is none of these, there are no rows, or something else lies at the path.
     """
+    path, problem = export_with_problem(rows, to)
+    if problem:
+        warnings.warn(problem, stacklevel=2)
+    return path
+
+
+def export_with_problem(rows: str | os.PathLike, to: str) -> tuple[pathlib.Path, str]:
+    """Do what `export_rows` does, and return its warning, `""` for none, beside the path."""
     check_forms([to])
     write = {
         "csv": _write_csv,
@@ -59,22 +72,35 @@ def export_rows(rows: str | os.PathLike, to: str) -> pathlib.Path:
         "pictures": _write_pictures,
         "fiftyone": _write_fiftyone,
     }[to]
-    folder = pathlib.Path(os.path.abspath(rows))
-    path = folder.with_name(f"{folder.name}{_ENDINGS[to]}")
+    folder, path = pathlib.Path(os.path.abspath(rows)), _export_path(rows, to)
     if to == "csv":
         with unfinished(path) as temporary:
-            write(_Rows(folder), temporary)
+            problem = write(_Rows(folder), temporary)
     else:
         with _unfinished_folder(path) as temporary:
-            write(_Rows(folder), temporary)
-    return path
+            problem = write(_Rows(folder), temporary)
+    return path, problem or ""
 
 
-def check_forms(forms: Iterable[str]) -> None:
-    """Raise a `ValueError` if one is none that `export_rows` writes."""
+def check_forms(forms: Iterable[str], rows: str | os.PathLike | None = None) -> None:
+    """Raise a `ValueError` if one is no form of `export_rows`, or something else lies where it is written."""
     for form in forms:
         if form not in _ENDINGS:
             raise ValueError(f"`to` must be one of {', '.join(_ENDINGS)}. Received: {form!r:.80}")
+        if rows is not None and form != "csv":
+            _check_own(_export_path(rows, form))
+
+
+def _export_path(rows: str | os.PathLike, form: str) -> pathlib.Path:
+    folder = pathlib.Path(os.path.abspath(rows))
+    return folder.with_name(f"{folder.name}{_ENDINGS[form]}")
+
+
+def _check_own(path: pathlib.Path) -> None:
+    if path.is_symlink() or (path.exists() and not (path / _MARK).is_file()):
+        raise ValueError(
+            f"`to` writes {path}, where something else lies. Rename it, or move the folder of the rows."
+        )
 
 
 class _Rows:
@@ -172,11 +198,13 @@ def _write_zarr(rows: _Rows, folder: pathlib.Path) -> None:
     zarr.consolidate_metadata(group.store)
 
 
-def _write_pictures(rows: _Rows, folder: pathlib.Path) -> None:
+def _write_pictures(rows: _Rows, folder: pathlib.Path) -> str:
+    """Write the pictures; return which photographs have none, and why."""
     if len(rows.grid) != 2:
         raise ValueError('`to="pictures"` needs maps of two axes. Received: maps of three. Take "zarr".')
     highest = rows.maximum()
     taken: set[str] = set()
+    problems: list[str] = []
     remaining = rows.explained()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         while some := list(itertools.islice(remaining, _PICTURES_AT_ONCE)):
@@ -184,14 +212,36 @@ def _write_pictures(rows: _Rows, folder: pathlib.Path) -> None:
                 raise ValueError('`to="pictures"` needs rows of files. Received: rows of arrays.')
             paths = [folder / _free_name(row["id"], taken) for row, _ in some]
             draw = functools.partial(_write_overlay, vmax=highest)
-            list(pool.map(draw, paths, [row["path"] for row, _ in some], [values for _, values in some]))
+            rows_of_some, maps = zip(*some, strict=True)
+            problems += [each for each in pool.map(draw, paths, rows_of_some, maps) if each]
+    if not problems:
+        return ""
+    named = "; ".join(problems[:_PROBLEMS_NAMED]) + ("; ..." if len(problems) > _PROBLEMS_NAMED else "")
+    return f'`to="pictures"` needs what was explained, and skipped {len(problems)}: {named}'
 
 
-def _write_overlay(path, photograph, values, vmax) -> None:
+def _write_overlay(path, row, values, vmax) -> str:
+    """Write the overlay of a row; return why there is none, or `""`."""
     cv2 = require("cv2", "opencv-python")
-    picture = cv2.cvtColor(overlay(photograph, values, vmax=vmax), cv2.COLOR_RGB2BGR)
+    try:
+        data = _read_unchanged(row)
+        picture = cv2.cvtColor(overlay(data, values, vmax=vmax), cv2.COLOR_RGB2BGR)
+    except (OSError, ValueError) as error:  # Whatever is wrong with one photograph, the others still count.
+        return f"{printable(row['path'])}: {one_line(error)}"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_picture(path, cv2.imencode(".jpg", picture)[1].tobytes())
+    return ""
+
+
+def _read_unchanged(row) -> bytes:
+    """Return the file of a row, whose heatmap would be wrong on another photograph."""
+    file = pathlib.Path(row["path"])
+    if not file.is_file():  # To open a pipe or a device may take forever.
+        raise ValueError("there is no such file any more")
+    data = file.read_bytes()
+    if row["sha256"] not in ("", None, hashlib.sha256(data).hexdigest()):
+        raise ValueError("the file has changed since it was explained")
+    return data
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -215,10 +265,7 @@ def _write_fiftyone(rows: _Rows, folder: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield a new folder that becomes `path` at the end, in place of one that an earlier call wrote."""
-    if path.is_symlink() or (path.exists() and not (path / _MARK).is_file()):
-        raise ValueError(
-            f"`to` writes {path}, where something else lies. Rename it, or move the folder of the rows."
-        )
+    _check_own(path)
     temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished")
     earlier = temporary.with_suffix(".earlier")
 

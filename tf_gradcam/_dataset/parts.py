@@ -82,6 +82,15 @@ class Parts:
         """Return the ids of all rows that are written."""
         return {name for columns in self.columns(["id"]) for name in columns["id"].to_pylist()}
 
+    def failed(self) -> set[str]:
+        """Return the ids of the rows that have an error."""
+        return {
+            name
+            for columns in self.columns(["id", "error"])
+            for name, error in zip(columns["id"].to_pylist(), columns["error"].to_pylist(), strict=True)
+            if error is not None
+        }
+
     def columns(self, names: list[str]) -> Iterator[Any]:
         """Yield some columns of all rows that are written, a `pyarrow.Table` for each part."""
         parquet = require("pyarrow.parquet", "pyarrow", extra="scale")
@@ -103,7 +112,7 @@ class Parts:
 
     def _take_up_journal(self) -> None:
         """Read the rows that a killed run left in its journal, and go on in a new one."""
-        rows = list(_readable_batches(self._arrow, self.folder / JOURNAL, self._manifest))
+        rows = list(_readable_batches(self._arrow, self.folder / JOURNAL, self._schema, self._manifest))
         known = self.done()  # The run may have been killed between a part and its journal's end.
         self._open_journal(
             [batch for batch in rows if not known.intersection(batch.column("id").to_pylist())]
@@ -166,14 +175,19 @@ def read_manifest(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(metadata[MANIFEST_KEY])
 
 
-def _readable_batches(arrow, path, manifest) -> Iterator[Any]:
-    """Yield the record batches of a journal up to where it was cut off."""
+def _readable_batches(arrow, path, schema, manifest) -> Iterator[Any]:
+    """Yield the record batches of a journal up to where it was cut off or damaged."""
     if not path.exists():
         return
-    with contextlib.suppress(arrow.ArrowInvalid, OSError, EOFError), arrow.OSFile(str(path)) as file:
+    with contextlib.suppress(arrow.ArrowException, OSError, EOFError), arrow.OSFile(str(path)) as file:
         stream = arrow.ipc.open_stream(file)
-        found = json.loads((stream.schema.metadata or {}).get(MANIFEST_KEY, b"{}"))
+        try:
+            found = json.loads((stream.schema.metadata or {}).get(MANIFEST_KEY, b""))
+        except ValueError:
+            return
         check_manifest(path.parent, found, manifest)
+        if not stream.schema.equals(schema):
+            return
         for batch in stream:
             batch.validate(full=True)  # A power cut may leave anything.
             yield batch

@@ -5,7 +5,9 @@ import errno
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import TextIO
 
+from tf_gradcam._checks import is_disk_full
 from tf_gradcam._ending import at_sudden_end
 
 _LOCK = ".tf_gradcam-lock"
@@ -18,11 +20,10 @@ def lock_folder(folder: pathlib.Path) -> Iterator[None]:
     The folder is made. What a killed process left in it under temporary names is removed.
 
     Raises:
-        ValueError: if another process writes to it.
+        ValueError: if another process writes to it, or it is no folder that can be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / _LOCK
-    with open(path, "a") as file:
+    with _open_lock(folder, path) as file:
         try:
             _lock_file(file)
             # Another run may have removed the file after it was opened here.
@@ -45,6 +46,19 @@ def lock_folder(folder: pathlib.Path) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+def _open_lock(folder: pathlib.Path, path: pathlib.Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(path, "a")
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise ValueError(
+            f"`out` must be a folder that can be written to. Received: {folder}: {error.strerror or error}. "
+            "Choose another folder."
+        ) from error
 
 
 def _lock_file(file) -> None:

@@ -173,20 +173,42 @@ def _line(value) -> bytes:
 
 
 def _read(path, manifest) -> Iterable[_Entry]:
-    """Yield the entries of a journal, and check its manifest; a line that was cut off doesn't count."""
+    """Yield the entries of a journal, and check its manifest; a line that was cut off doesn't count.
+
+    Without the manifest nothing counts: the entries may be those of another model.
+    """
     if not path.exists():
         return
     with open(path, "rb") as file:
-        for number, line in enumerate(file):
-            try:
-                found = json.loads(line)
-                entry = None if number == 0 else _Entry(**found)
-            except (ValueError, TypeError):
-                continue
-            if entry is None:
-                check_manifest(path.parent, found.get("manifest", {}), manifest)
-            else:
+        found = _object(file.readline()).get("manifest")
+        if not isinstance(found, dict):
+            return
+        check_manifest(path.parent, found, manifest)
+        for line in file:
+            entry = _entry(_object(line))
+            if entry is not None:
                 yield entry
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the object in a line of JSON, or an empty one for a damaged line."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _entry(found: dict[str, Any]) -> _Entry | None:
+    """Return the entry of a line, or `None` for a damaged one."""
+    if set(found) != set(_Entry._fields):
+        return None
+    entry = _Entry(**found)
+    are_names = isinstance(entry.file, str) and isinstance(entry.name, str)
+    are_rows = isinstance(entry.rows, list) and all(
+        isinstance(row, dict) and "file" in row for row in entry.rows
+    )
+    return entry if are_names and are_rows and entry.rows else None
 
 
 def _files_of(rows) -> set[str]:
