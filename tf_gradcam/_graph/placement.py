@@ -169,12 +169,12 @@ def _moved(operation, index, place, unknown):
     if kind in ("Pad", "PadV2", "MirrorPad"):
         return _padded(place, values, paddings_of(operation))
     if kind in ("Slice", "StridedSlice", "Split", "SplitV", "Unpack"):
-        return _sliced(operation, place, values, unknown)
+        return _sliced(operation, place, unknown)
     if kind in ("Reverse", "ReverseV2"):
         reversed_ = reversed_axes(operation)
         if reversed_ is None:
             return _note(operation, place, unknown)
-        return _with_frame(place, dict.fromkeys(reversed_, (1.0, 0.0)), values)
+        return _with_frame(place, dict.fromkeys(reversed_, (1.0, 0.0)))
     if kind in MOVING and (kind not in ("Gather", "GatherV2") or _gathers_positions(operation, place)):
         _note(operation, place, unknown)
     axes = kept_axes(operation, index, place.axes)
@@ -202,8 +202,8 @@ def _note(operation, place, unknown):
     return place
 
 
-def _with_frame(place: _Place, shares: dict, values) -> _Place:
-    """Return `place` cut to `shares`: (start, end) of axes of the tensor `values`, as shares of it."""
+def _with_frame(place: _Place, shares: dict) -> _Place:
+    """Return `place` cut to `shares`: (start, end) of axes of its tensor, as shares of it."""
     frame, changes = list(place.frame), 0
     for axis, (first, last) in shares.items():
         image_axis = place.axes[axis]
@@ -229,17 +229,17 @@ def _padded(place, values, paddings) -> _Place:
             added[place.axes[axis]] = before + after
     if not shares:
         return place
-    return _with_frame(place, shares, values)._replace(unpadded=place, padding=tuple(added))
+    return _with_frame(place, shares)._replace(unpadded=place, padding=tuple(added))
 
 
-def _sliced(operation, place, values, unknown):
+def _sliced(operation, place, unknown):
     found = slices_of(operation)
     if found is None:
         return _note(operation, place._replace(axes=(), lost=None), unknown)
     shares_of, kept = found
 
     def of(output):
-        cut = _with_frame(place, shares_of(output), values)
+        cut = _with_frame(place, shares_of(output))
         return cut._replace(axes=tuple(None if axis is None else place.axes[axis] for axis in kept))
 
     return of

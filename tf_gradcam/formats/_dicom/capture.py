@@ -48,7 +48,7 @@ def write_capture(path: pathlib.Path, scan: Scan, pictures: Iterable[np.ndarray]
     with quiet():
         written = _new_dataset(_CAPTURE if count == 1 else _CAPTURE_OF_SEVERAL)
         _copy_study_modules(written, sources[0])
-        _describe_capture(written, sources, scan)
+        _describe_capture(written, sources)
         written.SamplesPerPixel, written.PhotometricInterpretation, written.PlanarConfiguration = 3, "RGB", 0
         written.Rows, written.Columns = rows, columns
         written.BitsAllocated, written.BitsStored, written.HighBit, written.PixelRepresentation = 8, 8, 7, 0
@@ -102,7 +102,7 @@ def _copy_study_modules(written, source) -> None:
             setattr(written, name, value_of(source, name))
 
 
-def _describe_capture(written, sources, scan) -> None:
+def _describe_capture(written, sources) -> None:
     now = datetime.datetime.now()
     written.InstanceCreationDate = f"{now:%Y%m%d}"
     written.InstanceCreationTime = f"{now:%H%M%S}"
