@@ -248,9 +248,9 @@ def test_the_data_set_may_have_classes_for_one_of_several_outputs():
     assert (rows["x"]["target"], rows["z"]["target"]) == (1, 0)
     assert len(rows["y"]["top"]) == 2
     assert rows["x"]["probability"] == pytest.approx(1 - rows["z"]["probability"], abs=1e-6)
-    two = keras.Model([image, other := keras.Input((8, 8, 3))], keras.layers.Add()([image, other]))
+    two = keras.Model([image, other := keras.Input((8, 8, 3))], keras.layers.Add(name="sum")([image, other]))
     with pytest.raises(ValueError, match="`cam` must|takes one image|one image"):
-        tf_gradcam.explain_dataset(tf_gradcam.GradCAM(two, "add"), "a.png", "none")
+        tf_gradcam.explain_dataset(tf_gradcam.GradCAM(two, "sum"), "a.png", "none")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

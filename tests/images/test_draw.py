@@ -1,5 +1,6 @@
 """Pictures: the colours, the blend worked out by hand, and a figure in which things line up."""
 
+import fractions
 import pickle
 import sys
 import types
@@ -170,6 +171,14 @@ def test_brightness_is_never_rescaled():
     )  # 0.9 * 10 + 0.1 * 128 = 21.8
     dark[0, 0] = 255
     assert overlay(dark, np.ones((2, 2)), alpha=0.1, colormap="jet")[4, 4].tolist() == [22, 9, 9]
+
+
+@pytest.mark.parametrize("fade", [True, False])
+@pytest.mark.parametrize("number", [np.float64, np.float16, fractions.Fraction])
+def test_alpha_may_be_any_number(number, fade):
+    heatmap = np.linspace(0, 1, 6, dtype="float32").reshape(2, 3)
+    drawn = [overlay(GREY, heatmap, alpha=alpha, fade=fade) for alpha in (number(0.5), 0.5)]
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_alpha_0_is_the_photograph_and_alpha_1_the_colours(photograph):

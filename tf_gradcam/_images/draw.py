@@ -184,7 +184,8 @@ def blend(photograph: np.ndarray, heatmap: np.ndarray, look: Look) -> np.ndarray
         look: a checked one.
     """
     cv2, fitted = require("cv2", "opencv-python"), enlarge(heatmap, photograph.shape[:2])
-    weight = look.alpha * np.abs(fitted) if look.fade else np.full_like(fitted, look.alpha)
+    alpha = float(look.alpha)  # A number of NumPy would make the weights float64.
+    weight = alpha * np.abs(fitted) if look.fade else np.full_like(fitted, alpha)
     return cv2.blendLinear(_colors(fitted, look), photograph, weight, 1 - weight)
 
 
