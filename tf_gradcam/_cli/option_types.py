@@ -60,20 +60,14 @@ def levels(text: str) -> tuple[float, ...]:
 
 
 def above_0(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0. Received: {text}")
     return number
 
 
 def fraction(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 and below 1. Received: {text}")
     return number
@@ -81,3 +75,11 @@ def fraction(text: str) -> float:
 
 def names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def _number(text) -> float:
+    """Return the number that a text is; NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

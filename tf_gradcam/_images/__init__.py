@@ -7,6 +7,7 @@ from tf_gradcam._images.clip import overlay_video
 from tf_gradcam._images.components import HeatmapBox, box_iou, boxes, masks
 from tf_gradcam._images.draw import colorize, overlay, overlay_concepts, overlay_named
 from tf_gradcam._images.figure import compare, show, show_named
+from tf_gradcam._images.lettering import font
 from tf_gradcam._images.outlines import contour, draw_boxes, draw_masks
 from tf_gradcam._images.read import (
     check_size,
@@ -17,7 +18,7 @@ from tf_gradcam._images.read import (
 )
 from tf_gradcam._images.scale import ALPHA, Look
 from tf_gradcam._images.sheets import montage, save
-from tf_gradcam._images.titles import class_probabilities
+from tf_gradcam._images.titles import class_probabilities, label_of
 from tf_gradcam._images.volume import fit_slices, hottest_slices, same_for_all_slices
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "draw_boxes",
     "draw_masks",
     "fit_slices",
+    "font",
     "hottest_slices",
+    "label_of",
     "load_image",
     "masks",
     "montage",

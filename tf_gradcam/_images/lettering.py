@@ -1,4 +1,7 @@
-"""Text on pictures, in a font that matplotlib or Pillow brings along. `outlines` and `sheets` call it."""
+"""Text on pictures, in a font that matplotlib or Pillow brings along.
+
+`outlines`, `sheets` and the callback call it.
+"""
 
 import functools
 import importlib.util
@@ -15,7 +18,7 @@ _MARGIN = 0.2  # around the text, as a share of its size
 def text_size(text: str, size: int) -> tuple[int, int]:
     """Return the width and height in pixels of a line of text on its ground."""
     margin = 2 * round(_MARGIN * size)
-    return round(_font(size).getlength(_one_line(text))) + margin, round(1.25 * size) + margin
+    return round(font(size).getlength(_one_line(text))) + margin, round(1.25 * size) + margin
 
 
 def put_text(
@@ -39,7 +42,7 @@ def put_text(
     image, draw = (require(f"PIL.{name}", "pillow") for name in ("Image", "ImageDraw"))
     label = image.new("RGB", text_size(text, size), tuple(map(int, ground)))
     margin = round(_MARGIN * size)
-    draw.Draw(label).text((margin, margin), _one_line(text), tuple(map(int, color)), _font(size))
+    draw.Draw(label).text((margin, margin), _one_line(text), tuple(map(int, color)), font(size))
     x, y = corner
     part = picture[y : y + label.height, x : x + label.width]
     part[:] = np.asarray(label)[: part.shape[0], : part.shape[1]]
@@ -50,8 +53,11 @@ def _one_line(text) -> str:
 
 
 @functools.lru_cache(8)
-def _font(size) -> Any:
-    """Return matplotlib's font, where it is installed: Pillow's own has no letters beyond ASCII."""
+def font(size: int) -> Any:
+    """Return a font of Pillow, with letters of that size in pixels.
+
+    It is matplotlib's, where that is installed: Pillow's own has no letters beyond ASCII.
+    """
     fonts, found = require("PIL.ImageFont", "pillow"), importlib.util.find_spec("matplotlib")
     for folder in (found.submodule_search_locations or ()) if found else ():
         path = pathlib.Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")

@@ -61,20 +61,30 @@ def _class_name(index, labels) -> str:
     if isinstance(labels, str) or not is_ordered:
         raise TypeError(f"`labels` must be a sequence of names. Received: labels={labels!r:.80}")
     try:
-        name = labels[index]
+        name = label_of(index, labels)
     except TypeError as error:  # of a tensor without values
         raise TypeError(f"`labels` must be a sequence of names. Received: labels={labels!r:.80}") from error
-    except (IndexError, KeyError) as error:
-        raise ValueError(
-            f"`labels` must name every class that is explained. Received: {len(labels)} names, none for "
-            f"class {index}. Give them in the order of the model's outputs."
-        ) from error
     if not isinstance(name, str):
         raise TypeError(
             f"`labels` must be strings. Received: {name!r:.80} (of type {type(name).__name__}) for class "
             f"{index}. Give str(...) of it."
         )
     return name
+
+
+def label_of(index: int, labels: Any) -> Any:
+    """Return what names a class among `labels`, a sequence or dict.
+
+    Raises:
+        ValueError: if nothing does.
+    """
+    try:
+        return labels[index]
+    except (IndexError, KeyError) as error:
+        raise ValueError(
+            f"`labels` must name every class that is explained. Received: {len(labels)} names, none for "
+            f"class {index}. Give them in the order of the model's outputs."
+        ) from error
 
 
 def _probability_text(probability) -> str:

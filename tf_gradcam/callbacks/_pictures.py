@@ -1,16 +1,21 @@
 """The pictures of a callback: photograph and overlay side by side, with a caption. The callback calls it."""
 
-import functools
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from tf_gradcam._images import class_probabilities, load_image, overlay, resize_pixels, size_within
+from tf_gradcam._images import (
+    class_probabilities,
+    font,
+    label_of,
+    load_image,
+    overlay,
+    resize_pixels,
+    size_within,
+)
 
 _MOST, _LEAST = 448, 192  # longest side of a photograph in a picture, in pixels
 _WIDTH = 320  # of a picture at least, for its caption
@@ -70,15 +75,7 @@ def class_name(index: int, labels: Sequence[str] | Mapping[int, str] | None) -> 
     Raises:
         ValueError: if `labels` do not name it.
     """
-    if labels is None:
-        return f"class {index}"
-    try:
-        return str(labels[index])
-    except (IndexError, KeyError) as error:
-        raise ValueError(
-            f"`labels` must name every class that is explained. Received: {len(labels)} names, none for "
-            f"class {index}. Give them in the order of the model's outputs."
-        ) from error
+    return f"class {index}" if labels is None else str(label_of(index, labels))
 
 
 def caption(step: str, numbers: Numbers, place: Any, labels: Any, vmax: float | None) -> list[str]:
@@ -138,20 +135,14 @@ def _readable(photograph) -> np.ndarray:
 
 
 def _write(canvas, lines) -> np.ndarray:
-    picture, font = Image.fromarray(canvas), _font(canvas.shape[1] // _LETTERS)
-    line, margin = 5 * font.size // 4, font.size // 4
+    picture, letters = Image.fromarray(canvas), font(canvas.shape[1] // _LETTERS)
+    line, margin = 5 * letters.size // 4, letters.size // 4
     pen = ImageDraw.Draw(picture)
     for number, text in enumerate(lines):
-        while len(text) > 1 and font.getlength(text) > picture.width - 2 * margin:
+        while len(text) > 1 and letters.getlength(text) > picture.width - 2 * margin:
             text = f"{text[:-2]}…"
-        pen.text((margin, margin + number * line), text, fill=(0, 0, 0), font=font)
+        pen.text((margin, margin + number * line), text, fill=(0, 0, 0), font=letters)
     return np.asarray(picture)
-
-
-@functools.lru_cache(8)
-def _font(size) -> Any:
-    folder = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
-    return ImageFont.truetype(folder / "DejaVuSans.ttf", size)
 
 
 # Photographs
