@@ -1,9 +1,10 @@
 """Explain images: `GradCAM`, `make_gradcam_heatmap` and the explainer that both use. Public at top level."""
 
-from tf_gradcam._explain.cam import GradCAM, make_gradcam_heatmap
+from tf_gradcam._explain.cam import GradCAM
 from tf_gradcam._explain.explainer import Layers
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import MOST_BYTES, fold_variables, loops_with_variables, weight_bytes
+from tf_gradcam._explain.one_call import make_gradcam_heatmap
 from tf_gradcam._explain.sliding import SlidingExplanation
 
 __all__ = [
