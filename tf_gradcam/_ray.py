@@ -234,7 +234,7 @@ def run_on_ray(
     items = maker.with_classes(items)
     explained = 0
     with Parts(out, maker.schema, maker.manifest, restart=options.restart) as parts:
-        done, failed_before = parts.done(), parts.failed()
+        done, failed_before = parts.done_and_failed()
         failed = sum(item.id in failed_before for item in items)
         check_moved(parts, items)
         remaining = [item for item in items if item.id not in done]

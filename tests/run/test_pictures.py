@@ -32,10 +32,14 @@ def test_the_pictures_are_those_of_the_library_at_the_size_of_the_photograph(cla
     photo = write_photo("photo.png", size=(40, 23))
     run(classifier, photo, alpha=0.7, colormap="turbo", fade=True)
     image = tf_gradcam.load_image(photo, size=(17, 17)) / np.float32(255)
-    heatmap = tf_gradcam.make_gradcam_heatmap(classifier.model, image, size=(40, 23))
-    overlay = tf_gradcam.overlay(photo, heatmap, alpha=0.7, colormap="turbo", fade=True)
+    # An explanation is drawn from the layer's grid, without the facets of a heatmap that was enlarged before.
+    found = tf_gradcam.GradCAM(classifier.model)(image, size=(40, 23))
+    overlay = tf_gradcam.overlay(photo, found, alpha=0.7, colormap="turbo", fade=True)
+    heatmap = tf_gradcam.overlay(photo, found, alpha=1, colormap="turbo", fade=False)
+    faceted = tf_gradcam.overlay(photo, found.heatmap, alpha=0.7, colormap="turbo", fade=True)
+    assert np.abs(faceted.astype(int) - overlay).max() > 8
     written = [tf_gradcam.load_image(f"gradcam/photo-{kind}.png") for kind in ("heatmap", "overlay")]
-    for picture, expected in zip(written, [tf_gradcam.colorize(heatmap, "turbo"), overlay], strict=True):
+    for picture, expected in zip(written, [heatmap, overlay], strict=True):
         assert picture.shape == (40, 23, 3)
         # A heatmap of another batch may differ in its last bit, and the colour by one step.
         assert np.abs(picture.astype(int) - expected).max() <= 4
@@ -48,12 +52,12 @@ def test_one_scale_and_contours_are_those_of_the_library(classifier):
     top = float(np.max(found.map))
     assert top > 0
     (row,) = run(classifier, photo, vmax=2 * top)
-    half = tf_gradcam.overlay(photo, found.heatmap[0] / 2)
+    half = tf_gradcam.overlay(photo, found, vmax=2 * top)
     drawn = tf_gradcam.load_image(pathlib.Path("gradcam", row["overlay"]))
     assert np.abs(drawn.astype(int) - half).max() <= 4
     (row,) = run(classifier, photo, contour=(0.3, 0.6), out="lines")
     drawn = tf_gradcam.load_image(pathlib.Path("lines", row["overlay"]))
-    expected = tf_gradcam.contour(photo, found.heatmap[0], (0.3, 0.6))
+    expected = tf_gradcam.contour(photo, found, (0.3, 0.6))
     assert np.abs(drawn.astype(int) - expected).mean() < 1
     with pytest.raises(ValueError, match="`vmax` must be None for several layers"):
         run(classifier, photo, vmax=1, layer=("conv1", "conv2"))

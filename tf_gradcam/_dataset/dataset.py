@@ -145,7 +145,7 @@ def run_dataset(
     known = maker.with_classes(items) if isinstance(items, list) else None
     explained = 0
     with Parts(out, maker.schema, maker.manifest, restart=options.restart) as parts:
-        done, failed_before = parts.done(), parts.failed()
+        done, failed_before = parts.done_and_failed()
         skipped, failed = len(done), len(failed_before)
         if known is not None:
             check_moved(parts, known)

@@ -6,6 +6,7 @@ and goes on.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -82,14 +83,15 @@ class Parts:
         """Return the ids of all rows that are written."""
         return {name for columns in self.columns(["id"]) for name in columns["id"].to_pylist()}
 
-    def failed(self) -> set[str]:
-        """Return the ids of the rows that have an error."""
-        return {
-            name
-            for columns in self.columns(["id", "error"])
-            for name, error in zip(columns["id"].to_pylist(), columns["error"].to_pylist(), strict=True)
-            if error is not None
-        }
+    def done_and_failed(self) -> tuple[set[str], set[str]]:
+        """Return the ids of all rows that are written, and of those that have an error."""
+        done: set[str] = set()
+        failed: set[str] = set()
+        for columns in self.columns(["id", "error"]):
+            names = columns["id"].to_pylist()
+            done.update(names)
+            failed.update(itertools.compress(names, columns["error"].is_valid().to_pylist()))
+        return done, failed
 
     def columns(self, names: list[str]) -> Iterator[Any]:
         """Yield some columns of all rows that are written, a `pyarrow.Table` for each part."""

@@ -110,6 +110,18 @@ def heats_of_images(argument: str, explanation: Any, signed: bool) -> list[list[
     return [[_array_heat(argument, each)] for each in (values if values.ndim == 3 else [values])]
 
 
+def coarse_heatmaps(explanation: Any) -> list[np.ndarray | None]:
+    """Return for each image of an `Explanation` its one heatmap on the layer's grid, scaled as it is.
+
+    `None` where the heatmap is more than its map enlarged: of several layers, or of a model that crops.
+    """
+    heats = [heat for (heat,) in _explained("explanation", explanation, signed=False)]
+    return [
+        None if heat.values.shape == heatmap.shape else heat.values
+        for heat, heatmap in zip(heats, explanation.heatmap, strict=True)
+    ]
+
+
 def single_heat(argument: str, heatmap: Any, signed: bool) -> Heat:
     """Return the heatmap `(h, w)` of one image and class."""
     if not hasattr(heatmap, "heatmap"):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tf_gradcam import targets
 from tf_gradcam._checks import one_line
 from tf_gradcam._files import take_bands
-from tf_gradcam._images import class_probabilities
+from tf_gradcam._images import class_probabilities, coarse_heatmaps
 from tf_gradcam._model import require_specs
 from tf_gradcam._run.chosen_methods import MethodExplainer, choose_methods, make_explainers
 from tf_gradcam._run.fitting import channels_of, fit_channels, fit_to_spec, fit_volume_to_spec
@@ -30,21 +30,23 @@ class Finding(NamedTuple):
     """The result of one method for one class in one photograph: a row, and the image and heatmap to draw.
 
     The row of a photograph that couldn't be explained has an `"error"`; image and heatmap are then `None`.
-    `highest` is the value of the signed map where the heatmap is 1; `None` for several layers.
+    `highest` is the value of the signed map where the heatmap is 1; `None` for several layers. `grid` is the
+    heatmap before it was enlarged, which is drawn without facets; `None` where it is drawn as it is.
     """
 
     row: dict[str, Any]
     image: np.ndarray | None = None
     heatmap: np.ndarray | None = None
     highest: float | None = None
+    grid: np.ndarray | None = None
 
 
 class ImageExplanation(NamedTuple):
     """The explanation of one image of a batch, in NumPy.
 
     `scores` are what the model returned for each class. `probability` is that of the explained class, `None`
-    if the model returns no probabilities. `seconds` is the image's share of the batch's time. `highest` is
-    the value of the signed map where the heatmap is 1; `None` for several layers.
+    if the model returns no probabilities. `seconds` is the image's share of the batch's time. `highest` and
+    `grid` are those of a `Finding`.
     """
 
     heatmap: np.ndarray
@@ -54,6 +56,7 @@ class ImageExplanation(NamedTuple):
     probability: float | None
     seconds: float
     highest: float | None = None
+    grid: np.ndarray | None = None
 
 
 class PhotographExplainer:
@@ -120,7 +123,8 @@ class PhotographExplainer:
                     findings, pictures, explanations, strict=True
                 ):
                     row = make_row(method, explanation, self._classifier.labels)
-                    findings_of_image.append(Finding(row, picture, explanation.heatmap, explanation.highest))
+                    drawn = explanation.heatmap, explanation.highest, explanation.grid
+                    findings_of_image.append(Finding(row, picture, *drawn))
         return findings
 
     def freeze(self) -> None:
@@ -225,8 +229,9 @@ def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[Im
     has_class = explanation.target is not None
     classes = explanation.target.numpy() if has_class else [None] * len(heatmaps)
     explanations = []
-    outputs, tops = outputs.numpy(), highest_values(explanation)
-    for heatmap, score, index, output, top in zip(heatmaps, scores, classes, outputs, tops, strict=True):
+    outputs, tops, grids = outputs.numpy(), highest_values(explanation), coarse_heatmaps(explanation)
+    of_images = zip(heatmaps, scores, classes, outputs, tops, grids, strict=True)
+    for heatmap, score, index, output, top, grid in of_images:
         class_scores = _class_scores(output, has_class)
         explanations.append(
             ImageExplanation(
@@ -237,6 +242,7 @@ def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[Im
                 _probability(output, class_scores, index, score),
                 seconds / len(heatmaps),
                 top,
+                grid,
             )
         )
     return explanations

@@ -14,7 +14,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tf_gradcam._images import HeatmapBox, boxes, colorize, contour, load_image, overlay, show, size_within
+from tf_gradcam._images import (
+    HeatmapBox,
+    boxes,
+    colorize,
+    contour,
+    enlarge,
+    load_image,
+    overlay,
+    show,
+    size_within,
+)
 from tf_gradcam._run.files import write_picture
 from tf_gradcam._run.findings import EVERY_CLASS, Finding
 from tf_gradcam._run.request import Request
@@ -51,10 +61,11 @@ def draw_pictures(
 
     `size` is what `find_boxes` got.
     """
-    values = scaled_heatmap(finding, request)
+    shape = np.shape(finding.heatmap)
+    values = enlarge(scaled_heatmap(finding, request), shape)
     heatmap = colorize(values, request.colormap)
     picture = draw_overlay(finding.image, values, request)
-    factor = len(picture) / (len(heatmap) if size is None else size[0])  # Those of large scenes are smaller.
+    factor = len(picture) / (shape[0] if size is None else size[0])  # Those of large scenes are smaller.
     for each in reversed(found):  # The first one lies on top.
         _draw_box(picture, [round(side * factor) for side in each.box])
     return dict(zip(_KINDS, (picture, heatmap), strict=True))
@@ -132,8 +143,11 @@ def write_figure(figure: Any, path: pathlib.Path) -> None:
 
 
 def scaled_heatmap(finding: Finding, request: Request) -> np.ndarray:
-    """Return the heatmap of a finding in the scale of the request: its own, or that of all findings."""
-    heatmap = np.asarray(finding.heatmap)
+    """Return what is drawn of a finding in the scale of the request: its own, or that of all findings.
+
+    It is the heatmap, or the coarse one that it was enlarged from.
+    """
+    heatmap = np.asarray(finding.heatmap if finding.grid is None else finding.grid)
     if request.vmax is None:
         return heatmap
     if finding.highest is None:
