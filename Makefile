@@ -87,7 +87,7 @@ bench-dataset: $(VENV)/test.stamp  ## time JPEG files to Parquet beside the expl
 bench-training: $(VENV)/test.stamp  ## time the callback beside a training step, for docs/training.md
 	$(BIN)/python benchmarks/training.py
 
-peers: $(BIN)/pip  ## time other Keras libraries, for docs/peers.md; takes three environments, 7 GB
+peers: $(BIN)/pip  ## time other Keras libraries, for docs/peers.md; takes five environments, 11 GB
 	$(BIN)/python benchmarks/peers.py --write docs/peers.md
 
 gallery: $(VENV)/test.stamp  ## draw every method on photographs, for docs/methods.md

@@ -1,6 +1,6 @@
 """What a heatmap costs in the other Keras libraries, in forward passes: a loop over images, one by one.
 
-Each library runs where it can: the first run makes .venv-peers/NAME from peers/requirements-NAME.txt, three
+Each library runs where it can: the first run makes .venv-peers/NAME from peers/requirements-NAME.txt, five
 environments of 2 to 3 GB. They take the Python that runs this: 3.11, for TensorFlow 2.15. In each,
 peers/measure.py measures as overhead.py does, in interleaved runs of one process: forward pass, the peer's
 heatmap, forward pass, tf_gradcam's heatmap, then the next image. A ratio is the median over its pairs. A GPU
@@ -25,6 +25,8 @@ ENVIRONMENTS = {  # name -> what is installed without what it asks for
     "keras3": [],
     "xplique": ["xplique==2.0.2"],
     "keras2": [],
+    "signal": [],
+    "openvino": ["openvino-xai==1.1.0"],
 }
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONWARNINGS": "ignore"}
 HEADER = [
@@ -64,6 +66,11 @@ NOTES = """\
 * *eli5* and *keras.io's recipe* return the layer's own grid, 7 x 7; the others resize to the size of the
   image.
 * *xplique* also compiles, once for each explainer. It supports TensorFlow up to 2.20.
+* *signal-grad-cam* draws a figure of each heatmap into a file: it has no other function for it. It explains
+  convolutions only, here `conv5_block3_3_conv`, and needs NumPy below 2.4 and PyTorch.
+* *openvino-xai* inserts ReciproCAM into a model of OpenVINO, which answers scores and maps on two threads:
+  another engine, and a method without gradients. It returns the grid, 7 x 7, of a layer that it chooses. The
+  forward pass is TensorFlow's, as in each row.
 * tf-explain and tf-keras-vis were written for Keras 2.15. tf_gradcam needs Keras 3.
 """
 

@@ -11,6 +11,7 @@ import itertools
 import json
 import statistics
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,7 @@ except ModuleNotFoundError:
     tf_gradcam = None  # The environment is too old for it: the peers are measured alone.
 
 LAYER, WARM_UPS = "conv5_block3_out", 3
+LAST_CONVOLUTION = "conv5_block3_3_conv"
 keras = tf.keras  # Keras 2 and 3 alike
 
 
@@ -119,6 +121,38 @@ def xplique_reused(model):
     return lambda image, index: explainer.explain(image, classes[[index]]).numpy()
 
 
+def signal_grad_cam(model):
+    """Its one function also draws a figure of each heatmap into a file. It explains convolutions only."""
+    import matplotlib
+    from signal_grad_cam import TfCamBuilder
+
+    matplotlib.use("Agg")
+    builder = TfCamBuilder(model, class_names=[str(index) for index in range(model.output_shape[-1])])
+    folder = tempfile.mkdtemp()
+
+    def explain(image, index):
+        options = {"softmax_final": True, "results_dir_path": folder}
+        maps, _, _ = builder.get_cam([image[0]], [index], [index], "Grad-CAM", LAST_CONVOLUTION, **options)
+        return next(iter(maps.values()))[0]
+
+    return explain
+
+
+def openvino_xai(model):
+    """Its ReciproCAM is in an OpenVINO model that answers scores and maps, of a layer that it chooses."""
+    import openvino
+    from openvino_xai import Explainer, Task
+    from openvino_xai.explainer.explainer import ExplainMode
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, verbose=False)
+        converted = openvino.convert_model(folder)
+    converted.reshape([1, *model.input_shape[1:]])
+    explainer = Explainer(converted, Task.CLASSIFICATION, np.asarray, ExplainMode.WHITEBOX)
+    as_it_is = {"resize": False, "colormap": False, "overlay": False}
+    return lambda image, index: explainer(image, targets=[index], **as_it_is).saliency_map[index]
+
+
 PEERS = (
     Peer("keras.io's recipe", None, ("keras3", "keras2"), keras_io),
     Peer("keras.io's recipe, its model made once", None, ("keras3", "keras2"), keras_io_once),
@@ -126,6 +160,8 @@ PEERS = (
     Peer("tf-explain", "tf-explain", ("keras3", "keras2"), tf_explain),
     Peer("medicai", "medicai", ("keras3",), medicai),
     Peer("eli5", "eli5", ("keras3",), eli5),
+    Peer("signal-grad-cam", "signal-grad-cam", ("signal",), signal_grad_cam),
+    Peer("openvino-xai, ReciproCAM", "openvino-xai", ("openvino",), openvino_xai),
     Peer("xplique, its explainer reused", "xplique", ("xplique",), xplique_reused),
     Peer("xplique, a new explainer for each image", "xplique", ("xplique",), xplique),
 )
