@@ -94,6 +94,15 @@ def test_mistakes_are_one_line_and_nothing_is_written(tiny, capsys):
         assert not pathlib.Path("evaluation").exists()
 
 
+def test_a_folder_that_can_not_be_written_to_is_refused_before_measuring(tiny, capsys, monkeypatch):
+    write_photo("a.png")
+    measured = []
+    monkeypatch.setattr("tf_gradcam._run.evaluation._measure", lambda *_: measured.append(1))
+    assert evaluate("a.png", *tiny, "--out", "a.png/b") == 2
+    assert "`--out` must be a folder that can be written to. Received: a.png/b: " in capsys.readouterr().err
+    assert not measured
+
+
 def test_a_full_disk_and_an_interrupt_have_the_codes_of_explain(tiny, capsys, monkeypatch):
     write_photo("a.png")
     command = ["a.png", *tiny, "--metrics", "sparseness"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from tf_gradcam import metrics, targets
 from tf_gradcam._checks import one_line
+from tf_gradcam._files import lock_folder
 from tf_gradcam._images import load_image, overlay, resize_pixels, size_within
 from tf_gradcam._model import is_channels_first, require_specs
 from tf_gradcam._run.batches import ReadResult, explain_batch, read_batches
@@ -92,7 +93,7 @@ def evaluate_photographs(
 ) -> Evaluation:
     """Explain photographs by one method, and measure their heatmaps.
 
-    The folder `request.out` is made; `write_evaluation` writes to it.
+    The folder `request.out` is made and locked meanwhile; `write_evaluation` writes to it.
     Baselines replace pixels of what the model takes, after its preprocessing: zero is 0 there.
 
     Args:
@@ -128,12 +129,12 @@ def evaluate_photographs(
     if names:  # Names and baselines are checked before any photograph is read, and so is the target.
         metrics.Evaluator(method.cam, metrics=names, **_baselines(measures))
     reader.rehearse_metrics("average_drop" if set(names) & set(WITH_PROBABILITY) else "sparseness")
-    request.out.mkdir(parents=True, exist_ok=True)  # Before minutes of work, not after them.
-    evaluated, inputs = reader.read(photographs, advance)
-    tables = {}
-    if inputs:
-        tables = _measure(method.cam, inputs, reader.target, names, measures, report)
-        evaluated = _with_values(evaluated, tables)
+    with lock_folder(request.out):  # A folder that can't be written to is refused before minutes of work.
+        evaluated, inputs = reader.read(photographs, advance)
+        tables = {}
+        if inputs:
+            tables = _measure(method.cam, inputs, reader.target, names, measures, report)
+            evaluated = _with_values(evaluated, tables)
     failed = len(evaluated) - len(inputs)
     if failed:
         notes.append(f"Photographs with an error, which are in no number: {failed} of {len(evaluated)}.")
