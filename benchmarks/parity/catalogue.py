@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_gradcam import methods
 
 GRAD_CAM, TORCH_CAM, CAPTUM = "pytorch-grad-cam", "torch-cam", "captum"
+AUTHORS = "its authors' code"
 SAMPLES, NOISE = 2, 0.15
 
 
@@ -200,6 +201,18 @@ METHODS = (
         reference.ablationcam,
         (Peer(GRAD_CAM, peers.grad_cam("AblationCAM"), instead.grad_cam_ablation),),
         layers="few",
+    ),
+    Method(
+        "reciprocam",
+        "reciprocam",
+        reference.reciprocam,
+        (Peer(AUTHORS, peers.authors_reciprocam, instead.authors_reciprocam),),
+        probability=True,
+    ),
+    Method(
+        "reciprocam, gaussian",
+        methods.reciprocam(gaussian=True),
+        functools.partial(reference.reciprocam, gaussian=True),
     ),
     Method(
         "scorecam",

@@ -435,6 +435,13 @@ def refused(cam, tmp_path, format, match):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("format", one_of("litert"))
+def test_recipro_cam_runs_everywhere_as_it_has_no_loop(write, images, format):
+    cam = GradCAM(build("functional"), "conv2", method="reciprocam")
+    answer = runner(write(cam, format, target=2))({"images": images})
+    np.testing.assert_allclose(answer["heatmap"], cam(images, 2).heatmap, atol=1e-5)
+
+
 @pytest.mark.parametrize("format", one_of("onnx"))  # before any of them sees it
 def test_a_loop_is_refused_with_its_name(functional, tmp_path, format):
     cam = GradCAM(functional, method="scorecam")

@@ -12,6 +12,7 @@ from tf_gradcam._methods.protocol import (
     is_slow,
     methods_of_layers,
     reports_progress,
+    takes_all_scores,
     takes_channels,
     takes_gradients,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "method_name",
     "methods_of_layers",
     "reports_progress",
+    "takes_all_scores",
     "takes_channels",
     "takes_gradients",
 ]

@@ -12,6 +12,12 @@ def copies_per_pass(batch: int, images: tf.Tensor) -> tf.Tensor:
     return tf.maximum(1, batch // tf.maximum(1, tf.shape(images)[0]))
 
 
+def merge_copies(copies: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+    """Return B copies `(B, N, ...)` of `batch` `(N, ...)` as one batch `(B * N, ...)`."""
+    merged = tf.reshape(copies, tf.concat([[-1], tf.shape(batch)[1:]], axis=0))
+    return tf.ensure_shape(merged, [None, *batch.shape[1:]])
+
+
 def gather_chunks(
     count: int | tf.Tensor,
     batch: int | tf.Tensor,

@@ -23,6 +23,7 @@ from tf_gradcam._methods import (
     is_at_image,
     is_formula,
     make_scene,
+    takes_all_scores,
     takes_gradients,
 )
 from tf_gradcam._model import (
@@ -286,7 +287,7 @@ def _map_by_scene(passed, method, target, tapped):
     layer_call, activations, grid = (None, None, None) if tapped is None else tapped
     context = SceneContext(passed.model, layer_call, grid, passed.images, passed.source, target)
     context = context._replace(one_answer=is_one_answer(passed.score, passed.batch))
-    if passed.score.shape.rank == 1:
+    if passed.score.shape.rank == 1 or takes_all_scores(method):
         own_pass = ForwardPass([] if tapped is None else [activations], passed.outputs)
         return _map_of_scene(method, context, own_pass)
     dtype = at_least_float32(passed.source.image if tapped is None else activations).dtype
@@ -296,7 +297,7 @@ def _map_by_scene(passed, method, target, tapped):
 def _map_of_scene(method, context, own_pass):
     scene = make_scene(context, context.images, own_pass, context.target)
     signed_map = apply_method(method, scene)
-    _check_map(signed_map, [scene.activations, scene.image])
+    _check_map(signed_map, [scene.activations, scene.image], scene.score)
     return signed_map
 
 
@@ -317,8 +318,9 @@ def _scores_second(maps):
     return tf.transpose(maps, [1, 0, *range(2, maps.shape.rank)])
 
 
-def _check_map(signed_map, sources):
-    ranks = [source.shape.rank - 1 for source in sources]
+def _check_map(signed_map, sources, score=None):
+    scores = 0 if score is None else score.shape.rank - 1
+    ranks = [source.shape.rank - 1 + scores for source in sources]
     if not tf.is_tensor(signed_map) or signed_map.shape.rank not in ranks:
         received = getattr(signed_map, "shape", type(signed_map).__name__)
         raise ValueError(
