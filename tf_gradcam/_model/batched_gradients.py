@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_gradcam._graph import operations_after
+from tf_gradcam._graph import ancestors, operations_after
 from tf_gradcam._model.batched_rules import (
     Backward,
     Term,
@@ -78,7 +78,8 @@ class _Plan(NamedTuple):
 
 def _plan(score, activations, operations, varying, only_means) -> _Plan | None:
     """Return the way back through `operations`, or `None` if one is not known."""
-    rows = row_sources(activations, operations)
+    path = ancestors([score])
+    rows = row_sources(each for each in score.graph.get_operations() if each in path)
     last = {one.ref() for one in activations if only_means and one.op not in operations}
     terms, steps, count = {score.ref(): [Term(0)]}, [], 1
     for operation in reversed(operations):

@@ -6,7 +6,7 @@ step. Any other operation has a function from the gradients by its outputs to th
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -154,7 +154,7 @@ def _factor_of_two(operation, position) -> Factor:
 
 
 def _is_repeated(operation, position, rows) -> bool:
-    """Return whether the input at `position` has the shape of the output, and at most the other is repeated."""
+    """Return whether the input at `position` surely has the shape of the output, and is not repeated."""
     source, other = operation.inputs[position], operation.inputs[1 - position]
     if operation.type == "BiasAdd":
         return position == 0
@@ -162,26 +162,30 @@ def _is_repeated(operation, position, rows) -> bool:
         return False
     lengths = [1] * (source.shape.rank - other.shape.rank) + list(other.shape)
     for axis, (own, length) in enumerate(zip(source.shape, lengths, strict=True)):
-        if length == 1 or (own is not None and own > 1 or own == length) and own is not None:
-            continue
-        is_row = axis == 0 and source.ref() in rows and rows[source.ref()] == rows.get(other.ref())
-        if not is_row:
+        is_long = own is not None and (own > 1 or own == length)
+        is_row = axis == 0 and rows[source.ref()] == rows[other.ref()]
+        if length != 1 and not is_long and not is_row:
             return False
     return True
 
 
-def row_sources(starts: Sequence[tf.Tensor], operations: Sequence[tf.Operation]) -> dict:
-    """Return by references of tensors the number of the start that surely has as many rows, on axis 0."""
-    rows = {start.ref(): number for number, start in enumerate(starts)}
+def row_sources(operations: Iterable[tf.Operation]) -> dict:
+    """Return by references of tensors that of the tensor from which they have their number of rows, axis 0.
+
+    Two tensors with the same one have as many rows. Those of which nothing is known have their own.
+
+    Args:
+        operations: operations of one graph, in order.
+    """
+    rows: dict = {}
     for operation in operations:
         for output in operation.outputs:
-            source = _source_of_rows(operation, output, rows)
-            if source is not None and output.ref() not in rows:
-                rows[output.ref()] = source
+            source = _source_of_rows(operation, output, rows) if operation.inputs else None
+            rows[output.ref()] = output.ref() if source is None else source
     return rows
 
 
-def _source_of_rows(operation, output, rows) -> int | None:
+def _source_of_rows(operation, output, rows):
     first = operation.inputs[0]
     if operation.type in _KEEPS_ROWS or (
         operation.type == "MatMul" and not operation.get_attr("transpose_a")
@@ -191,7 +195,8 @@ def _source_of_rows(operation, output, rows) -> int | None:
         return rows.get(operation.inputs[output.value_index].ref())
     if operation.type in ("Max", "Mean", "Sum"):
         axes = tf.get_static_value(operation.inputs[1])
-        is_row_kept = axes is not None and all(axis % first.shape.rank for axis in axes.reshape(-1))
+        is_known = axes is not None and first.shape.rank
+        is_row_kept = is_known and all(axis % first.shape.rank for axis in axes.reshape(-1))
         return rows.get(first.ref()) if is_row_kept else None
     if operation.type == "Reshape":
         before, after = first.shape, output.shape

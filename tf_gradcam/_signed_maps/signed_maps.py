@@ -221,7 +221,8 @@ def _class_activation_maps(passed, pooled, logits) -> tf.Tensor:
     (backward,) = tf.gradients(logits, [pooled], seed)
 
     def head(position):
-        return tf.gradients(backward, [seed], tf.reshape(position, tf.shape(pooled)))[0]
+        given = tf.cast(tf.reshape(position, tf.shape(pooled)), pooled.dtype)
+        return tf.gradients(backward, [seed], given)[0]
 
     scores = tf.vectorized_map(head, positions)  # (positions, N, classes)
     maps = tf.transpose(scores, [1, 2, 0]) / tf.cast(tf.shape(positions)[0], scores.dtype)
