@@ -16,7 +16,7 @@ from tf_gradcam._methods.protocol import (
     takes_channels,
     takes_gradients,
 )
-from tf_gradcam._methods.registry import get, method_name
+from tf_gradcam._methods.registry import get, keeps_rows_apart, method_name
 from tf_gradcam._methods.scene import Scene, SceneContext, SourceImage, make_scene
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "is_classless",
     "is_formula",
     "is_slow",
+    "keeps_rows_apart",
     "make_scene",
     "method_name",
     "methods_of_layers",

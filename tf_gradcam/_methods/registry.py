@@ -100,6 +100,16 @@ def get(method: Any) -> Any:
     return method if isinstance(method, Preset) else _get_one(method)
 
 
+def keeps_rows_apart(method: Method) -> bool:
+    """Return whether `method` is a formula of this library: their maps of a batch are those of each row."""
+    if isinstance(method, functools.partial):
+        is_plain = all(
+            isinstance(each, int | float | None) for each in (*method.args, *method.keywords.values())
+        )
+        return is_plain and keeps_rows_apart(method.func)
+    return any(method is each for each in vars(formulas).values())
+
+
 def _of_several_layers(listed) -> tuple[Method, ...]:
     methods = tuple(map(get, listed))
     if not methods or any(isinstance(one, tuple | Preset) or is_at_image(one) for one in methods):
