@@ -17,6 +17,7 @@ from tf_gradcam._explain.heatmaps import draw_heatmaps
 from tf_gradcam._explain.placed_maps import PlacedMaps, placed_maps_function
 from tf_gradcam._explain.question import Question, check_signed, check_target_taken
 from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
+from tf_gradcam._explain.xla import XlaFunction, check_jit_compile
 from tf_gradcam._heatmap import FUSIONS, Interpolation, parse_interpolation, parse_size
 from tf_gradcam._layers import (
     default_layer,
@@ -61,6 +62,7 @@ from tf_gradcam._signed_maps import (
     SignedMaps,
     apply_preprocess,
     cast_to_specs,
+    check_one_target,
     find_input,
     score_function,
     signed_maps_function,
@@ -79,6 +81,7 @@ class Explainer:
         method: str | Method | Sequence[str | Method],
         fuse: str | None,
         preprocess: Callable | None = None,
+        jit_compile: bool = False,
     ):
         check_model(model)
         if preprocess is not None and not callable(preprocess):
@@ -100,6 +103,7 @@ class Explainer:
         self.fuse = fuse or (self._preset.fuse if self._preset else None)
         self.interpolation = self._preset.interpolation if self._preset else "bilinear"
         self._preprocess = preprocess
+        self.jit_compile = check_jit_compile(jit_compile, model, preprocess)
         self._takes_several = count_call_arguments(model) > 1
         self._structure: int | None = None  # The version of the model that was prepared for.
         self._snapshot: WeightSnapshot | None = None  # Of the weights that are frozen into the traces.
@@ -282,6 +286,7 @@ class Explainer:
         if question.target is not None:
             symbolic = compiled.structured_outputs
             check_range(question.target, symbolic.target, symbolic.outputs)
+            check_one_target(question.target, symbolic.score)
         try:
             return compiled(*tensors)
         except tf.errors.InvalidArgumentError as error:
@@ -339,12 +344,16 @@ class Explainer:
                 self._score_function(question) if is_score else placed_maps_function(maps_function, question)
             )
         function = tf.function(self._on_weights(answer), autograph=False)
-        concrete = function.get_concrete_function(*signature)
-        if self._snapshot is None:
-            return concrete
-        self._snapshot.note(concrete.variables)  # A layer may have variables that Keras does not list.
-        self._snapshot.check_all()  # All traces must contain the same weights.
-        return frozen_function(concrete)
+        traced = function.get_concrete_function(*signature)
+        if self._snapshot is not None:
+            self._snapshot.note(traced.variables)  # A layer may have variables that Keras does not list.
+            self._snapshot.check_all()  # All traces must contain the same weights.
+            traced = frozen_function(traced)
+        if not self.jit_compile:
+            return traced
+        inputs = len(keras.tree.flatten(question.specs))
+        subject = f"model {self._model().name!r} with method {method_name(self.method)!r}"
+        return XlaFunction(traced, signature, inputs, subject)
 
     def _on_weights(self, answer) -> Callable[..., Any]:
         """Return the function with the weights, if there are any, as its last arguments."""
