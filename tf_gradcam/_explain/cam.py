@@ -127,7 +127,7 @@ class GradCAM:
         """True if `freeze` returned this explainer."""
         return self._explainer.is_frozen
 
-    def freeze(self) -> "GradCAM":
+    def freeze(self, precision: str | None = None) -> "GradCAM":
         """Return a copy of this explainer with the model's current weights folded into its graph.
 
         It returns the same results in less time than the model's forward pass takes: TensorFlow computes
@@ -160,7 +160,7 @@ class GradCAM:
         ```
         """
         frozen = self.__copy__()
-        frozen._explainer = self._explainer.frozen()
+        frozen._explainer = self._explainer.frozen(precision)
         return frozen
 
     def with_weights(self, weights: Sequence[Any]) -> "GradCAM":
