@@ -45,20 +45,23 @@ def _fold_after(graph, node) -> None:
     weights = graph.value(node.input[1])
     channels = _channel_shape(node, weights)
     scale, shift = np.ones(channels), np.zeros(channels)
-    last, steps = node, 0
+    last, steps = node, []
     while (step := graph.only_reader(last)) is not None:
         found = _scale_and_shift(graph, step, last, int(np.prod(channels)))
         if found is None:
             break
         factor, term = (each.reshape(channels) for each in found)
-        scale, shift, last, steps = scale * factor, shift * factor + term, step, steps + 1
-    if not steps or (steps == 1 and last.op == "BiasAdd"):
+        scale, shift, last = scale * factor, shift * factor + term, step
+        steps.append(step)
+    if not steps or (len(steps) == 1 and last.op == "BiasAdd"):
         return
     if np.any(scale != 1):
         scaled = (weights * scale).astype("float32")
         graph.connect(node, 1, graph.add_constant(f"{last.name}/scaled_weights", scaled, tf.float32))
     bias = graph.add_constant(f"{last.name}/folded_bias", shift.ravel().astype("float32"), tf.float32)
     graph.replace(last, "BiasAdd", [node.name, bias])
+    for step in reversed(steps[:-1]):
+        graph.remove(step)
 
 
 def _fold_before(graph, node) -> None:

@@ -14,6 +14,11 @@ def source(name: str) -> str:
     return name.lstrip("^").partition(":")[0]
 
 
+def read_by(node) -> list[str]:
+    """Return the names of the nodes whose results a node reads, without those that only run before it."""
+    return [source(name) for name in node.input if not name.startswith("^")]
+
+
 class GraphNodes:
     """The nodes of a graph definition, which is changed in place.
 
@@ -101,15 +106,23 @@ class GraphNodes:
 
     def replace(self, node, op: str, inputs: list[str]) -> None:
         """Let a node with one result in float32 be another operation on other tensors."""
-        for name in node.input:
-            self.readers[source(name)].remove(node)
-        node.ClearField("input")
+        self._disconnect(node)
         node.op = op
         node.attr.clear()
         node.attr["T"].type = tf.float32.as_datatype_enum
         for name in inputs:
             node.input.append(name)
             self.readers[source(name)].append(node)
+
+    def remove(self, node) -> None:
+        """Remove a node that nothing is to read any more."""
+        self._disconnect(node)
+        del self.nodes[node.name], self.readers[node.name]
+
+    def _disconnect(self, node):
+        for name in node.input:
+            self.readers[source(name)].remove(node)
+        node.ClearField("input")
 
     def needed(self) -> tf.compat.v1.GraphDef:
         """Return the definition without the nodes that nothing needs any more."""

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_gradcam._explain.folded_scales import fold_scales
-from tf_gradcam._explain.graph_nodes import GraphNodes, source
+from tf_gradcam._explain.graph_nodes import GraphNodes, read_by, source
+from tf_gradcam._explain.half_hardware import PRECISIONS
 from tf_gradcam._explain.heatmaps import HEATMAP_SCOPE
 from tf_gradcam._explain.minimum_cut import CutGraph
 from tf_gradcam._explain.tensorflow_internals import optimized_graph
 
-PRECISIONS = {"bfloat16": tf.bfloat16, "float16": tf.float16}
 _FLOAT32 = tf.float32.as_datatype_enum
 
 # Nanoseconds of one core, measured on a processor with AVX512_BF16: what half precision adds or saves.
@@ -162,7 +162,7 @@ def _ancestors(graph, names) -> set[str]:
     """Return the nodes that lead to the named ones."""
     found, waiting = set(), list(names)
     while waiting:
-        for name in map(source, graph.nodes[waiting.pop()].input):
+        for name in read_by(graph.nodes[waiting.pop()]):
             if name not in found:
                 found.add(name)
                 waiting.append(name)
@@ -181,7 +181,7 @@ def _heads(graph, weighted, answers) -> set[str]:
             heads.add(name)
         elif name not in seen and graph.nodes[name].op not in _MEANS:
             seen.add(name)
-            waiting += map(source, graph.nodes[name].input)
+            waiting += read_by(graph.nodes[name])
     weights = {each for name in heads for each in _weights(graph, graph.nodes[name])}
     return {name for name in weighted if weights & _weights(graph, graph.nodes[name])}
 
