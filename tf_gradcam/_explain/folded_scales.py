@@ -1,7 +1,7 @@
 """Scales and shifts around a convolution, as of batch normalization, folded into its weights.
 
-`half_precision` calls it: TensorFlow would fold them into weights that are rounded already, and leaves those after
-a bias or a depthwise convolution where they are.
+`half_precision` calls it: TensorFlow would fold them into weights that are rounded already, and leaves those
+after a bias or a depthwise convolution where they are.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ _DEPTHWISE = ("DepthwiseConv2dNative", "DepthwiseConv2dNativeBackpropInput")
 
 
 def fold_scales(graph: GraphNodes) -> None:
-    """Fold what is done to each channel after a convolution, or before its backward pass, into its weights."""
+    """Fold what each channel is multiplied by after a convolution, or before its backward pass, into it."""
     for node in graph.in_order():
         if node.op in _FORWARD and _has_constant_weights(graph, node):
             _fold_after(graph, node)

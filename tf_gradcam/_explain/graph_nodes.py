@@ -33,9 +33,7 @@ class GraphNodes:
         self._output_nodes = set(map(source, outputs))
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(graph_def, name="")
-        self._shapes = {
-            one.name: [output.shape for output in one.outputs] for one in graph.get_operations()
-        }
+        self._shapes = {one.name: [output.shape for output in one.outputs] for one in graph.get_operations()}
         self.nodes = {node.name: node for node in graph_def.node}
         self.readers: dict[str, list] = {name: [] for name in self.nodes}
         for node in graph_def.node:
@@ -74,7 +72,7 @@ class GraphNodes:
         return tf.make_ndarray(self.nodes[source(name)].attr["value"].tensor)
 
     def only_reader(self, node):
-        """Return the node that alone reads `node`, or `None`; an output of the function counts as a reader."""
+        """Return the node that alone reads `node`, or `None`; an output counts as a reader."""
         readers = self.readers[node.name]
         return readers[0] if len(readers) == 1 and node.name not in self._output_nodes else None
 

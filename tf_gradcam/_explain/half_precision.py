@@ -1,8 +1,8 @@
 """A folded function with its convolutions and products in half precision, where that takes less time.
 
-`frozen` calls it for `GradCAM.freeze(precision=...)`. What to run in half precision is the cheapest cut of the
-graph: an operation gains or loses, and each tensor between the two parts costs a cast. Scores, maps and heatmaps
-stay in float32.
+`frozen` calls it for `GradCAM.freeze(precision=...)`. What to run in half precision is the cheapest cut of
+the graph: an operation gains or loses, and each tensor between the two parts costs a cast. Scores, maps and
+heatmaps stay in float32.
 """
 
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ _OF_SHAPE = ("Shape", "Size", "Rank")
 def in_half_precision(
     folded: tf.types.experimental.ConcreteFunction, structure: Any, precision: str
 ) -> tf.types.experimental.ConcreteFunction:
-    """Return a folded function with the same inputs and outputs that computes in half precision where it gains.
+    """Return the function with the same inputs and outputs, in half precision where that takes less time.
 
     Args:
         folded: a function without captured inputs.
@@ -77,11 +77,23 @@ def in_half_precision(
     chosen = _cheapest(graph, _candidates(graph, answers))
     if not any(graph.nodes[name].op in _PRODUCTS for name in chosen):
         raise ValueError(
-            "`precision` must be None for a model without a convolution or matrix product in float32 that is "
-            f"faster in {precision}. Received: precision={precision!r}"
+            "`precision` must be None for a model in which no convolution or matrix product takes less time "
+            f"in {precision}. Received: precision={precision!r} and {_found(graph)}. Use freeze() without it."
         )
     _cast(graph, chosen, PRECISIONS[precision])
     return _function(graph.needed(), folded)
+
+
+def _found(graph) -> str:
+    """Return in words the types of the model's convolutions and products."""
+    nodes = [node for name, node in graph.nodes.items() if HEATMAP_SCOPE not in name]
+    products = [node for node in nodes if node.op in _PRODUCTS]
+    types = sorted({tf.as_dtype(node.attr["T"].type).name for node in products})
+    if not types:
+        return "a model without convolutions and matrix products outside of loops"
+    if "float32" not in types:
+        return f"a model that computes in {' and '.join(types)}"
+    return "a model too small, or with none but the last before its scores"
 
 
 def _function(graph_def, folded):
@@ -179,7 +191,7 @@ def _heads(graph, weighted, answers) -> set[str]:
         name = waiting.pop()
         if name in weighted:
             heads.add(name)
-        elif name not in seen and graph.nodes[name].op not in _MEANS:
+        elif name not in seen and graph.nodes[name].op not in (*_MEANS, *_OF_SHAPE):
             seen.add(name)
             waiting += read_by(graph.nodes[name])
     weights = {each for name in heads for each in _weights(graph, graph.nodes[name])}
@@ -209,7 +221,10 @@ def _cheapest(graph, candidates) -> set[str]:
     readers: dict[str, set[str]] = {name: set() for name in candidates.group_of}
     for group, names in candidates.groups.items():
         cost = _extra_cost(graph, names)
-        cut.add(*(("half", group) if cost < 0 else (group, "float32")), abs(cost))
+        if cost < 0:
+            cut.add("half", group, -cost)
+        else:
+            cut.add(group, "float32", cost)
         for name in names:
             for position in typed_inputs(graph.nodes[name]):
                 tensor = graph.nodes[name].input[position]
@@ -225,7 +240,8 @@ def _cheapest(graph, candidates) -> set[str]:
             cut.add((name, "to float32"), group)
             if group != "float32":
                 cut.add(group, (name, "to half"))
-        cut.add(writer, (name, "to float32"), cost) if writer != "float32" else None
+        if writer != "float32":
+            cut.add(writer, (name, "to float32"), cost)
         cut.add((name, "to half"), writer, cost)
     chosen = cut.source_side("half", "float32")
     return {name for group, names in candidates.groups.items() if group in chosen for name in names}

@@ -1,5 +1,6 @@
-"""The cheapest division of a graph in two. `half_precision` asks it which operations to run in half precision."""
+"""The cheapest division of a graph in two. `half_precision` asks it what to run in half precision."""
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Hashable
@@ -20,7 +21,7 @@ class CutGraph:
         self._room.setdefault(second, {}).setdefault(first, 0.0)
 
     def source_side(self, source: Hashable, sink: Hashable) -> set:
-        """Return the places on the source's side of the cheapest cut (Dinic, 1970); the edges are used up."""
+        """Return the places on the source's side of the cheapest cut (Dinic, 1970); it uses the edges up."""
         self._room.setdefault(source, {})
         while sink in (levels := self._levels(source)):
             rows = {place: iter(row) for place, row in self._room.items()}
@@ -40,7 +41,7 @@ class CutGraph:
         return levels
 
     def _push(self, source, sink, levels, rows) -> bool:
-        """Send flow along one path on which each step is further from the source; say whether there was one."""
+        """Send flow along one path that leads away from the source; return whether there was one."""
         path = [source]
         while path[-1] != sink:
             place = path[-1]
@@ -53,7 +54,7 @@ class CutGraph:
                     return False
                 path.pop()
                 levels[place] = -1
-        steps = list(zip(path, path[1:], strict=False))
+        steps = list(itertools.pairwise(path))
         flow = min(self._room[first][second] for first, second in steps)
         for first, second in steps:
             self._room[first][second] -= flow

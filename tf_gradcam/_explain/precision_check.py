@@ -12,13 +12,13 @@ class PrecisionCheck(NamedTuple):
 
     Attributes:
         images: number of images.
-        heatmap: greatest difference of two heatmaps in one pixel, in `[0, 1]`, over the images whose class did
-            not change.
+        heatmap: greatest difference of two heatmaps in one pixel, in `[0, 1]`, over the images whose class
+            did not change.
         score: greatest difference of two scores of the same class, in the score's unit.
         relative_score: that difference in parts of the largest absolute score.
         changed_classes: number of images whose explained class is another one.
-        moved_peaks: number of images on whose heatmap the maximum lies in another pixel, of the same class.
-        peak_heat: smallest value of a float32 heatmap where the other has its maximum: 1 where it did not move.
+        moved_peaks: number of images of the same class on whose heatmap the maximum is in another pixel.
+        peak_heat: smallest value of a float32 heatmap where the other has its maximum; 1 if none moved.
     """
 
     images: int
@@ -48,24 +48,23 @@ def compare_explanations(half: Explanation, full: Explanation) -> PrecisionCheck
     axes = scores[1].ndim  # The batch axis, and the axis of several scores.
     heatmaps = [np.asarray(one.heatmap, "float64") for one in (half, full)]
     flat = [each.reshape(*each.shape[:axes], -1) for each in heatmaps]
-    same = np.full(flat[0].shape[:axes], True)
+    is_same = np.full(scores[1].shape, True)
     if full.target is not None:
-        same &= np.asarray(half.target) == np.asarray(full.target)  # One row may be the answer for all.
-    peaks = [each.argmax(-1) for each in flat]
-    moved = same & (peaks[0] != peaks[1])
-    heat = np.take_along_axis(flat[1], peaks[0][..., None], -1)[..., 0]
-    difference = np.abs(scores[0] - scores[1])
-    greatest = difference[np.broadcast_to(same, difference.shape)] if difference.shape == same.shape else difference
-    score = float(greatest.max(initial=0.0))
+        is_same &= np.asarray(half.target) == np.asarray(full.target)
+    score = float(np.abs(scores[0] - scores[1])[is_same].max(initial=0.0))
     largest = float(np.abs(scores[1]).max(initial=0.0))
+    is_same = np.broadcast_to(is_same, flat[0].shape[:-1])  # A score may be the answer for all images.
+    peaks = [each.argmax(-1) for each in flat]
+    is_moved = is_same & (peaks[0] != peaks[1])
+    heat = np.take_along_axis(flat[1], peaks[0][..., None], -1)[..., 0]
     return PrecisionCheck(
-        images=len(same),
-        heatmap=float(np.abs(flat[0] - flat[1])[same].max(initial=0.0)),
+        images=len(is_same),
+        heatmap=float(np.abs(flat[0] - flat[1])[is_same].max(initial=0.0)),
         score=score,
         relative_score=score / largest if largest else 0.0,
-        changed_classes=_count_images(~same),
-        moved_peaks=_count_images(moved),
-        peak_heat=float(heat[moved].min(initial=1.0)),
+        changed_classes=_count_images(~is_same),
+        moved_peaks=_count_images(is_moved),
+        peak_heat=float(heat[is_moved].min(initial=1.0)),
     )
 
 

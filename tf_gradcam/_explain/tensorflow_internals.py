@@ -41,8 +41,8 @@ def call_flat(
 def optimized_graph(concrete: tf.types.experimental.ConcreteFunction) -> tf.compat.v1.GraphDef:
     """Return the graph of a function with its constant expressions computed and nothing that is not needed.
 
-    Scales after convolutions go into their weights. TensorFlow does so itself before it runs a function, with more
-    steps after it; there is no public way to see the graph between them.
+    Scales after convolutions go into their weights. TensorFlow does all this before it runs a function, and
+    more after it; there is no public way to the graph between them.
     """
     graph_def = concrete.graph.as_graph_def()
     meta_graph = tf.compat.v1.train.export_meta_graph(graph_def=graph_def, graph=concrete.graph)
@@ -54,4 +54,8 @@ def optimized_graph(concrete: tf.types.experimental.ConcreteFunction) -> tf.comp
     options.min_graph_nodes = -1  # Also small graphs.
     options.meta_optimizer_iterations = options.ONE
     options.optimizers.extend(["pruning", "constfold", "dependency"])
-    return tf_optimizer.OptimizeGraph(config, meta_graph, False)
+    optimized = tf_optimizer.OptimizeGraph(config, meta_graph, False)
+    optimized.library.CopyFrom(
+        graph_def.library
+    )  # As they are registered: other definitions would be refused.
+    return optimized
