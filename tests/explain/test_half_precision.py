@@ -96,7 +96,10 @@ def test_every_method_and_layer_is_nearly_the_same(layer, method, free_casts):
     plain = GradCAM(rich(), layer, method=method)
     fast = plain.freeze(precision="bfloat16")
     found, expected = fast(images, 2), plain(images, 2)
-    if isinstance(layer, list):
+    if method == "gradient":  # Through all layers, signs of single numbers may change at every ReLU.
+        errors = np.abs(found.heatmap - expected.heatmap)
+        assert 0 < errors.mean() < 0.03
+    elif isinstance(layer, list):
         np.testing.assert_allclose(found.heatmap, expected.heatmap, atol=0.05)
         assert np.any(found.heatmap != expected.heatmap)
     else:

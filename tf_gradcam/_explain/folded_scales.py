@@ -72,7 +72,7 @@ def _fold_before(graph, node) -> None:
     weights = graph.value(node.input[1])
     channels = _channel_shape(node, weights)
     for position in (0, 1):
-        factor = _per_channel(graph, scaling.input[position], scaling, int(np.prod(channels)))
+        factor = _per_channel(graph, scaling, position, int(np.prod(channels)))
         if factor is not None:
             scaled = (weights * factor.reshape(channels)).astype("float32")
             name = graph.add_constant(f"{node.name}/scaled_weights", scaled, tf.float32)
@@ -90,7 +90,7 @@ def _scale_and_shift(graph, step, last, channels) -> tuple[np.ndarray, np.ndarra
     position = 1 if step.input[0] == last.name else 0
     if position == 0 and step.op in ("Sub", "RealDiv"):
         return None
-    value = _per_channel(graph, step.input[position], step, channels)
+    value = _per_channel(graph, step, position, channels)
     if value is None:
         return None
     one, zero = np.ones(channels), np.zeros(channels)
@@ -99,12 +99,12 @@ def _scale_and_shift(graph, step, last, channels) -> tuple[np.ndarray, np.ndarra
     return one, (-value if step.op == "Sub" else value)
 
 
-def _per_channel(graph, name, step, channels) -> np.ndarray | None:
-    """Return a constant as float64 numbers for each channel, or `None` if it is no such thing."""
-    if name.startswith("^") or not graph.is_constant(name) or len(step.input) != 2:
+def _per_channel(graph, step, position, channels) -> np.ndarray | None:
+    """Return an operand of `step` as float64 numbers for each channel, or `None` if it is no such constant."""
+    if any(name.startswith("^") for name in step.input) or not graph.is_constant(step.input[position]):
         return None
-    value = graph.value(name)
-    rank = graph.shape(step.name).rank
+    value = graph.value(step.input[position])
+    rank = graph.shape(step.input[1 - position]).rank
     if rank is None or value.ndim > rank or value.size not in (1, channels):
         return None
     if value.size > 1 and value.shape[-1] != channels:
