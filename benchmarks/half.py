@@ -70,6 +70,22 @@ def row(name, model, frozen, half, batch, runs):
     return f"| {name} | {batch} | {' | '.join(ratios)} |"
 
 
+def tables(names, runs, precision="bfloat16"):
+    """Return the table of ratios, and that of differences from float32."""
+    rows, checked = [], []
+    for name in names:
+        model = overhead.build(name)
+        cam = tf_gradcam.GradCAM(model)
+        frozen, half = cam.freeze(), cam.freeze(precision=precision)
+        rows += [row(name, model, frozen, half, batch, runs) for batch in overhead.BATCHES]
+        found = half.check(photographs() / 127.5 - 1)
+        checked.append(
+            f"| {name} | {found.heatmap:.4f} | {found.relative_score:.2%} | {found.changed_classes} of "
+            f"{found.images} | {found.moved_peaks} of {found.images} |"
+        )
+    return "\n".join([HEADER, *rows]), "\n".join([CHECKED, *checked])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="interleaved runs of each row (default 20)")
@@ -78,20 +94,9 @@ def main():
     )
     parser.add_argument("--precision", default="bfloat16", help="bfloat16 (the default) or float16")
     arguments = parser.parse_args()
-    print(HEADER)
-    checked = []
     for name in arguments.model or overhead.MODELS:
-        model = overhead.build(name)
-        cam = tf_gradcam.GradCAM(model)
-        frozen, half = cam.freeze(), cam.freeze(precision=arguments.precision)
-        for batch in overhead.BATCHES:
-            print(row(name, model, frozen, half, batch, arguments.runs), flush=True)
-        found = half.check(photographs() / 127.5 - 1)
-        checked.append(
-            f"| {name} | {found.heatmap:.4f} | {found.relative_score:.2%} | {found.changed_classes} of "
-            f"{found.images} | {found.moved_peaks} of {found.images} |"
-        )
-    print(f"\n{CHECKED}", *checked, f"\nload: {os.getloadavg()[0]:.1f}", sep="\n")
+        print("", *tables([name], arguments.runs, arguments.precision), sep="\n\n", flush=True)
+    print(f"load: {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def _scale_and_shift(graph, step, last, channels) -> tuple[np.ndarray, np.ndarra
 
 
 def _per_channel(graph, step, position, channels) -> np.ndarray | None:
-    """Return an operand of `step` as float64 numbers for each channel, or `None` if it is no such constant."""
+    """Return an operand of `step` as float64 numbers for each channel, or `None` if it is none."""
     if any(name.startswith("^") for name in step.input) or not graph.is_constant(step.input[position]):
         return None
     value = graph.value(step.input[position])
