@@ -24,6 +24,7 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._dataset import export_rows as export_rows
     from tf_gradcam._explain import Explanation as Explanation
     from tf_gradcam._explain import GradCAM as GradCAM
+    from tf_gradcam._explain import PrecisionCheck as PrecisionCheck
     from tf_gradcam._explain import SlidingExplanation as SlidingExplanation
     from tf_gradcam._explain import make_gradcam_heatmap as make_gradcam_heatmap
     from tf_gradcam._export import export_gradcam as export_gradcam
@@ -57,6 +58,7 @@ _HOMES = {
     "GradCAM": "_explain",
     "HeatmapBox": "_images",
     "LayerInfo": "_layers",
+    "PrecisionCheck": "_explain",
     "Scene": "_methods",
     "SlidingExplanation": "_explain",
     "box_iou": "_images",
@@ -90,6 +92,7 @@ __all__ = [
     "GradCAM",
     "HeatmapBox",
     "LayerInfo",
+    "PrecisionCheck",
     "Scene",
     "SlidingExplanation",
     "__version__",

@@ -5,6 +5,7 @@ from tf_gradcam._explain.explainer import Layers
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import MOST_BYTES, fold_variables, loops_with_variables, weight_bytes
 from tf_gradcam._explain.one_call import make_gradcam_heatmap
+from tf_gradcam._explain.precision_check import PrecisionCheck
 from tf_gradcam._explain.sliding import SlidingExplanation
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Explanation",
     "GradCAM",
     "Layers",
+    "PrecisionCheck",
     "SlidingExplanation",
     "fold_variables",
     "loops_with_variables",

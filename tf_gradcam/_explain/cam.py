@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from tf_gradcam._explain.explainer import Explainer
 from tf_gradcam._explain.explanation import Explanation
+from tf_gradcam._explain.half_hardware import check_precision
+from tf_gradcam._explain.precision_check import PrecisionCheck, compare_explanations
 from tf_gradcam._explain.requested import Layers
 from tf_gradcam._explain.sliding import SlidingExplanation, slide
 from tf_gradcam._heatmap import Interpolation
@@ -90,6 +92,7 @@ class GradCAM:
     ):
         self.model = model
         self._explainer = Explainer(model, layer, call, method, fuse, preprocess, jit_compile)
+        self._float32 = self._explainer  # What a frozen one is compared with.
         self.call = call
         self.method = self._explainer.method
         self.fuse = self._explainer.fuse
@@ -105,6 +108,7 @@ class GradCAM:
         parts += [] if self.fuse is None else [f"fuse={self.fuse!r}"]
         parts += ["jit_compile=True"] if self.jit_compile else []
         parts += ["frozen"] if self.is_frozen else []
+        parts += [f"precision={self.precision!r}"] if self.precision is not None else []
         return f"GradCAM({', '.join(parts)})"
 
     def __copy__(self) -> "GradCAM":
@@ -134,7 +138,12 @@ class GradCAM:
         """True if `freeze` returned this explainer."""
         return self._explainer.is_frozen
 
-    def freeze(self) -> "GradCAM":
+    @property
+    def precision(self) -> str | None:
+        """The half precision in which `freeze` returned this explainer, or `None`."""
+        return self._explainer.precision
+
+    def freeze(self, precision: str | None = None) -> "GradCAM":
         """Return a copy of this explainer with the model's current weights folded into its graph.
 
         It returns the same results in less time than the model's forward pass takes: TensorFlow computes
@@ -151,12 +160,21 @@ class GradCAM:
         its maximum. To prevent it:
         `tf.config.optimizer.set_experimental_options({"layout_optimizer": False})`.
 
+        Args:
+            precision: `"bfloat16"` for a processor or GPU with instructions for it, or `"float16"` for a GPU:
+                convolutions and matrix products are in half precision where that takes less time, with half
+                the memory for their weights. Images go in and results come back as in float32; the last
+                layer before the scores, softmax, maps and heatmaps are computed in float32. Heatmaps move
+                a little: `check(images)` says how much on yours.
+
         Returns:
             A `GradCAM` for the same model, layer and method.
 
         Raises:
-            ValueError: if the model was never called, or has 2 GiB of weights or more. At the first call, if
-                it contains a table or a random generator.
+            TypeError: if `precision` is not a name.
+            ValueError: if the model was never called, or has 2 GiB of weights or more; if `precision` is
+                unknown, or one in which this machine is not faster. At the first call, if it contains a table
+                or a random generator, or has nothing that is faster in `precision`.
 
         Example:
 
@@ -166,9 +184,41 @@ class GradCAM:
             heatmaps = fast(images).heatmap
         ```
         """
+        check_precision(precision)
         frozen = self.__copy__()
-        frozen._explainer = self._explainer.frozen()
+        frozen._explainer = self._explainer.frozen(precision)
         return frozen
+
+    def check(self, images: Any, target: Any = None) -> PrecisionCheck:
+        """Compare this explainer in half precision with the same one in float32 on some images.
+
+        Run it once on a few dozen of your own images before you use `freeze(precision=...)`. It explains them
+        twice, all at once, and compares the heatmaps at the size of the images.
+
+        Args:
+            images: as `__call__` takes them.
+            target: as `__call__` takes it.
+
+        Returns:
+            A `PrecisionCheck`: print it.
+
+        Raises:
+            TypeError, ValueError: as `__call__` does, and if this explainer is not in half precision.
+
+        Example:
+
+        ```python
+        fast = cam.freeze(precision="bfloat16")
+        print(fast.check(photographs))
+        ```
+        """
+        if self.precision is None:
+            raise ValueError(
+                "`check` compares half precision with float32. Received: a GradCAM in float32. "
+                'Call it on cam.freeze(precision="bfloat16").'
+            )
+        half = self._explainer.explain("images", images, target, "input", None)
+        return compare_explanations(half, self._float32.explain("images", images, target, "input", None))
 
     def with_weights(self, weights: Sequence[Any]) -> "GradCAM":
         """Return a copy of this explainer that explains the model as if it had other weights.
@@ -195,7 +245,7 @@ class GradCAM:
         ```
         """
         changed = copy.copy(self)
-        changed._explainer = self._explainer.with_weights(weights)
+        changed._explainer = changed._float32 = self._explainer.with_weights(weights)
         return changed
 
     @_not_converted

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
-from tf_gradcam._explain.heatmaps import draw_heatmaps
+from tf_gradcam._explain.heatmaps import HEATMAP_SCOPE, draw_heatmaps
 from tf_gradcam._explain.placed_maps import PlacedMaps, placed_maps_function
 from tf_gradcam._explain.question import Question, check_signed, check_target_taken
 from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
@@ -107,6 +107,7 @@ class Explainer:
         self._takes_several = count_call_arguments(model) > 1
         self._structure: int | None = None  # The version of the model that was prepared for.
         self._snapshot: WeightSnapshot | None = None  # Of the weights that are frozen into the traces.
+        self.precision: str | None = None  # Of the convolutions and products in the frozen traces.
         self._weights: list = []  # In place of the model's own, as arguments of the traces.
         if is_built(model) and declared_specs(model) is not None:
             self._prepare()
@@ -132,14 +133,14 @@ class Explainer:
         """True if the traces contain frozen weights."""
         return self._snapshot is not None
 
-    def frozen(self) -> "Explainer":
+    def frozen(self, precision: str | None = None) -> "Explainer":
         """Return a copy of this explainer whose traces contain the model's current weights."""
         if self._structure is None:
             raise ValueError("`model` must be built to be frozen. Explain an image first, or call it on one.")
         if self._structure != structure_version(self._model()):
             self._prepare()
         frozen = copy.copy(self)
-        frozen._traces = {}
+        frozen._traces, frozen.precision = {}, precision
         frozen._signed_maps = self._with_variables_read_first(self._signed_maps)
         frozen._compiled_signed_maps = tf.function(frozen._signed_maps, autograph=False)
         frozen._snapshot = WeightSnapshot(self._model())
@@ -348,7 +349,7 @@ class Explainer:
         if self._snapshot is not None:
             self._snapshot.note(traced.variables)  # A layer may have variables that Keras does not list.
             self._snapshot.check_all()  # All traces must contain the same weights.
-            traced = frozen_function(traced)
+            traced = frozen_function(traced, self.precision)
         if not self.jit_compile:
             return traced
         inputs = len(keras.tree.flatten(question.specs))
@@ -381,7 +382,8 @@ class Explainer:
             if question.size is not None and lengths is None and signed.image_axes is not None:
                 lengths = signed.image_axes.lengths(images)
             fuse = (self.fuse or FUSIONS[0]) if self._several else None
-            heatmap, heatmaps = draw_heatmaps(signed, question, lengths, fuse)
+            with tf.name_scope(HEATMAP_SCOPE):
+                heatmap, heatmaps = draw_heatmaps(signed, question, lengths, fuse)
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._explain.half_precision import in_half_precision
 from tf_gradcam._explain.tensorflow_internals import call_flat, variables_to_constants
 
 MOST_BYTES = 2**31  # Of weights: the limit of a graph.
@@ -53,7 +54,9 @@ def fold_variables(
         ) from error
 
 
-def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
+def frozen_function(
+    concrete: tf.types.experimental.ConcreteFunction, precision: str | None = None
+) -> Callable:
     """Return `concrete` with its variables turned into constants, so that TensorFlow can optimize it.
 
     It folds batch normalization into convolutions, and fuses these with the operations after them.
@@ -65,6 +68,8 @@ def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callabl
     # `None` in the structure is not an output of the graph.
     is_tensor = [leaf is not None for leaf in tf.nest.flatten(structure)]
     folded = fold_variables(concrete)
+    if precision is not None:
+        folded = in_half_precision(folded, structure, precision)
 
     def call(*tensors):
         outputs = iter(call_flat(folded, map(tf.convert_to_tensor, tensors)))
