@@ -30,7 +30,7 @@ FLOORS = [
     {"_images", "pretrained"},
     {"_graph", "_targets", "serving"},
     {"_heatmap", "_model", "targets"},
-    {"_layers"},
+    {"_layers", "_runtimes"},
     {"_methods", "_submodel"},
     {"_signed_maps", "methods", "metrics"},
     {"_explain", "_registration"},

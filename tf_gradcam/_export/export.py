@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._explain import MOST_BYTES, GradCAM, Layers, weight_bytes
-from tf_gradcam._export.runtimes import SUFFIXES
 from tf_gradcam._export.savedmodel import write_savedmodel
 from tf_gradcam._export.signatures import CALLS_PYTHON, explaining_signatures, photograph_spec
 from tf_gradcam._export.single_file import convert
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, reports_progress
 from tf_gradcam._model import require_specs
+from tf_gradcam._runtimes import SUFFIXES
 
 _TRIAL_SIDE = 64  # pixels: height and width of the trial images where the model leaves them open
 
