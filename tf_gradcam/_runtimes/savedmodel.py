@@ -1,0 +1,61 @@
+"""A SavedModel that `export_gradcam` wrote, run by TensorFlow: `savedmodel_runners`. `loaded` calls it.
+
+Only here does this package import TensorFlow.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tf_gradcam._checks import one_line
+from tf_gradcam._runtimes.notes import parse_notes
+from tf_gradcam._runtimes.single_files import Arrays, InputSpec, Runner
+
+_MANIFEST = pathlib.Path("assets.extra", "gradcam.json")
+
+
+def newest_version(folder: pathlib.Path) -> pathlib.Path:
+    """Return the version of a model that a server would run, or the folder itself where it is one.
+
+    Raises:
+        ValueError: if it is no folder of versions that `export_gradcam` wrote.
+    """
+    if not (folder / "saved_model.pb").is_file():
+        versions = [int(path.name) for path in folder.glob("*/") if path.name.isdecimal()]
+        folder = folder / str(max(versions)) if versions else folder
+    missing = [name for name in ("saved_model.pb", _MANIFEST) if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"it has no {missing[0]}")
+    return folder
+
+
+def savedmodel_runners(version: pathlib.Path) -> dict[str, Runner]:
+    """Load a version of a model, and return the functions of its signatures that take images, by name."""
+    import tensorflow as tf
+
+    notes = parse_notes((version / _MANIFEST).read_bytes())
+    try:
+        loaded = tf.saved_model.load(str(version))
+    except (tf.errors.OpError, OSError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"TensorFlow can't load it: {one_line(error):.200}") from error
+
+    def run(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
+        # `loaded` must live as long as its signatures.
+        outputs = loaded.signatures[name](**{key: tf.constant(array) for key, array in arrays.items()})
+        return {key: tensor.numpy() for key, tensor in outputs.items()}
+
+    runners = {}
+    for name in ("gradcam", "gradcam_class", "gradcam_top_k"):
+        if name in loaded.signatures:
+            signature: Any = loaded.signatures[name]
+            specs = signature.structured_input_signature[1].values()
+            inputs = tuple(
+                InputSpec(spec.name, tuple(spec.shape.as_list()), spec.dtype.name)
+                for spec in specs
+                if spec.name != "class_index"
+            )
+            outputs = tuple(signature.structured_outputs)
+            runners[name] = Runner(functools.partial(run, name), inputs, outputs, notes)
+    return runners
