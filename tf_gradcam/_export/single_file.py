@@ -151,10 +151,7 @@ def _trace(cam, target, size, interpolation) -> tuple[Sequence[str], tf.types.ex
 
     def explain(*tensors):
         images = keras.tree.pack_sequence_as(structure, tensors)
-        explanation = cam(images, target, size=size, interpolation=interpolation)
-        outputs = {**named_outputs(explanation), "score": explanation.score}
-        # Several layers have no map in common.
-        return outputs if isinstance(explanation.map, tuple) else {**outputs, "map": explanation.map}
+        return named_outputs(cam(images, target, size=size, interpolation=interpolation))
 
     return names, tf.function(explain, autograph=False).get_concrete_function(*specs)
 

@@ -14,6 +14,7 @@ from tf_gradcam._runtimes.single_files import SUFFIXES, InputSpec, Runner, requi
 from tf_gradcam._runtimes.verify import verify
 
 _MOST_THREADS = 1024
+_OUTPUTS = {"heatmap", "score", "scores"}  # of every file, besides others
 _FIXED = ("size", "interpolation", "signed")  # arguments of `GradCAM` that a file holds
 
 
@@ -25,6 +26,7 @@ class LoadedExplainer:
 
     Attributes:
         path: the file, or the folder of a SavedModel's version.
+        name: the name of the model.
         format: `"tensorflow"`, `"litert"`, `"onnx"` or `"openvino"`.
         inputs: what it takes, in order: a tuple of `(name, shape, dtype)`; a length that is open is `None`.
         threads: the number of threads that was asked for; `None` for the runtime's own.
@@ -39,6 +41,7 @@ class LoadedExplainer:
         self._runners = runners
         self._runner = runners["gradcam"]
         self.notes = self._runner.notes
+        self.name = str(self.notes.get("model", path.stem))
         self.inputs: tuple[InputSpec, ...] = _in_order(self._runner.inputs, self.notes.get("inputs"))
 
     def __repr__(self) -> str:
@@ -58,7 +61,7 @@ class LoadedExplainer:
         if "target" not in self.notes:
             return "explains what it was exported for"
         target = self.notes["target"]
-        return "explains the predicted class" if target is None else f"explains {target!s:.80}"
+        return "explains the predicted class" if target is None else f"explains target={target!s:.80}"
 
     def __call__(self, images: Any, target: Any = None, **fixed: Any) -> Explanation:
         """Explain a batch of images.
@@ -91,7 +94,7 @@ class LoadedExplainer:
                 f"it out, or write another file: tf_gradcam.export_gradcam(..., {name}=...)."
             )
         arrays = as_arrays(images, self.inputs)
-        if target is None:
+        if target is None or (is_whole(target) and str(int(target)) == self.notes.get("target")):
             return _as_explanation(self._runner(arrays))
         return _as_explanation(self._run_target(arrays, target))
 
@@ -149,7 +152,10 @@ def load(path: str | os.PathLike, threads: int | None = None) -> LoadedExplainer
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"`path` must be a path. Received: path={path!r:.80} (of type {type(path).__name__})")
-    path = pathlib.Path(os.fsdecode(path))
+    text = os.fsdecode(path)
+    if not text or "\0" in text:
+        raise ValueError(f"`path` must be a file or folder. Received: path={text!r:.80}")
+    path = pathlib.Path(text)
     by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
     format = "tensorflow" if path.is_dir() else by_suffix.get(path.suffix.lower())
     _check_threads(threads, format)
@@ -185,9 +191,11 @@ def _loaded_or_error(path: pathlib.Path, load: Callable[[], Any], check: bool = 
     try:
         loaded = load()
         outputs = loaded["gradcam"].outputs if check and "gradcam" in loaded else ()
-        if check and not {"heatmap", "scores"} <= set(outputs):
+        if check and not set(outputs) >= _OUTPUTS:
             answers = ", ".join(map(repr, outputs)) or "nothing that explains"
-            raise ValueError(f"it answers {answers}, and must answer 'heatmap' and 'scores'")
+            raise ValueError(
+                f"it answers {answers}, and must answer {', '.join(map(repr, sorted(_OUTPUTS)))}"
+            )
     except (FileNotFoundError, PermissionError, ImportError, MemoryError):
         raise
     except Exception as error:  # Each of the runtimes has its own exceptions.
@@ -235,7 +243,7 @@ def _as_explanation(answers: dict[str, np.ndarray]) -> Explanation:
     heatmap, signed_map = answers["heatmap"], answers.get("map")
     heatmaps = () if signed_map is None else (heatmap,)
     return Explanation(
-        heatmap, signed_map, answers.get("score"), answers.get("class"), answers["scores"], heatmaps
+        heatmap, signed_map, answers["score"], answers.get("class"), answers["scores"], heatmaps
     )
 
 

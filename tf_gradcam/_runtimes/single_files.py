@@ -142,7 +142,9 @@ def _run_openvino(path: pathlib.Path, threads: int | None) -> Runner:
     notes = parse_notes(graph.get_rt_info(["gradcam"]).value if graph.has_rt_info(["gradcam"]) else None)
     model = openvino.Core().compile_model(graph, "CPU", settings)
     lock = threading.Lock()  # A compiled model has one place for its inputs.
-    names = [port.any_name for port in model.outputs]
+    names = [
+        port.any_name for port in graph.outputs
+    ]  # Compiled, a port may have names of inner tensors, too.
 
     def run(arrays: Arrays) -> dict[str, np.ndarray]:
         with lock:
@@ -155,7 +157,7 @@ def _run_openvino(path: pathlib.Path, threads: int | None) -> Runner:
             tuple(length.get_length() if length.is_static else None for length in port.partial_shape),
             port.element_type.to_dtype().name,
         )
-        for port in model.inputs
+        for port in graph.inputs
     ]
     return Runner(run, tuple(inputs), tuple(names), notes)
 
