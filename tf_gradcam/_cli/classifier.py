@@ -26,8 +26,8 @@ def load_classifier(
 
     Args:
         model: `EMBEDDED`, a class of `keras.applications`, which gets its ImageNet weights, or the path of a
-            `.keras` or `.h5` file, which is loaded in Keras's safe mode: it can't run code of its own; or, with
-            `exported`, what `tf-gradcam export` wrote.
+            `.keras` or `.h5` file, which is loaded in Keras's safe mode: it can't run code of its own; or,
+            with `exported`, what `tf-gradcam export` wrote.
         preprocess: `"unit"`, a module of `keras.applications`, or `"MODULE:FUNCTION"`; `None` for a named
             model's own, and for nothing where the model is a file.
         labels: path of a text file with a class per line, or `None` for the model's own, if they are known.
@@ -38,7 +38,7 @@ def load_classifier(
             if the model can't be loaded or isn't safe.
     """
     names = _read_labels(labels) if labels else None  # first, as a model takes longer
-    if _is_exported(model):
+    if is_exported(model):
         if not exported:
             raise ValueError(
                 f"`--model` must be a Keras model for this command. Received: {model}, an exported one. Only "
@@ -56,7 +56,8 @@ def load_classifier(
     return classifier._replace(labels=names) if names else classifier
 
 
-def _is_exported(model: str) -> bool:
+def is_exported(model: str) -> bool:
+    """Return whether `--model` names a file or folder that `tf-gradcam export` writes."""
     if model == EMBEDDED or callable(getattr(keras.applications, model, None)):
         return False
     return model.lower().endswith(_EXPORTED) or os.path.isdir(model)

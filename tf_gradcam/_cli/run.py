@@ -104,9 +104,11 @@ def _cam_and_fit(classifier, arguments) -> tuple:
 
 def _for_workers(arguments) -> argparse.Namespace:
     """Return the options that a worker needs, with the whole path of a model's file."""
+    from tf_gradcam._cli.classifier import is_exported
+
     wanted = ("model", "preprocess", "layer", "call", "method", "fuse")
     options = {name: getattr(arguments, name) for name in wanted}
-    if os.path.exists(arguments.model):
+    if os.path.isfile(arguments.model) or is_exported(arguments.model):
         options["model"] = os.path.abspath(arguments.model)
     return argparse.Namespace(**options)
 
