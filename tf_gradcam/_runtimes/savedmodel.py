@@ -5,6 +5,7 @@ Only here does this package import TensorFlow.
 
 import functools
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,17 @@ def savedmodel_runners(version: pathlib.Path) -> dict[str, Runner]:
 
     def run(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
         # `loaded` must live as long as its signatures.
-        outputs = loaded.signatures[name](**{key: tf.constant(array) for key, array in arrays.items()})
+        tensors = {key: tf.constant(array) for key, array in arrays.items()}
+        try:
+            outputs = loaded.signatures[name](**tensors)
+        except tf.errors.InvalidArgumentError as error:
+            highest = re.search(r"a class from 0 to (\d+)", str(error))
+            if "class_index" not in arrays or highest is None:
+                raise
+            raise ValueError(
+                f"`target` must be a class from 0 to {highest[1]}. Received: target="
+                f"{arrays['class_index'].tolist()!s:.80}"
+            ) from error
         return {key: tensor.numpy() for key, tensor in outputs.items()}
 
     runners = {}
