@@ -51,10 +51,11 @@ def _one_per_input(images, specs) -> list:
         return [images[0] if holds_array and len(images[0].shape) == len(specs[0].shape) else images]
     if is_list and len(images) == len(specs):
         return list(images)
+    expected = [f"{spec.name} {spec.shape}" for spec in specs]
     length = f" of {len(images)}" if isinstance(images, dict | list | tuple) else ""
     raise ValueError(
         f"`images` must hold what the model takes, {len(specs)} inputs: "
-        f"{[f'{spec.name} {spec.shape}' for spec in specs]}. "
+        f"{expected if len(specs) > 1 else expected[0]}. "
         f"Received: a {type(images).__name__}{length}. Give them in that structure."
     )
 
