@@ -69,7 +69,7 @@ def make_explainers(model: Any, request: Request) -> list[MethodExplainer]:
         ValueError: as `choose_methods` does; or if the model or file can't fulfil the request.
     """
     if isinstance(model, LoadedExplainer):
-        check_file_request(request)
+        check_file_request(model, request)
         file = FileCam(model)
         return [MethodExplainer(name_of_method(file), file, layer_name(file), False, False)]
     chosen = choose_methods(request)

@@ -48,7 +48,8 @@ def input_spec(model: keras.Model | LoadedExplainer) -> Any:
     """Return the spec of a model's input, with `shape` and `dtype`; a tuple of them for several inputs."""
     if not isinstance(model, LoadedExplainer):
         return require_specs(model)
-    return model.inputs[0] if len(model.inputs) == 1 else tuple(model.inputs)
+    inputs = model.fitting_inputs
+    return inputs[0] if len(inputs) == 1 else inputs
 
 
 def layer_name(cam: GradCAM | FileCam) -> str:
@@ -67,7 +68,7 @@ def name_of_method(cam: GradCAM | FileCam) -> str:
     return method.removeprefix("tf_gradcam.methods.")
 
 
-def check_file_request(request: Request) -> None:
+def check_file_request(model: LoadedExplainer, request: Request) -> None:
     """Raise a `ValueError` if a request asks for what a file can't do: what it explains is fixed in it."""
     asked = {
         name: getattr(request, name) for name in ("layer", "call", "fuse", "output", "channels", "sliding")
@@ -75,6 +76,8 @@ def check_file_request(request: Request) -> None:
     for name, value in asked.items():
         if value is not None:
             raise refusal(name, value)
+    if request.top > 1 and model.format != "tensorflow":
+        raise refusal("top", request.top)
     if len(request.methods) > 1:
         raise refusal("method", ", ".join(request.methods))
 
@@ -82,8 +85,8 @@ def check_file_request(request: Request) -> None:
 def refusal(name: str, value: Any) -> ValueError:
     """Return the error for an option that a file can't honour."""
     return ValueError(
-        f"`{name}` was fixed when the file was exported. Received: {value!s:.80}. Leave it out, or explain "
-        "with the Keras model."
+        f"`{name}` must be left out for an exported file, which explains in the one way that it was exported "
+        f"for. Received: {value!s:.80}. Explain with the Keras model, or export another file."
     )
 
 

@@ -63,6 +63,15 @@ class LoadedExplainer:
         target = self.notes["target"]
         return "explains the predicted class" if target is None else f"explains target={target!s:.80}"
 
+    @property
+    def fitting_inputs(self) -> tuple[InputSpec, ...]:
+        """As `inputs`, with the model's own height and width where the file's `preprocess` takes any."""
+        own = self._runners.get("serving_default", self._runner).inputs
+        if len(own) != len(self.inputs):
+            return self.inputs
+        pairs = zip(self.inputs, own, strict=True)
+        return tuple(given._replace(shape=_closed(given.shape, of_model.shape)) for given, of_model in pairs)
+
     def __call__(self, images: Any, target: Any = None, **fixed: Any) -> Explanation:
         """Explain a batch of images.
 
@@ -227,6 +236,13 @@ def _in_order(specs: tuple[InputSpec, ...], names: Any) -> tuple[InputSpec, ...]
     by_name = {spec.name: spec for spec in specs}
     is_order = isinstance(names, list) and sorted(map(str, names)) == sorted(by_name)
     return tuple(by_name[name] for name in names) if is_order else specs
+
+
+def _closed(shape: tuple[int | None, ...], of_model: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Return a shape with the lengths of the model's where it is open."""
+    if len(shape) != len(of_model):
+        return shape
+    return tuple(own if length is None else length for length, own in zip(shape, of_model, strict=True))
 
 
 def _classes(target: Any, count: int) -> np.ndarray:

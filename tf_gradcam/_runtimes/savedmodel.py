@@ -32,6 +32,19 @@ def newest_version(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def _request_error(arrays: Arrays, reason: str) -> ValueError:
+    """Return the error for arrays that the graph of a model refuses."""
+    highest = re.search(r"a class from 0 to (\d+)", reason)
+    if "class_index" in arrays and highest is not None:
+        classes = f"{arrays['class_index'].tolist()!s:.80}"
+        return ValueError(f"`target` must be a class from 0 to {highest[1]}. Received: target={classes}")
+    shapes = " and ".join(str(array.shape) for array in arrays.values())
+    return ValueError(
+        f"`images` must have a shape that the model and its `preprocess` take. Received: {shapes}, and "
+        f"TensorFlow says: {reason:.300}"
+    )
+
+
 def savedmodel_runners(version: pathlib.Path) -> dict[str, Runner]:
     """Load a version of a model, and return the functions of its signatures that take images, by name."""
     import tensorflow as tf
@@ -43,22 +56,16 @@ def savedmodel_runners(version: pathlib.Path) -> dict[str, Runner]:
         raise ValueError(f"TensorFlow can't load it: {one_line(error):.200}") from error
 
     def run(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
-        # `loaded` must live as long as its signatures.
         tensors = {key: tf.constant(array) for key, array in arrays.items()}
         try:
+            # `loaded` must live as long as its signatures.
             outputs = loaded.signatures[name](**tensors)
         except tf.errors.InvalidArgumentError as error:
-            highest = re.search(r"a class from 0 to (\d+)", str(error))
-            if "class_index" not in arrays or highest is None:
-                raise
-            raise ValueError(
-                f"`target` must be a class from 0 to {highest[1]}. Received: target="
-                f"{arrays['class_index'].tolist()!s:.80}"
-            ) from error
+            raise _request_error(arrays, one_line(error)) from error
         return {key: tensor.numpy() for key, tensor in outputs.items()}
 
     runners = {}
-    for name in ("gradcam", "gradcam_class", "gradcam_top_k"):
+    for name in ("gradcam", "gradcam_class", "gradcam_top_k", "serving_default"):
         if name in loaded.signatures:
             signature: Any = loaded.signatures[name]
             specs = signature.structured_input_signature[1].values()
