@@ -407,9 +407,7 @@ def test_other_savedmodels_are_refused(tmp_path, served):
     damaged = shutil.copytree(served, tmp_path / "damaged")
     (damaged / "1" / "saved_model.pb").write_bytes(b"damaged")
     refused(damaged, "TensorFlow can't load it")
-    with pytest.raises(
-        ValueError, match="a shape that the model and its `preprocess` take. Received: .1, 9, 9"
-    ):
+    with pytest.raises(ValueError, match="`images` must have a shape that the model .*Received: .1, 9, 9"):
         load(served)(np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(ValueError, match="`threads` must be None for a SavedModel"):
         load(served, threads=2)
