@@ -1,8 +1,10 @@
 """Turn what a user gives into a NumPy array of real numbers, or say what is wrong with it: `real_array`.
 
-Called wherever images, heatmaps, masks, references or volumes come in. It never imports TensorFlow.
+Called wherever images, heatmaps, masks, references or volumes come in; `is_channels_first` where these have
+axes. It never imports TensorFlow.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,18 @@ def array_or_empty(value: Any) -> np.ndarray:
         return real_array("value", value)
     except (TypeError, ValueError):
         return np.zeros(0)
+
+
+def is_channels_first(shape: Sequence[int | None], unknown: bool = False) -> bool:
+    """Return whether the channel axis comes right after the batch axis in the shape of a batch of images.
+
+    Args:
+        shape: shape of the images, with the batch axis.
+        unknown: value to return if the shape is not clear: if both ends or neither may be channels.
+    """
+    usual = (1, 3, 4)
+    is_clear = len(shape) == 4 and (shape[1] in usual) != (shape[-1] in usual)
+    return shape[1] in usual if is_clear else unknown
 
 
 def _check_mask(name, value) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from tf_gradcam import GradCAM, PrecisionCheck
 from tf_gradcam._explain import half_hardware, half_precision
-from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.precision_check import compare_explanations
+from tf_gradcam._explanation import Explanation
 
 
 def explanation(heatmaps, scores, classes):

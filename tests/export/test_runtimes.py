@@ -18,7 +18,8 @@ from conftest import CLASSES, KINDS, SIDE, build, chain, head
 from tf_gradcam import GradCAM, targets
 from tf_gradcam._export import SUFFIXES, convert, runner
 from tf_gradcam._export.disk import disk_error
-from tf_gradcam._export.runtimes import _RUNNERS, _WRITERS
+from tf_gradcam._export.runtimes import _WRITERS
+from tf_gradcam._runtimes.single_files import _RUNNERS
 
 FORMATS = ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 L = keras.layers
@@ -150,9 +151,16 @@ def assert_agrees(cam, path, images, **options):
     for count in (1, len(images)):
         answer = run({"images": images[:count]})
         expected = cam(images[:count], **options)
+        one_layer = not isinstance(expected.map, tuple)
         assert sorted(answer) == sorted(
-            {"scores", "heatmap"} | ({"class"} if expected.target is not None else set())
+            {"scores", "score", "heatmap"}
+            | ({"class"} if expected.target is not None else set())
+            | ({"map"} if one_layer else set())
         )
+        np.testing.assert_allclose(answer["score"], expected.score, atol=1e-5, rtol=1e-5)
+        if one_layer:
+            largest = max(1, np.abs(expected.map).max())
+            np.testing.assert_allclose(answer["map"], expected.map, atol=1e-5 * largest)
         np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
         np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-5)
         assert answer["heatmap"].dtype == answer["scores"].dtype == np.float32
@@ -516,7 +524,7 @@ def test_an_operation_that_a_format_lacks_is_refused_with_its_name(tmp_path):
 
 
 def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monkeypatch):
-    def wrong(path):
+    def wrong(path, threads):
         return lambda arrays: {
             "scores": np.zeros((2, CLASSES)),
             "class": np.zeros(2),

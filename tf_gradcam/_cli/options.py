@@ -124,7 +124,8 @@ def add_model_option(parser) -> None:
         default="efficientnet_lite0",
         metavar="NAME|FILE",
         help="class of keras.applications such as ResNet50 (its ImageNet weights are downloaded once), or a "
-        ".keras or .h5 file, which may not run code of its own (default: %(default)s, embedded)",
+        ".keras or .h5 file, which may not run code of its own; `explain` and `run` also take what `export` "
+        "wrote: a .tflite, .onnx or .xml file, or a folder (default: %(default)s, embedded)",
     )
 
 
@@ -229,9 +230,9 @@ def add_explain_options(parser, out) -> None:
     parser.add_argument(
         "--method",
         type=names,
-        default="gradcam",
         metavar="M[,M...]",
-        help="name or names, comma-separated, to compare; see `tf-gradcam methods` (default: %(default)s)",
+        help="name or names, comma-separated, to compare; see `tf-gradcam methods` (default: gradcam, or "
+        "that of an exported file)",
     )
     add_channels_option(parser)
     add_out_option(parser, out)

@@ -8,11 +8,11 @@ import keras
 import tensorflow as tf
 
 from tf_gradcam._explain.explainer import Explainer
-from tf_gradcam._explain.explanation import Explanation
 from tf_gradcam._explain.half_hardware import check_precision
 from tf_gradcam._explain.precision_check import PrecisionCheck, compare_explanations
 from tf_gradcam._explain.requested import Layers
 from tf_gradcam._explain.sliding import SlidingExplanation, slide
+from tf_gradcam._explanation import Explanation
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, method_name
 

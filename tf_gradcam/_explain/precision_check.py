@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_gradcam._explain.explanation import Explanation
+from tf_gradcam._explanation import Explanation
 
 
 class PrecisionCheck(NamedTuple):

@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._explain import MOST_BYTES, GradCAM, Layers, weight_bytes
-from tf_gradcam._export.runtimes import SUFFIXES
 from tf_gradcam._export.savedmodel import write_savedmodel
 from tf_gradcam._export.signatures import CALLS_PYTHON, explaining_signatures, photograph_spec
 from tf_gradcam._export.single_file import convert
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, reports_progress
 from tf_gradcam._model import require_specs
+from tf_gradcam._runtimes import SUFFIXES
 
 _TRIAL_SIDE = 64  # pixels: height and width of the trial images where the model leaves them open
 
@@ -46,9 +46,10 @@ def export_gradcam(
 
     * `serving_default` and `serve`: the same as `model.export` writes, so existing clients keep working.
     * `gradcam`: takes `images`, as the model does (several inputs are named as in `serve`). Returns `scores`,
-      the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `class`, the explained class, `(N,)`
-      int32; and, with `labels`, `label`, the name of that class. A model without classes, such as a single
-      unit without a sigmoid, returns neither `class` nor `label`.
+      the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `score`, `(N,)`, the score that is
+      explained, for a class its logit; `map`, `(N, h, w)`, the signed map on the layer's grid, for one layer;
+      `class`, the explained class, `(N,)` int32; and, with `labels`, `label`, the name of that class. A model
+      without classes, such as a single unit without a sigmoid, returns neither `class` nor `label`.
     * `gradcam_class`, for a model with classes: as `gradcam`, but explains `class_index`, `(N,)` int32.
     * `gradcam_top_k`, with `top_k`: as `gradcam`, but explains the K highest classes: `class` and `label` are
       `(N, K)` and `heatmap` is `(N, K, H, W)`.

@@ -14,15 +14,17 @@ import tensorflow as tf
 
 from tf_gradcam._ending import at_sudden_end
 from tf_gradcam._explain import GradCAM, fold_variables, loops_with_variables
+from tf_gradcam._export.described import describe_question, library_versions
 from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.plain_graph import rewrite
 from tf_gradcam._export.plain_windows import UnsupportedOperation
-from tf_gradcam._export.runtimes import SUFFIXES, Arrays, Graph, require_packages, runner, write_graph
+from tf_gradcam._export.runtimes import Graph, require_packages, write_graph
 from tf_gradcam._export.signatures import named_outputs
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._layers import default_layer
 from tf_gradcam._methods import is_formula
 from tf_gradcam._model import layer_path, require_specs, walk_layers
+from tf_gradcam._runtimes import SUFFIXES, Arrays, runner, write_notes
 
 # Above what rounding does: at an early layer it may move the maximum of a pooling to another place.
 _MAX_DIFFERENCE = 1e-3
@@ -46,10 +48,11 @@ def convert(
     """Write one file that returns scores and heatmaps, with the current weights as constants.
 
     Its function takes `images`, or the model's inputs by name, in batches of one or more. It returns
-    `scores`, the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; and `class`, `(N,)` int32, if a
-    class is explained. If `cam` has a `preprocess`, it is part of the file, and the images are uint8, of the
-    model's height and width. The file uses built-in operations only. Its results on noise are compared with
-    TensorFlow's before it is moved to `path`.
+    `scores`, the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `score`, `(N,)`, the score that
+    is explained; `map`, `(N, h, w)`, the signed map on the layer's grid, for one layer; and `class`, `(N,)`
+    int32, if a class is explained. If `cam` has a `preprocess`, it is part of the file, and the images are
+    uint8, of the model's height and width. The file uses built-in operations only. Its results on noise are
+    compared with TensorFlow's before it is moved to `path`.
 
     Args:
         cam: the explainer of a built model with one output.
@@ -87,6 +90,12 @@ def convert(
         operation = error.operation
         raise _missing_operation_error(cam, format, operation.type, operation.name) from None
     graph = Graph(definition, input_names, output_names)
+    notes = {
+        **describe_question(cam, target, size, interpolation),
+        "model": cam.model.name,
+        "inputs": list(input_names),
+        "versions": library_versions(),
+    }
     with (
         tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder,
         at_sudden_end(lambda: shutil.rmtree(folder, ignore_errors=True)),
@@ -94,6 +103,7 @@ def convert(
         unfinished = pathlib.Path(folder) / path.name
         try:
             write_graph(graph, unfinished, format)
+            write_notes(unfinished, format, notes)
             difference = _largest_difference(concrete, graph, unfinished)
         except Exception as error:  # Each of these libraries has its own exceptions.
             if (disk := disk_error(error, path)) is not None:

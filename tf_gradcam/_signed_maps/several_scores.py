@@ -98,9 +98,7 @@ def scores_second(maps: tf.Tensor) -> tf.Tensor:
     return tf.transpose(maps, [1, 0, *range(2, maps.shape.rank)])
 
 
-def check_map(
-    signed_map: tf.Tensor, sources: Sequence[tf.Tensor], score: tf.Tensor | None = None
-) -> None:
+def check_map(signed_map: tf.Tensor, sources: Sequence[tf.Tensor], score: tf.Tensor | None = None) -> None:
     """Raise a `ValueError` if `signed_map` has the axes of no map of `sources`, activations or an image.
 
     With a `score` `(N, M)` it holds M maps for each image.
