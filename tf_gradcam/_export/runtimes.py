@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._export.onnx_weights import fold_weights
 from tf_gradcam._export.plain_graph import LARGE_CONSTANT
 from tf_gradcam._runtimes import require_packages as require_modules
 
@@ -94,7 +95,6 @@ def _write_litert(graph: Graph, path: pathlib.Path) -> None:
 
 
 def _write_onnx(graph: Graph, path: pathlib.Path) -> None:
-    import onnx
     import tf2onnx
 
     # The converter would copy the weights dozens of times, so they are inputs until it is done.
@@ -109,11 +109,7 @@ def _write_onnx(graph: Graph, path: pathlib.Path) -> None:
         opset=_OPSET,
         tensors_to_rename={name: name.removesuffix(":0") for name in inputs + outputs},
     )
-    constants = [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()]
-    model.graph.initializer.extend(constants)
-    for value in list(model.graph.input):
-        if value.name in weights:
-            model.graph.input.remove(value)
+    fold_weights(model, weights)
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     path.write_bytes(model.SerializeToString())
