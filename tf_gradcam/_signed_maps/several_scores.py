@@ -43,7 +43,7 @@ def maps_of_scores(
         return None
     on_grid = [layer.on_grid() for layer in tapped]
     rows, count = tf.unstack(tf.shape(score))
-    passes, size = _passes(count, tf.shape(on_grid[0])[0], backward.largest)
+    passes, size = scores_per_pass(count, tf.shape(on_grid[0])[0], backward.largest)
 
     def maps_of(number):
         scores = number * size + tf.range(size)
@@ -60,8 +60,14 @@ def maps_of_scores(
     return [_scores_of_passes(maps, count) for maps in found]
 
 
-def _passes(count, rows, largest):
-    """Return the number of passes for `count` scores, and of scores in a pass: about the same in each."""
+def scores_per_pass(count: tf.Tensor, rows: tf.Tensor, largest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the number of passes for `count` scores, and of scores in each: passes of about one size.
+
+    Args:
+        count: number of scores.
+        rows: number of rows of the activations.
+        largest: number of elements of the largest tensor between activations and score.
+    """
     most = tf.minimum(_MOST_ROWS // tf.maximum(1, rows), _MOST_ELEMENTS // tf.maximum(1, largest))
     passes = -(-count // tf.maximum(1, most))
     return passes, -(-count // tf.maximum(1, passes))
