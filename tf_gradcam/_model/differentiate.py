@@ -83,8 +83,10 @@ def check_gradient(gradient: tf.Tensor, images: tf.Tensor, grid: Grid) -> tf.Ten
         tf.errors.InvalidArgumentError: when the graph runs, with the text `ONE_MAP_PER_IMAGE` if there are
             more rows than images; with `PATCHES_COUNT` if the score depends on a class token, but no patch.
     """
-    row_count, image_count = tf.shape(gradient)[0], tf.shape(images)[0]
-    checks = [tf.debugging.assert_equal(row_count, image_count, ONE_MAP_PER_IMAGE)]
+    checks, known = [], (gradient.shape[0], images.shape[0])
+    if None in known or known[0] != known[1]:
+        row_count, image_count = tf.shape(gradient)[0], tf.shape(images)[0]
+        checks.append(tf.debugging.assert_equal(row_count, image_count, ONE_MAP_PER_IMAGE))
     if grid.extra:
         patches_count = tf.reduce_any(to_grid(gradient, grid) != 0)
         checks.append(tf.debugging.Assert(patches_count | tf.reduce_all(gradient == 0), [PATCHES_COUNT]))
