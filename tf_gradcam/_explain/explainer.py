@@ -222,7 +222,10 @@ class Explainer:
         question, images = self._ask(name, images, target, parse_size(size), interpolation, signed, version)
         tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         if first_eagerly and not self._traces:
-            self._keep_trace(question.trace_key(tensors), None)  # The second one compiles.
+            # The second one compiles, here and not in another thread. There, a call of the model would clear
+            # the losses that it had from `add_loss` in this thread (Keras 3.15), and TensorFlow ends the
+            # process with an abort if Python ends while a thread is tracing.
+            self._keep_trace(question.trace_key(tensors), None)
             explanation = self._explain_eagerly(question, tensors)
             if explanation is not None:
                 return explanation

@@ -87,8 +87,10 @@ def check_gradient(
         tf.errors.InvalidArgumentError: when the graph runs, with the text `ONE_MAP_PER_IMAGE` if there are
             more rows than images; with `PATCHES_COUNT` if the score depends on a class token, but no patch.
     """
-    row_count, image_count = tf.shape(gradient)[0], tf.shape(images)[0] * scores
-    checks = [tf.debugging.assert_equal(row_count, image_count, ONE_MAP_PER_IMAGE)]
+    checks, known = [], (gradient.shape[0], images.shape[0])
+    if None in known or known[0] != known[1]:
+        row_count, image_count = tf.shape(gradient)[0], tf.shape(images)[0] * scores
+        checks.append(tf.debugging.assert_equal(row_count, image_count, ONE_MAP_PER_IMAGE))
     if grid.extra:
         by_patches, by_all = (
             tf.reduce_any(tf.reshape(values, [scores, -1]) != 0, axis=1)
