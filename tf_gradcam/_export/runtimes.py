@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tf_gradcam._export.onnx_weights import fold_weights
 from tf_gradcam._export.plain_graph import LARGE_CONSTANT
+from tf_gradcam._export.precision import shrink
 
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
 _PACKAGES = {
@@ -59,10 +60,12 @@ def require_packages(format: str) -> None:
             ) from error
 
 
-def write_graph(graph: Graph, path: pathlib.Path, format: str) -> None:
+def write_graph(graph: Graph, path: pathlib.Path, format: str, precision: str = "float32") -> None:
     """Write a graph as a file of a format. Whatever its converter raises is passed on."""
     with _silence_converters():
         _WRITERS[format](graph, path)
+        if precision != "float32":
+            shrink(path, format, precision)
 
 
 def runner(path: str | os.PathLike) -> Callable[[Arrays], dict[str, np.ndarray]]:
