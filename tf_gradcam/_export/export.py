@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._explain import MOST_BYTES, GradCAM, Layers, weight_bytes
+from tf_gradcam._export.precision import check_precision
 from tf_gradcam._export.savedmodel import write_savedmodel
 from tf_gradcam._export.signatures import CALLS_PYTHON, explaining_signatures, photograph_spec
 from tf_gradcam._export.single_file import convert
@@ -38,6 +39,8 @@ def export_gradcam(
     top_k: int | None = None,
     boxes: float | None = None,
     format: str = "tensorflow",
+    precision: str = "float32",
+    calibration: Any = None,
 ) -> pathlib.Path:
     """Write a model that returns scores and heatmaps, for a server or device without tf_gradcam.
 
@@ -100,6 +103,13 @@ def export_gradcam(
         format: `"tensorflow"`; or `"litert"` for a `.tflite` file, `"onnx"` for an `.onnx` file, `"openvino"`
             for an `.xml` file and a `.bin` file beside it. The last three take no `labels`, `top_k`
             or `boxes`, and are always frozen.
+        precision: how such a file stores weights: `"float32"`; `"float16"`, half the size; or `"int8"`, a
+            quarter, for which `calibration` is needed. It computes in float32 all the same, so it is not
+            faster. `docs/formats.md` says by how much heatmaps differ.
+        calibration: for `"int8"`, 20 to 50 images that are like those to explain: `(N, H, W, C)`, as the
+            file takes them, with `preprocess` uint8; for several inputs a dict of arrays by their names.
+            Rounding moves the mean of each channel; what these images show of it is subtracted (Nagel et
+            al., ICCV 2019). The file's results are compared with TensorFlow's on them.
 
     Returns:
         The file; or the folder of the version, which also holds a manifest, `assets.extra/gradcam.json`, with
@@ -110,8 +120,9 @@ def export_gradcam(
         OSError: if the files can't be written, as on a full disk.
         TypeError, ValueError: as `GradCAM` does; if `model` isn't built or has several outputs; if `method`,
             `preprocess` or `target` calls Python; if `labels` or `top_k` don't fit the model's classes or the
-            format; if `boxes` is no such threshold, or the heatmaps are not `(H, W)`; or if the format lacks
-            an operation, which the error names with what to do.
+            format; if `boxes` is no such threshold, or the heatmaps are not `(H, W)`; if `precision` or
+            `calibration` is none of these; or if the format lacks an operation, which the error names with
+            what to do.
 
     Example:
 
@@ -123,6 +134,7 @@ def export_gradcam(
     cam = _as_explainer(model, layer, method, preprocess)
     _check_no_progress(cam.method)
     path = _check_path(path, format)
+    check_precision(precision, calibration, format)
     _check_boxes(boxes)
     map_options = {"size": size, "interpolation": interpolation}
     try:
@@ -130,7 +142,8 @@ def export_gradcam(
             _explain_black_images(cam, target, map_options)
         if format != "tensorflow":
             _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k, boxes=boxes)
-            return convert(cam, path, format, target=target, size=size, interpolation=interpolation)
+            weights = {"precision": precision, "calibration": calibration}
+            return convert(cam, path, format, target=target, **map_options, **weights)
         names = _check_labels(labels)
         explainer = cam.freeze() if frozen else cam
         signatures = explaining_signatures(explainer, target, names, top_k, boxes, map_options)

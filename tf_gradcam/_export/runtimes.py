@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tf_gradcam._export.onnx_weights import fold_weights
 from tf_gradcam._export.plain_graph import LARGE_CONSTANT
+from tf_gradcam._export.precision import shrink
 from tf_gradcam._runtimes import require_packages as require_modules
 
 _PACKAGES = {
@@ -48,10 +49,12 @@ def require_packages(format: str) -> None:
     require_modules(format, _PACKAGES[format])
 
 
-def write_graph(graph: Graph, path: pathlib.Path, format: str) -> None:
+def write_graph(graph: Graph, path: pathlib.Path, format: str, precision: str = "float32") -> None:
     """Write a graph as a file of a format. Whatever its converter raises is passed on."""
     with _silence_converters():
         _WRITERS[format](graph, path)
+        if precision != "float32":
+            shrink(path, format, precision)
 
 
 @contextlib.contextmanager
