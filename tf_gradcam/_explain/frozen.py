@@ -14,7 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._explain.folded_scales import with_folded_scales
+from tf_gradcam._explain.graph_function import graph_function, graph_outputs
 from tf_gradcam._explain.tensorflow_internals import call_flat, variables_to_constants
+from tf_gradcam._explain.weight_graph import evaluated, weight_graph
 
 MOST_BYTES = 2**31  # Of weights: the limit of a graph.
 _LOOPS = ("StatelessWhile", "While")  # types of operations
@@ -56,7 +59,7 @@ def fold_variables(
 def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callable:
     """Return `concrete` with its variables turned into constants, so that TensorFlow can optimize it.
 
-    It folds batch normalization into convolutions, and fuses these with the operations after them.
+    Batch normalization is folded into convolutions, and these are fused with the operations after them.
 
     Raises:
         ValueError: as `fold_variables` does.
@@ -64,15 +67,30 @@ def frozen_function(concrete: tf.types.experimental.ConcreteFunction) -> Callabl
     structure = concrete.structured_outputs
     # `None` in the structure is not an output of the graph.
     is_tensor = [leaf is not None for leaf in tf.nest.flatten(structure)]
-    folded = fold_variables(concrete)
+    compute = _folded_call(concrete)
 
     def call(*tensors):
-        outputs = iter(call_flat(folded, map(tf.convert_to_tensor, tensors)))
+        outputs = iter(compute([tf.convert_to_tensor(tensor) for tensor in tensors]))
         leaves = [next(outputs) if present else None for present in is_tensor]
         return tf.nest.pack_sequence_as(structure, leaves)
 
     call.structured_outputs = structure  # type: ignore[attr-defined]  # as on a ConcreteFunction
     return call
+
+
+def _folded_call(concrete):
+    """Return the function from a list of tensors to those of the outputs."""
+    with tf.init_scope():  # The caller may be tracing a tf.function.
+        graph = weight_graph(concrete)
+        if graph is not None:
+            # A rewrite of the graph belongs here: it is small, its weights are placeholders, and what the
+            # rewrite computes of weights alone is computed once if `evaluated` follows.
+            graph = with_folded_scales(evaluated(graph))
+            run = graph_function(graph)
+    if graph is None:
+        folded = fold_variables(concrete)
+        return lambda tensors: call_flat(folded, tensors)
+    return lambda tensors: run(*tensors) if tf.executing_eagerly() else graph_outputs(graph, tensors)
 
 
 def loops_with_variables(concrete: tf.types.experimental.ConcreteFunction) -> list[str]:

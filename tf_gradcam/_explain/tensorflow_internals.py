@@ -1,12 +1,22 @@
-"""Every private name of TensorFlow that this library uses, each behind a function. Used by `frozen` alone.
+"""Every private name of TensorFlow that this library uses, each behind a function. Used by `frozen` and its like.
 
 `tests/explain/test_tensorflow_internals.py` has a test for each, which fails if a new version changes it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework.convert_to_constants import (
+    _run_inline_graph_optimization,
+    convert_variables_to_constants_v2,
+)
+from tensorflow.python.grappler import tf_optimizer
+from tensorflow.python.util import _pywrap_util_port
+
+GraphDef = Any  # `tf.compat.v1.GraphDef`, which has no types.
 
 
 def variables_to_constants(
@@ -33,3 +43,40 @@ def call_flat(
     `_call_flat` takes the inputs in their order.
     """
     return concrete._call_flat(list(tensors), [])
+
+
+def inlined_graph(concrete: tf.types.experimental.ConcreteFunction) -> GraphDef:
+    """Return the graph of `concrete` with the functions that it calls inlined, loops excepted."""
+    return _run_inline_graph_optimization(concrete, False, False)
+
+
+def optimized_graph(definition: GraphDef, kept: Sequence[str], passes: Sequence[str] = ()) -> GraphDef:
+    """Return a graph as TensorFlow's optimizer, Grappler, makes it.
+
+    Args:
+        definition: the graph.
+        kept: names of the nodes that stay.
+        passes: names of optimizations; by default all that TensorFlow does by itself.
+    """
+    meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=definition)
+    meta_graph.collection_def["train_op"].node_list.value.extend(kept)
+    config = config_pb2.ConfigProto()
+    options = config.graph_options.rewrite_options
+    options.min_graph_nodes = -1  # Small ones too.
+    options.optimizers.extend(passes)
+    return tf_optimizer.OptimizeGraph(config, meta_graph)
+
+
+def is_known(operation: str) -> bool:
+    """Return whether this is an operation, and not the name of a function."""
+    return op_def_registry.get(operation) is not None
+
+
+def is_stateful(operation: str) -> bool:
+    """Return whether an operation can give something else for the same inputs, or does more than give."""
+    return op_def_registry.get(operation).is_stateful
+
+
+def has_onednn() -> bool:
+    """Return whether this TensorFlow computes by oneDNN on the CPU."""
+    return _pywrap_util_port.IsMklEnabled()

@@ -1,0 +1,127 @@
+"""A graph beside its weights as a function: fused, and with the largest weights as arguments.
+
+`frozen` calls it. A constant is copied by every step that TensorFlow prepares a graph with, six times in all;
+an argument never is. oneDNN must know that a filter never changes, to bring it into its own layout only once.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tf_gradcam._explain.tensorflow_internals import call_flat, has_onednn, optimized_graph
+from tf_gradcam._explain.weight_graph import (
+    WeightGraph,
+    make_constant,
+    make_placeholder,
+    node_name,
+    with_nodes,
+)
+
+_LARGE = 2**14  # bytes of a weight, above which it is no constant
+_CPU = "/job:localhost/replica:0/task:0/device:CPU:0"
+_CONVOLUTIONS = ("Conv2D", "_FusedConv2D", "DepthwiseConv2dNative", "_FusedDepthwiseConv2dNative")
+# What oneDNN computes together with a convolution.
+_FUSED = {
+    (b"BiasAdd",),
+    (b"BiasAdd", b"Relu"),
+    (b"BiasAdd", b"Relu6"),
+    (b"BiasAdd", b"Elu"),
+    (b"BiasAdd", b"Add"),
+    (b"BiasAdd", b"Add", b"Relu"),
+}
+
+
+def graph_function(graph: WeightGraph) -> Callable[..., list[tf.Tensor]]:
+    """Return the graph as a function from flat arguments to a flat list of outputs."""
+    graph = graph._replace(definition=with_nodes(graph.definition, graph.definition.node))
+    fused = _fused(graph) if _keeps_filters() else _with_constants(graph, graph.weights)
+    values = list(fused.weights.values())
+
+    def outputs(*tensors):
+        names = [*(spec.name for spec in fused.inputs), *fused.weights]
+        given = dict(zip(names, tensors, strict=True))
+        return tf.graph_util.import_graph_def(fused.definition, given, fused.outputs, name="")
+
+    specs = [tf.TensorSpec(each.shape, each.dtype) for each in [*fused.inputs, *values]]
+    concrete = tf.function(outputs, autograph=False).get_concrete_function(*specs)
+    return lambda *tensors: call_flat(concrete, [*tensors, *values])
+
+
+def graph_outputs(graph: WeightGraph, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Return the outputs for tensors of a graph under construction, with the weights as its constants."""
+    given = {spec.name: tensor for spec, tensor in zip(graph.inputs, tensors, strict=True)}
+    definition = with_nodes(graph.definition, graph.definition.node)
+    definition = _with_constants(graph._replace(definition=definition), graph.weights).definition
+    return tf.graph_util.import_graph_def(definition, given, graph.outputs, name="")
+
+
+def _keeps_filters() -> bool:
+    """Return whether convolutions are computed by oneDNN, which can be told to keep a filter."""
+    return has_onednn() and not tf.config.list_logical_devices("GPU")
+
+
+def _fused(graph):
+    """Return the graph with operations fused as TensorFlow would, and with filters that oneDNN keeps."""
+    graph = _with_constants(graph, [name for name, value in graph.weights.items() if not _is_large(value)])
+    for node in graph.definition.node:
+        node.device = _CPU  # Nothing is fused on an unknown device.
+    graph = graph._replace(definition=optimized_graph(graph.definition, graph.kept_nodes()))
+    for number, node in enumerate(graph.definition.node, start=2):
+        if node.name in graph.weights:
+            # Only what looks constant is fused. Every stand-in has another value, so that none are merged.
+            value = graph.weights[node.name]
+            make_constant(node, tf.compat.v1.make_tensor_proto(number, value.dtype, value.shape))
+    definition = optimized_graph(graph.definition, graph.kept_nodes(), ["remap"])
+    for node in definition.node:
+        node.device = ""
+        if node.name in graph.weights:
+            make_placeholder(node, graph.weights[node.name])
+    filters = {node_name(node.input[1]) for node in definition.node if node.op in _CONVOLUTIONS}
+    kept = {node_name(node.input[1]) for node in definition.node if _keep_filter(node, graph.weights)}
+    return _with_constants(graph._replace(definition=definition), filters - kept)
+
+
+def _is_large(value):
+    """Return whether a weight is better not a constant."""
+    return value.dtype.is_floating and value.dtype.size * value.shape.num_elements() > _LARGE
+
+
+def _with_constants(graph, names):
+    """Return the graph with these weights as constants, and without those that it does not use."""
+    names = set(names)
+    for node in graph.definition.node:
+        if node.name in names and node.name in graph.weights:
+            value = graph.weights[node.name]
+            make_constant(node, tf.make_tensor_proto(value.numpy(), value.dtype, value.shape))
+    used = {node_name(source) for node in graph.definition.node for source in node.input}
+    used.update(map(node_name, graph.outputs))
+    weights = {name: value for name, value in graph.weights.items() if name in used and name not in names}
+    nodes = [
+        node
+        for node in graph.definition.node
+        if node.name in weights or node.name not in graph.weights or node.name in names
+    ]
+    return graph._replace(definition=with_nodes(graph.definition, nodes), weights=weights)
+
+
+def _keep_filter(node, weights):
+    """Tell oneDNN that the filter of a convolution never changes, and return whether that was possible.
+
+    The operation is the one that TensorFlow puts in the place of any convolution with a constant filter.
+    """
+    if node.op not in _CONVOLUTIONS or node_name(node.input[1]) not in weights:
+        return False
+    fused = tuple(node.attr["fused_ops"].list.s)
+    is_padded = "Depthwise" in node.op and node.attr["explicit_paddings"].list.i
+    is_float = node.attr["T"].type == tf.float32.as_datatype_enum
+    if not is_float or is_padded or (node.op.startswith("_Fused") and fused not in _FUSED):
+        return False
+    node.op = "_MklNative" + node.op.removeprefix("_")
+    if "Depthwise" in node.op:
+        node.attr.pop("explicit_paddings", None)
+    for name in [name for name in node.attr if name.startswith("_")]:
+        del node.attr[name]
+    node.attr["is_filter_const"].b = True
+    node.attr["_kernel"].s = b"MklNameChangeOp"
+    return True
