@@ -6,10 +6,9 @@ an argument never is. oneDNN must know that a filter never changes, to bring it 
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._explain.tensorflow_internals import call_flat, has_onednn, optimized_graph
+from tf_gradcam._explain.tensorflow_internals import call_flat, fused_graph, has_onednn, simplified_graph
 from tf_gradcam._explain.weight_graph import (
     WeightGraph,
     make_constant,
@@ -27,6 +26,7 @@ _FUSED = {
     (b"BiasAdd", b"Relu"),
     (b"BiasAdd", b"Relu6"),
     (b"BiasAdd", b"Elu"),
+    (b"BiasAdd", b"_MklSwish"),
     (b"BiasAdd", b"Add"),
     (b"BiasAdd", b"Add", b"Relu"),
 }
@@ -66,13 +66,13 @@ def _fused(graph):
     graph = _with_constants(graph, [name for name, value in graph.weights.items() if not _is_large(value)])
     for node in graph.definition.node:
         node.device = _CPU  # Nothing is fused on an unknown device.
-    graph = graph._replace(definition=optimized_graph(graph.definition, graph.kept_nodes()))
+    graph = graph._replace(definition=simplified_graph(graph.definition, graph.kept_nodes()))
     for number, node in enumerate(graph.definition.node, start=2):
         if node.name in graph.weights:
             # Only what looks constant is fused. Every stand-in has another value, so that none are merged.
             value = graph.weights[node.name]
             make_constant(node, tf.compat.v1.make_tensor_proto(number, value.dtype, value.shape))
-    definition = optimized_graph(graph.definition, graph.kept_nodes(), ["remap"])
+    definition = fused_graph(graph.definition, graph.kept_nodes())
     for node in definition.node:
         node.device = ""
         if node.name in graph.weights:
@@ -112,14 +112,15 @@ def _keep_filter(node, weights):
     """
     if node.op not in _CONVOLUTIONS or node_name(node.input[1]) not in weights:
         return False
-    fused = tuple(node.attr["fused_ops"].list.s)
-    is_padded = "Depthwise" in node.op and node.attr["explicit_paddings"].list.i
+    # To look up an attribute that is not there would create it.
+    fused = tuple(node.attr["fused_ops"].list.s) if node.op.startswith("_Fused") else (b"BiasAdd",)
+    is_padded = "explicit_paddings" in node.attr and node.attr["explicit_paddings"].list.i
     is_float = node.attr["T"].type == tf.float32.as_datatype_enum
-    if not is_float or is_padded or (node.op.startswith("_Fused") and fused not in _FUSED):
+    if not is_float or fused not in _FUSED or ("Depthwise" in node.op and is_padded):
         return False
     node.op = "_MklNative" + node.op.removeprefix("_")
     if "Depthwise" in node.op:
-        node.attr.pop("explicit_paddings", None)
+        node.attr.pop("explicit_paddings", None)  # The operation has none.
     for name in [name for name in node.attr if name.startswith("_")]:
         del node.attr[name]
     node.attr["is_filter_const"].b = True

@@ -1,4 +1,4 @@
-"""Every private name of TensorFlow that this library uses, each behind a function. Used by `frozen` and its like.
+"""Every private name of TensorFlow that this library uses, each behind a function. Used by `frozen` and below.
 
 `tests/explain/test_tensorflow_internals.py` has a test for each, which fails if a new version changes it.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.convert_to_constants import (
     _run_inline_graph_optimization,
@@ -50,20 +50,29 @@ def inlined_graph(concrete: tf.types.experimental.ConcreteFunction) -> GraphDef:
     return _run_inline_graph_optimization(concrete, False, False)
 
 
-def optimized_graph(definition: GraphDef, kept: Sequence[str], passes: Sequence[str] = ()) -> GraphDef:
-    """Return a graph as TensorFlow's optimizer, Grappler, makes it.
+def simplified_graph(definition: GraphDef, kept: Sequence[str]) -> GraphDef:
+    """Return a graph as TensorFlow's optimizer, Grappler, makes it, except that nothing is fused.
 
     Args:
         definition: the graph.
         kept: names of the nodes that stay.
-        passes: names of optimizations; by default all that TensorFlow does by itself.
     """
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
+    return _optimized(definition, kept, config)
+
+
+def fused_graph(definition: GraphDef, kept: Sequence[str]) -> GraphDef:
+    """Return a graph whose operations are fused as Grappler does it, and nothing else is changed."""
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.optimizers.append("remap")
+    return _optimized(definition, kept, config)
+
+
+def _optimized(definition, kept, config):
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=definition)
     meta_graph.collection_def["train_op"].node_list.value.extend(kept)
-    config = config_pb2.ConfigProto()
-    options = config.graph_options.rewrite_options
-    options.min_graph_nodes = -1  # Small ones too.
-    options.optimizers.extend(passes)
+    config.graph_options.rewrite_options.min_graph_nodes = -1  # Small ones too.
     return tf_optimizer.OptimizeGraph(config, meta_graph)
 
 
