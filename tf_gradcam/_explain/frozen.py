@@ -4,10 +4,9 @@ The explainer uses it for `GradCAM.freeze`; exports call `fold_variables`.
 """
 
 import contextlib
+import ctypes
 import datetime
-import functools
 import itertools
-import zlib
 from collections.abc import Callable, Iterable
 
 import keras
@@ -22,7 +21,9 @@ from tf_gradcam._explain.weight_graph import evaluated, weight_graph
 MOST_BYTES = 2**31  # Of weights: the limit of a graph.
 _LOOPS = ("StatelessWhile", "While")  # types of operations
 _WEIGHTS_ONLY = "`model` must hold nothing but weights to be frozen, no tables, generators or float8."
-_SAMPLE_SIZE = 1024  # Numbers of a weight that are compared in one call.
+_CAPSULE_POINTER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 def fold_variables(
@@ -113,7 +114,12 @@ def weight_bytes(model: keras.Model) -> int:
 
 
 class WeightSnapshot:
-    """Samples and checksums of a model's weights at one moment, to detect changes."""
+    """A model's weights at one moment, to detect changes.
+
+    It holds the tensors that the variables had. As long as one is held, TensorFlow writes to another buffer,
+    and no other tensor gets this one: a variable that still has the same buffer has the same value. So the
+    numbers, which would have to be copied from a GPU, need not be looked at.
+    """
 
     def __init__(self, model: keras.Model):
         size = weight_bytes(model)
@@ -122,27 +128,26 @@ class WeightSnapshot:
                 f"`model` must have less than 2 GiB of weights to be frozen. Received: {size / 2**30:.1f} GiB"
             )
         self._moment = datetime.datetime.now().isoformat(" ", "seconds")
-        self._records: dict = {}  # Reference to a variable -> (sample, checksum).
+        self._values: dict = {}  # Reference to a variable -> its value.
         self.note(weight.value for weight in model.weights)
         # Any training also trains the head.
         self._head = [weight.value for weight in (model.trainable_weights or model.weights)[-2:]]
 
     def note(self, variables: Iterable[tf.Variable]) -> None:
-        """Store a sample and a checksum of each of `variables` that has none yet."""
+        """Hold the value of each of `variables` that is not held yet."""
         for variable in variables:
-            if variable.ref() not in self._records:
-                self._records[variable.ref()] = _sample(variable), _checksum(variable)
-        self._next_variables = itertools.cycle([reference.deref() for reference in self._records])
+            if variable.ref() not in self._values:
+                self._values[variable.ref()] = _value(variable)
+        self._next_variables = itertools.cycle([reference.deref() for reference in self._values])
 
     def check(self) -> None:
-        """Raise a `ValueError` if a sample of the head, or of the next two weights in turn, has changed."""
-        compared = [*self._head, *itertools.islice(self._next_variables, 2)]
-        if any(_sample(variable) != self._records[variable.ref()][0] for variable in compared):
+        """Raise a `ValueError` if the head, or one of the next two weights in turn, has changed."""
+        if any(map(self._has_changed, [*self._head, *itertools.islice(self._next_variables, 2)])):
             raise self.changed_error()
 
     def check_all(self) -> None:
         """Raise a `ValueError` if any number of any weight has changed."""
-        if any(_checksum(one.deref()) != checksum for one, (_, checksum) in self._records.items()):
+        if any(self._has_changed(reference.deref()) for reference in list(self._values)):
             raise self.changed_error()
 
     def changed_error(self) -> ValueError:
@@ -152,33 +157,31 @@ class WeightSnapshot:
             "Call freeze() again on the GradCAM that was not frozen."
         )
 
+    def _has_changed(self, variable) -> bool:
+        held, value = self._values[variable.ref()], _value(variable)
+        address = _address(value)
+        if address is not None and address == _address(held):
+            return False
+        # The same numbers in another buffer, as after set_weights(get_weights()), are no change.
+        if not np.array_equal(*(np.atleast_1d(each.numpy()).view("uint8") for each in (value, held))):
+            return True
+        self._values[variable.ref()] = value
+        return False
 
-def _flat_values(variable, positions=None) -> np.ndarray:
-    """Return the numbers of a variable at flat `positions`, or all of them."""
+
+def _value(variable) -> tf.Tensor:
+    """Return the tensor that a variable has now, not a copy."""
     if tf.distribute.has_strategy():  # In its scope a mirrored variable is to be read from one of its copies.
         variable = tf.distribute.get_strategy().experimental_local_results(variable)[0]
     with contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope():
-        value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
-        if "CPU" not in value.device:  # Copy only the sample to the host.
-            flat = tf.reshape(value, [-1])
-            return (flat if positions is None else tf.gather(flat, positions)).numpy()
-        # A view of the memory: numpy() would copy it. For bfloat16 there is no such view.
-        array = value.numpy() if value.dtype == tf.bfloat16 else np.asarray(memoryview(value))
-    flat = array.reshape(-1)
-    return flat if positions is None else flat[positions]
+        return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
 
 
-def _sample(variable) -> bytes:
-    return _flat_values(variable, _sample_positions(variable.shape.num_elements())).tobytes()
-
-
-@functools.cache
-def _sample_positions(count: int) -> np.ndarray | None:
-    """Return the random positions of a sample of `count` numbers; equal steps could miss whole channels."""
-    if count <= _SAMPLE_SIZE:
+def _address(tensor: tf.Tensor) -> int | None:
+    """Return the address of a tensor's buffer on its device, or `None` if TensorFlow does not tell."""
+    try:
+        capsule = tf.experimental.dlpack.to_dlpack(tensor)
+    except (TypeError, ValueError, RuntimeError, tf.errors.OpError):  # Such as float8, or on several devices.
         return None
-    return np.sort(np.random.default_rng(0).choice(count, _SAMPLE_SIZE, replace=False))
-
-
-def _checksum(variable) -> int:
-    return zlib.crc32(_flat_values(variable).tobytes())
+    # A DLManagedTensor begins with its DLTensor, and this with the pointer to the data.
+    return ctypes.c_void_p.from_address(_CAPSULE_POINTER(capsule, b"dltensor")).value

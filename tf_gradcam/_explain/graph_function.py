@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from tf_gradcam._explain.kept_filters import filter_names, keep_filters, with_grouped_swish
 from tf_gradcam._explain.tensorflow_internals import call_flat, fused_graph, has_onednn, simplified_graph
 from tf_gradcam._explain.weight_graph import (
     WeightGraph,
@@ -19,17 +20,6 @@ from tf_gradcam._explain.weight_graph import (
 
 _LARGE = 2**14  # bytes of a weight, above which it is no constant
 _CPU = "/job:localhost/replica:0/task:0/device:CPU:0"
-_CONVOLUTIONS = ("Conv2D", "_FusedConv2D", "DepthwiseConv2dNative", "_FusedDepthwiseConv2dNative")
-# What oneDNN computes together with a convolution.
-_FUSED = {
-    (b"BiasAdd",),
-    (b"BiasAdd", b"Relu"),
-    (b"BiasAdd", b"Relu6"),
-    (b"BiasAdd", b"Elu"),
-    (b"BiasAdd", b"_MklSwish"),
-    (b"BiasAdd", b"Add"),
-    (b"BiasAdd", b"Add", b"Relu"),
-}
 
 
 def graph_function(graph: WeightGraph) -> Callable[..., list[tf.Tensor]]:
@@ -63,7 +53,9 @@ def _keeps_filters() -> bool:
 
 def _fused(graph):
     """Return the graph with operations fused as TensorFlow would, and with filters that oneDNN keeps."""
-    graph = _with_constants(graph, [name for name, value in graph.weights.items() if not _is_large(value)])
+    filters = filter_names(graph)
+    small = {name for name, value in graph.weights.items() if not _is_large(value)}
+    graph = _with_constants(graph, small - filters)
     for node in graph.definition.node:
         node.device = _CPU  # Nothing is fused on an unknown device.
     graph = graph._replace(definition=simplified_graph(graph.definition, graph.kept_nodes()))
@@ -77,9 +69,8 @@ def _fused(graph):
         node.device = ""
         if node.name in graph.weights:
             make_placeholder(node, graph.weights[node.name])
-    filters = {node_name(node.input[1]) for node in definition.node if node.op in _CONVOLUTIONS}
-    kept = {node_name(node.input[1]) for node in definition.node if _keep_filter(node, graph.weights)}
-    return _with_constants(graph._replace(definition=definition), filters - kept)
+    graph = with_grouped_swish(graph._replace(definition=definition))
+    return _with_constants(graph, keep_filters(graph))
 
 
 def _is_large(value):
@@ -103,26 +94,3 @@ def _with_constants(graph, names):
         if node.name in weights or node.name not in graph.weights or node.name in names
     ]
     return graph._replace(definition=with_nodes(graph.definition, nodes), weights=weights)
-
-
-def _keep_filter(node, weights):
-    """Tell oneDNN that the filter of a convolution never changes, and return whether that was possible.
-
-    The operation is the one that TensorFlow puts in the place of any convolution with a constant filter.
-    """
-    if node.op not in _CONVOLUTIONS or node_name(node.input[1]) not in weights:
-        return False
-    # To look up an attribute that is not there would create it.
-    fused = tuple(node.attr["fused_ops"].list.s) if node.op.startswith("_Fused") else (b"BiasAdd",)
-    is_padded = "explicit_paddings" in node.attr and node.attr["explicit_paddings"].list.i
-    is_float = node.attr["T"].type == tf.float32.as_datatype_enum
-    if not is_float or fused not in _FUSED or ("Depthwise" in node.op and is_padded):
-        return False
-    node.op = "_MklNative" + node.op.removeprefix("_")
-    if "Depthwise" in node.op:
-        node.attr.pop("explicit_paddings", None)  # The operation has none.
-    for name in [name for name in node.attr if name.startswith("_")]:
-        del node.attr[name]
-    node.attr["is_filter_const"].b = True
-    node.attr["_kernel"].s = b"MklNameChangeOp"
-    return True

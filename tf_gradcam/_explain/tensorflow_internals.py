@@ -1,4 +1,4 @@
-"""Every private name of TensorFlow that this library uses, each behind a function. Used by `frozen` and below.
+"""Every private name of TensorFlow that this library uses, each behind a function. Used to freeze.
 
 `tests/explain/test_tensorflow_internals.py` has a test for each, which fails if a new version changes it.
 """
