@@ -21,9 +21,9 @@ _SHIFTS = ("AddV2", "Add", "Sub", "BiasAdd")
 
 
 class _Chain(NamedTuple):
-    """What follows a convolution: the last node, and `y * scale + shift` of `(channels,)`, or `None`."""
+    """What follows a convolution: its nodes, and `y * scale + shift` of `(channels,)`, or `None`."""
 
-    last: Any
+    nodes: list[Any]
     scale: tf.Tensor | None
     shift: tf.Tensor | None
 
@@ -34,14 +34,16 @@ def with_folded_scales(graph: WeightGraph) -> WeightGraph:
     for node in graph.definition.node:
         for source in data_inputs(node):
             users.setdefault(node_name(source), []).append(node)
-    weights, added = dict(graph.weights), []
+    weights, added, removed = dict(graph.weights), [], set()
     for node in graph.definition.node:
         kernel = weights.get(node_name(node.input[1])) if node.op in _CONVOLUTIONS else None
         if kernel is None or node.attr["data_format"].s != b"NHWC":
             continue
         chain = _chain(node, graph, users)
-        if chain.last is node:
+        if not chain.nodes:
             continue
+        last = chain.nodes[-1]
+        removed.update(each.name for each in chain.nodes[:-1])
         if chain.scale is not None:
             # Of a depthwise filter, the last two axes are the channels.
             added.append(tf.compat.v1.NodeDef(name=f"{node.name}/scaled_filter"))
@@ -50,16 +52,15 @@ def with_folded_scales(graph: WeightGraph) -> WeightGraph:
             )
             replace_inputs(node, [node.input[0], added[-1].name, *node.input[2:]])
         if chain.shift is None:
-            _become(chain.last, "Identity", [node.name], kernel.dtype)
+            _become(last, "Identity", [node.name], kernel.dtype)
             continue
         added.append(tf.compat.v1.NodeDef(name=f"{node.name}/shift"))
         weights[added[-1].name] = chain.shift
-        _become(chain.last, "BiasAdd", [node.name, added[-1].name], kernel.dtype)
+        _become(last, "BiasAdd", [node.name, added[-1].name], kernel.dtype)
     for placeholder in added:
         make_placeholder(placeholder, weights[placeholder.name])
-    return WeightGraph(
-        with_nodes(graph.definition, [*added, *graph.definition.node]), weights, graph.inputs, graph.outputs
-    )
+    kept = [node for node in graph.definition.node if node.name not in removed]
+    return graph._replace(definition=with_nodes(graph.definition, [*added, *kept]), weights=weights)
 
 
 def _channel_shape(node, kernel):
@@ -71,14 +72,15 @@ def _chain(conv, graph, users):
     """Return the chain of scales and shifts that only lead on from the convolution `conv`."""
     channels = _channel_shape(conv, graph.weights[node_name(conv.input[1])]).num_elements()
     outputs = set(map(node_name, graph.outputs))
-    chain, node = _Chain(conv, None, None), conv
+    chain, node, passed = _Chain([], None, None), conv, []
     while node.name not in outputs and len(users.get(node.name, [])) == 1:
         (user,) = users[node.name]
+        passed.append(user)
         if user.op != "Identity":
             vector = _operand(user, node, graph.weights, channels)
             if vector is None:
                 break
-            chain = _extended(chain, user, vector)
+            chain = _extended(chain, user, vector)._replace(nodes=list(passed))
         node = user
     return chain
 
@@ -99,13 +101,12 @@ def _operand(user, node, weights, channels):
 
 
 def _extended(chain, user, vector):
-    """Return the chain with one more step."""
-    _, scale, shift = chain
+    """Return the chain with the scale or shift of one more step."""
     if user.op == "Mul":
-        scale = vector if scale is None else scale * vector
-        return _Chain(user, scale, None if shift is None else shift * vector)
+        scale = vector if chain.scale is None else chain.scale * vector
+        return chain._replace(scale=scale, shift=None if chain.shift is None else chain.shift * vector)
     vector = -vector if user.op == "Sub" else vector
-    return _Chain(user, scale, vector if shift is None else shift + vector)
+    return chain._replace(shift=vector if chain.shift is None else chain.shift + vector)
 
 
 def _become(node, operation, inputs, dtype):
