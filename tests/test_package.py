@@ -28,7 +28,7 @@ FLOORS = [
     {"_files"},
     {"formats"},
     {"_images", "pretrained"},
-    {"_explanation", "_graph", "_targets", "serving"},
+    {"_explanation", "_freezing", "_graph", "_targets", "serving"},
     {"_heatmap", "_model", "targets"},
     {"_layers", "_runtimes"},
     {"_methods", "_submodel"},

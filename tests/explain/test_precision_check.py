@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tf_gradcam import GradCAM, PrecisionCheck
-from tf_gradcam._explain import half_hardware, half_precision
 from tf_gradcam._explain.precision_check import compare_explanations
 from tf_gradcam._explanation import Explanation
+from tf_gradcam._freezing import half_hardware, half_precision
 
 
 def explanation(heatmaps, scores, classes):

@@ -8,11 +8,11 @@ import keras
 import tensorflow as tf
 
 from tf_gradcam._explain.explainer import Explainer
-from tf_gradcam._explain.half_hardware import check_precision
 from tf_gradcam._explain.precision_check import PrecisionCheck, compare_explanations
 from tf_gradcam._explain.requested import Layers
 from tf_gradcam._explain.sliding import SlidingExplanation, slide
 from tf_gradcam._explanation import Explanation
+from tf_gradcam._freezing import check_precision
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, method_name
 
@@ -146,15 +146,19 @@ class GradCAM:
     def freeze(self, precision: str | None = None) -> "GradCAM":
         """Return a copy of this explainer with the model's current weights folded into its graph.
 
-        It returns the same results in less time than the model's forward pass takes: TensorFlow computes
-        constant expressions once, folds batch normalization into convolutions, and fuses these with the
-        operations after them. The first call with each kind of target, size and dtype takes seconds longer,
-        and TensorFlow keeps about nine copies of the weights for it (0.9 GB for a ResNet50): use one kind.
+        It returns the same results in less time than the model's forward pass takes: what depends on weights
+        alone is computed once, batch normalization is folded into convolutions, and these are fused with the
+        operations after them. The first call with each kind of target, size and dtype takes a second or two
+        longer, half of it to trace the model. Each kind keeps the folded filters, and TensorFlow a copy of
+        them in its own layout: 0.15 GB for a ResNet50. A model with loops, embeddings, or on a GPU keeps its
+        weights as constants of the graph, of which TensorFlow makes more copies: use one kind there.
 
-        After further training it raises an error: freeze the original explainer again. Each call compares a
-        sample of the head's weights and of two other weights in turn. Training of the head, or loading all
-        weights, is detected at once; any other change within as many calls as half the number of weights. In
-        a `tf.function` the weights are compared while it is traced.
+        After further training it raises an error: freeze the original explainer again. Each call looks
+        whether the head's weights, and two other weights in turn, are still in the same place in memory; only
+        where they are not, numbers are compared. Training of the head, or loading all weights, is detected at
+        once; any other change within as many calls as half the number of weights. In a `tf.function` the
+        weights are compared while it is traced. The explainer holds on to the weights of its moment: while it
+        lives, a model that trains on needs memory for both.
 
         On a GPU, TensorFlow's layout optimizer changed the frozen map of a layer in the middle by 0.3 % of
         its maximum. To prevent it:

@@ -11,13 +11,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
-from tf_gradcam._explain.heatmaps import HEATMAP_SCOPE, draw_heatmaps
+from tf_gradcam._explain.heatmaps import draw_heatmaps
 from tf_gradcam._explain.placed_maps import PlacedMaps, placed_maps_function
 from tf_gradcam._explain.question import Question, check_signed, check_target_taken
 from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
 from tf_gradcam._explain.xla import XlaFunction, check_jit_compile
 from tf_gradcam._explanation import Explanation
+from tf_gradcam._freezing import FLOAT32_SCOPE, WeightSnapshot, frozen_function
 from tf_gradcam._heatmap import FUSIONS, Interpolation, parse_interpolation, parse_size
 from tf_gradcam._layers import (
     default_layer,
@@ -385,7 +385,7 @@ class Explainer:
             if question.size is not None and lengths is None and signed.image_axes is not None:
                 lengths = signed.image_axes.lengths(images)
             fuse = (self.fuse or FUSIONS[0]) if self._several else None
-            with tf.name_scope(HEATMAP_SCOPE):
+            with tf.name_scope(FLOAT32_SCOPE):
                 heatmap, heatmaps = draw_heatmaps(signed, question, lengths, fuse)
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs

@@ -7,8 +7,6 @@ from tf_gradcam._explain.question import Question
 from tf_gradcam._heatmap import fuse_heatmaps, to_heatmap, to_signed_heatmap
 from tf_gradcam._signed_maps import SignedMaps, is_one_answer, relative_placements, with_nan
 
-HEATMAP_SCOPE = "drawn_heatmaps"  # In the names of the operations, by which half precision leaves them alone.
-
 
 def draw_heatmaps(
     signed: SignedMaps, question: Question, lengths: tf.Tensor | None, fuse: str | None

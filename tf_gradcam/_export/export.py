@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import did_you_mean
-from tf_gradcam._explain import MOST_BYTES, GradCAM, Layers, weight_bytes
+from tf_gradcam._explain import GradCAM, Layers
 from tf_gradcam._export.precision import check_precision
 from tf_gradcam._export.savedmodel import write_savedmodel
 from tf_gradcam._export.signatures import CALLS_PYTHON, explaining_signatures, photograph_spec
 from tf_gradcam._export.single_file import convert
+from tf_gradcam._freezing import MOST_BYTES, weight_bytes
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, reports_progress
 from tf_gradcam._model import require_specs
@@ -136,13 +137,13 @@ def export_gradcam(
     path = _check_path(path, format)
     check_precision(precision, calibration, format)
     _check_boxes(boxes)
-    map_options = {"size": size, "interpolation": interpolation}
+    map_options: dict[str, Any] = {"size": size, "interpolation": interpolation}
     try:
         if target is not None:
             _explain_black_images(cam, target, map_options)
         if format != "tensorflow":
             _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k, boxes=boxes)
-            weights = {"precision": precision, "calibration": calibration}
+            weights: dict[str, Any] = {"precision": precision, "calibration": calibration}
             return convert(cam, path, format, target=target, **map_options, **weights)
         names = _check_labels(labels)
         explainer = cam.freeze() if frozen else cam

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._ending import at_sudden_end
-from tf_gradcam._explain import GradCAM, fold_variables, loops_with_variables
+from tf_gradcam._explain import GradCAM
 from tf_gradcam._export.described import describe_question, library_versions
 from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.plain_graph import rewrite
@@ -22,6 +22,7 @@ from tf_gradcam._export.precision import calibration_batches, check_precision
 from tf_gradcam._export.rounded_weights import round_weights
 from tf_gradcam._export.runtimes import Graph, require_packages, write_graph
 from tf_gradcam._export.signatures import named_outputs
+from tf_gradcam._freezing import fold_variables, loops_with_variables
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._layers import default_layer
 from tf_gradcam._methods import is_formula
@@ -189,11 +190,11 @@ def _difference(concrete, graph: Graph, path: pathlib.Path, batches, precision: 
             differences.append(_compare(expected, found, graph.output_names))
             continue
         for index in range(len(expected["heatmap"])):
-            rows = [
+            wanted, given = (
                 {name: each[index : index + 1] for name, each in one.items()} for one in (expected, found)
-            ]
+            )
             names = [name for name in graph.output_names if name != "class"]
-            differences.append(_compare(*rows, names))
+            differences.append(_compare(wanted, given, names))
     return float(np.max(differences) if precision == "float32" else np.median(differences))
 
 

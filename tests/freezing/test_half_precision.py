@@ -12,9 +12,9 @@ import tensorflow as tf
 from conftest import SIDE, build
 
 from tf_gradcam import GradCAM, methods
-from tf_gradcam._explain import half_hardware, half_precision
-from tf_gradcam._explain.frozen import fold_variables
-from tf_gradcam._explain.half_precision import in_half_precision
+from tf_gradcam._freezing import half_hardware, half_precision
+from tf_gradcam._freezing.folding import frozen_graph
+from tf_gradcam._freezing.graph_function import graph_function
 
 L = keras.layers
 R = tf.raw_ops
@@ -153,8 +153,8 @@ def types(function, *shapes, precision="bfloat16"):
     """Return the type of each convolution and product of a function, and its graph in half precision."""
     signature = [tf.TensorSpec(shape) for shape in shapes]
     concrete = tf.function(function, autograph=False).get_concrete_function(*signature)
-    half = in_half_precision(fold_variables(concrete), concrete.structured_outputs, precision)
-    nodes = [node for node in half.graph.as_graph_def().node if node.op in half_precision._PRODUCTS]
+    half = frozen_graph(concrete, precision)
+    nodes = [node for node in half.definition.node if node.op in half_precision._PRODUCTS]
     return [(node.op, tf.as_dtype(node.attr["T"].type).name) for node in nodes], half
 
 
@@ -172,11 +172,10 @@ def test_only_what_takes_less_time_runs_in_half_precision():
 
     found, half = types(answer, [None, 64, 64, 4])
     assert found == [("Conv2D", "float32"), ("Conv2D", "bfloat16")]
-    constants = [node for node in half.graph.as_graph_def().node if node.op == "Const"]
-    sizes = {tf.as_dtype(node.attr["dtype"].type).name: len(node.SerializeToString()) for node in constants}
-    assert large.shape.num_elements() * 2 < sizes["bfloat16"] < large.shape.num_elements() * 2 + 1000
+    (kept,) = half.weights.values()  # Smaller ones are constants of the graph.
+    assert (kept.dtype, kept.shape) == (tf.bfloat16, large.shape)
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 4)).astype("float32")
-    np.testing.assert_array_equal(half(tf.constant(images))[-1], [2, 64, 64, 512])
+    np.testing.assert_array_equal(graph_function(half)(tf.constant(images))[-1], [2, 64, 64, 512])
 
 
 def test_the_last_product_before_scores_and_the_arithmetic_of_maps_stay_in_float32(free_casts):
@@ -185,7 +184,7 @@ def test_the_last_product_before_scores_and_the_arithmetic_of_maps_stay_in_float
     def answer(images):
         features = tf.nn.relu(tf.nn.conv2d(images, kernel, 1, "SAME"))
         logits = tf.nn.relu(tf.reduce_mean(features, [1, 2]) @ hidden) @ head
-        with tf.name_scope(half_precision.HEATMAP_SCOPE):
+        with tf.name_scope(half_precision.FLOAT32_SCOPE):
             drawn = tf.matmul(tf.reduce_sum(features * features, -1), weights(5, 5))
         return Answers(drawn, tf.reduce_max(logits, -1), {"a": tf.nn.softmax(logits)})
 
@@ -196,7 +195,7 @@ def test_the_last_product_before_scores_and_the_arithmetic_of_maps_stay_in_float
         ("MatMul", "bfloat16"),
         ("MatMul", "float32"),  # the head
     ]
-    (product,) = [node for node in half.graph.as_graph_def().node if node.op in ("Mul", "Square")]
+    (product,) = [node for node in half.definition.node if node.op in ("Mul", "Square")]
     assert product.attr["T"].type == tf.float32.as_datatype_enum
 
 
@@ -212,6 +211,20 @@ def test_the_logits_of_a_segmentation_stay_in_float32_and_a_mean_lets_them_go(fr
 
     assert types(lambda images: answer(images, False), [None, 5, 5, 3])[0][1:] == [("Conv2D", "float32")]
     assert types(lambda images: answer(images, True), [None, 5, 5, 3])[0][1:] == [("Conv2D", "bfloat16")]
+
+
+def test_a_depthwise_convolution_right_after_the_first_stays_in_float32_with_it(free_casts):
+    first, thin, last = weights(3, 3, 3, 8), weights(3, 3, 8, 1), weights(1, 1, 8, 8)
+
+    def answer(images):
+        x = tf.nn.conv2d(images, first, 1, "SAME")
+        for _ in range(2):
+            x = tf.nn.relu(tf.nn.conv2d(tf.nn.depthwise_conv2d(x, thin, [1] * 4, "SAME"), last, 1, "SAME"))
+        pooled = tf.reduce_mean(x, [1, 2])
+        return Answers(None, pooled[:, 0], pooled)
+
+    found = [dtype for _, dtype in types(answer, [None, 9, 9, 3])[0]]
+    assert sorted(found) == ["bfloat16"] * 3 + ["float32"] * 2
 
 
 def image(dtype, *shape):

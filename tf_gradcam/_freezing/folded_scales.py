@@ -7,7 +7,7 @@ after a bias or a depthwise convolution where they are.
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._explain.graph_nodes import GraphNodes
+from tf_gradcam._freezing.graph_nodes import GraphNodes
 
 _FORWARD = ("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul")
 _BACKWARD = ("Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput")
@@ -47,6 +47,9 @@ def _fold_after(graph, node) -> None:
     scale, shift = np.ones(channels), np.zeros(channels)
     last, steps = node, []
     while (step := graph.only_reader(last)) is not None:
+        if step.op == "Identity":
+            last = step
+            continue
         found = _scale_and_shift(graph, step, last, int(np.prod(channels)))
         if found is None:
             break
@@ -57,8 +60,8 @@ def _fold_after(graph, node) -> None:
         return
     if np.any(scale != 1):
         scaled = (weights * scale).astype("float32")
-        graph.connect(node, 1, graph.add_constant(f"{last.name}/scaled_weights", scaled, tf.float32))
-    bias = graph.add_constant(f"{last.name}/folded_bias", shift.ravel().astype("float32"), tf.float32)
+        graph.connect(node, 1, graph.add_weight(f"{last.name}/scaled_weights", scaled, tf.float32))
+    bias = graph.add_weight(f"{last.name}/folded_bias", shift.ravel().astype("float32"), tf.float32)
     graph.replace(last, "BiasAdd", [node.name, bias])
     for step in reversed(steps[:-1]):
         graph.remove(step)
@@ -75,7 +78,7 @@ def _fold_before(graph, node) -> None:
         factor = _per_channel(graph, scaling, position, int(np.prod(channels)))
         if factor is not None:
             scaled = (weights * factor.reshape(channels)).astype("float32")
-            name = graph.add_constant(f"{node.name}/scaled_weights", scaled, tf.float32)
+            name = graph.add_weight(f"{node.name}/scaled_weights", scaled, tf.float32)
             graph.connect(node, 1, name)
             graph.connect(node, 2, scaling.input[1 - position])
             return

@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 
-from tf_gradcam._explain import half_hardware
-from tf_gradcam._explain.half_hardware import check_precision, is_faster_on_cpu
+from tf_gradcam._freezing import half_hardware
+from tf_gradcam._freezing.half_hardware import check_precision, is_faster_on_cpu
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gradcam._explain.folded_scales import fold_scales
-from tf_gradcam._explain.graph_nodes import GraphNodes
+from tf_gradcam._freezing.folded_scales import fold_scales
+from tf_gradcam._freezing.graph_function import graph_function
+from tf_gradcam._freezing.graph_nodes import GraphNodes
+from tf_gradcam._freezing.weight_graph import constant_graph
 
 
 def numbers(*shape):
@@ -41,16 +43,10 @@ CASES = {
 def folded(function):
     """Return a function as it is and with its scales folded, and the operations of the second."""
     concrete = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec([None, 5, 5, 4]))
-    outputs = [tensor.name for tensor in concrete.outputs]
-    graph = GraphNodes(concrete.graph.as_graph_def(), outputs)
-    fold_scales(graph)
-    kept = graph.needed()
-    imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(kept, name=""), [])
-    ends = [
-        [imported.graph.as_graph_element(one.name) for one in each]
-        for each in (concrete.inputs, concrete.outputs)
-    ]
-    return concrete, imported.prune(*ends), [node.op for node in kept.node]
+    nodes = GraphNodes(constant_graph(concrete))
+    fold_scales(nodes)
+    graph = nodes.weight_graph()
+    return concrete, graph_function(graph), [node.op for node in graph.definition.node]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,4 +1,4 @@
-"""The nodes of a folded function's graph: who reads whom, sizes, and changes. `half_precision` uses it.
+"""The nodes of a graph beside its weights: who reads whom, sizes, and changes. What rewrites one uses it.
 
 A graph definition is a list of nodes that name their inputs; this gives the same nodes by their names.
 """
@@ -6,39 +6,33 @@ A graph definition is a list of nodes that name their inputs; this gives the sam
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._freezing.weight_graph import WeightGraph, make_placeholder, node_name, with_nodes
+
 _OPEN_LENGTH = 32  # Taken for an axis whose length is open, other than the batch axis.
-
-
-def source(name: str) -> str:
-    """Return the name of the node that an input comes from."""
-    return name.lstrip("^").partition(":")[0]
-
-
-def read_by(node) -> list[str]:
-    """Return the names of the nodes whose results a node reads, without those that only run before it."""
-    return [source(name) for name in node.input if not name.startswith("^")]
 
 
 class GraphNodes:
     """The nodes of a graph definition, which is changed in place.
 
     Args:
-        graph_def: the definition.
-        outputs: names of the tensors that the function returns.
+        graph: the graph and its weights.
     """
 
-    def __init__(self, graph_def: tf.compat.v1.GraphDef, outputs: list[str]):
-        self.graph_def = graph_def
-        self.outputs = outputs
-        self._output_nodes = set(map(source, outputs))
-        with tf.Graph().as_default() as graph:
-            tf.import_graph_def(graph_def, name="")
-        self._shapes = {one.name: [output.shape for output in one.outputs] for one in graph.get_operations()}
-        self.nodes = {node.name: node for node in graph_def.node}
+    def __init__(self, graph: WeightGraph):
+        self._graph = graph
+        self.outputs = graph.outputs
+        self._weights = dict(graph.weights)
+        self._output_nodes = set(map(node_name, graph.outputs))
+        with tf.Graph().as_default() as imported:
+            tf.import_graph_def(graph.definition, name="")
+        self._shapes = {
+            one.name: [output.shape for output in one.outputs] for one in imported.get_operations()
+        }
+        self.nodes = {node.name: node for node in graph.definition.node}
         self.readers: dict[str, list] = {name: [] for name in self.nodes}
-        for node in graph_def.node:
+        for node in graph.definition.node:
             for name in node.input:
-                self.readers[source(name)].append(node)
+                self.readers[node_name(name)].append(node)
 
     def in_order(self) -> list:
         """Return the nodes, each after those that it reads."""
@@ -54,7 +48,7 @@ class GraphNodes:
     def shape(self, name: str) -> tf.TensorShape:
         """Return the shape of a tensor, as far as it is known."""
         number = name.partition(":")[2]
-        return self._shapes[source(name)][int(number or 0)]
+        return self._shapes[node_name(name)][int(number or 0)]
 
     def elements(self, name: str) -> float:
         """Return about how many numbers a tensor has for one image."""
@@ -64,12 +58,14 @@ class GraphNodes:
         return float(np.prod([_OPEN_LENGTH if one is None else one for one in shape.as_list()[1:]]))
 
     def is_constant(self, name: str) -> bool:
-        """Return whether a tensor is a constant."""
-        return self.nodes[source(name)].op == "Const"
+        """Return whether a tensor is a weight or a constant."""
+        return node_name(name) in self._weights or self.nodes[node_name(name)].op == "Const"
 
     def value(self, name: str) -> np.ndarray:
-        """Return the value of a constant."""
-        return tf.make_ndarray(self.nodes[source(name)].attr["value"].tensor)
+        """Return the value of a weight or constant."""
+        if node_name(name) in self._weights:
+            return self._weights[node_name(name)].numpy()
+        return tf.make_ndarray(self.nodes[node_name(name)].attr["value"].tensor)
 
     def only_reader(self, node):
         """Return the node that alone reads `node`, or `None`; an output counts as a reader."""
@@ -78,7 +74,7 @@ class GraphNodes:
 
     def add(self, op: str, name: str, inputs: list[str], like: str | None = None, **types: tf.DType) -> str:
         """Add a node with attributes that are types, and return its name; its shape is that of `like`."""
-        node = self.graph_def.node.add(op=op, name=name)
+        node = self._graph.definition.node.add(op=op, name=name)
         for key, dtype in types.items():
             node.attr[key].type = dtype.as_datatype_enum
         self.nodes[name], self.readers[name] = node, []
@@ -86,21 +82,22 @@ class GraphNodes:
             self._shapes[name] = [self.shape(like)]
         for each in inputs:
             node.input.append(each)
-            self.readers[source(each)].append(node)
+            self.readers[node_name(each)].append(node)
         return name
 
-    def add_constant(self, name: str, value: np.ndarray, dtype: tf.DType) -> str:
-        """Add a constant, and return its name."""
-        self.add("Const", name, [], dtype=dtype)
-        self.nodes[name].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype=dtype))
+    def add_weight(self, name: str, value: np.ndarray, dtype: tf.DType) -> str:
+        """Add a weight, and return its name."""
+        self.add("Placeholder", name, [])
+        self._weights[name] = tf.cast(value, dtype)
+        make_placeholder(self.nodes[name], self._weights[name])
         self._shapes[name] = [tf.TensorShape(value.shape)]
         return name
 
     def connect(self, node, position: int, name: str) -> None:
         """Let an input of a node be another tensor."""
-        self.readers[source(node.input[position])].remove(node)
+        self.readers[node_name(node.input[position])].remove(node)
         node.input[position] = name
-        self.readers[source(name)].append(node)
+        self.readers[node_name(name)].append(node)
 
     def replace(self, node, op: str, inputs: list[str]) -> None:
         """Let a node with one result in float32 be another operation on other tensors."""
@@ -110,7 +107,7 @@ class GraphNodes:
         node.attr["T"].type = tf.float32.as_datatype_enum
         for name in inputs:
             node.input.append(name)
-            self.readers[source(name)].append(node)
+            self.readers[node_name(name)].append(node)
 
     def remove(self, node) -> None:
         """Remove a node that nothing is to read any more."""
@@ -119,18 +116,19 @@ class GraphNodes:
 
     def _disconnect(self, node):
         for name in node.input:
-            self.readers[source(name)].remove(node)
+            self.readers[node_name(name)].remove(node)
         node.ClearField("input")
 
-    def needed(self) -> tf.compat.v1.GraphDef:
-        """Return the definition without the nodes that nothing needs any more."""
-        found = {name for name, node in self.nodes.items() if node.op == "Placeholder"} | self._output_nodes
+    def weight_graph(self) -> WeightGraph:
+        """Return the graph without the nodes and weights that nothing needs any more."""
+        found = {spec.name for spec in self._graph.inputs} | self._output_nodes
         waiting = list(found)
         while waiting:
-            for name in map(source, self.nodes[waiting.pop()].input):
+            for name in map(node_name, self.nodes[waiting.pop()].input):
                 if name not in found:
                     found.add(name)
                     waiting.append(name)
-        kept = tf.compat.v1.GraphDef(versions=self.graph_def.versions, library=self.graph_def.library)
-        kept.node.extend(node for node in self.graph_def.node if node.name in found)
-        return kept
+        kept = [node for node in self._graph.definition.node if node.name in found]
+        definition = with_nodes(self._graph.definition, kept)
+        weights = {name: value for name, value in self._weights.items() if name in found}
+        return self._graph._replace(definition=definition, weights=weights)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from tf_gradcam._explain.minimum_cut import CutGraph
+from tf_gradcam._freezing.minimum_cut import CutGraph
 
 
 def price(edges, side):
