@@ -41,7 +41,8 @@ def test_what_depends_on_weights_alone_is_computed_once():
     a_then, b_then = random(3), random(3, seed=1)
     inside = concrete(lambda x: tuple(graph_outputs(rest, [x])), tf.TensorSpec([None, 3]))
     assert inside.captured_inputs == []
-    for found in (graph_function(rest)(tf.constant(x)), inside(tf.constant(x))):
+    by_xla = tf.function(lambda x: tuple(graph_outputs(rest, [x])), autograph=False, jit_compile=True)
+    for found in (graph_function(rest)(tf.constant(x)), inside(tf.constant(x)), by_xla(tf.constant(x))):
         np.testing.assert_allclose(found[0], x * np.exp(a_then) + b_then, rtol=1e-5)
         np.testing.assert_allclose(found[1], a_then + b_then, rtol=1e-6)
         np.testing.assert_array_equal(found[2], x)

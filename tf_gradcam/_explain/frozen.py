@@ -128,7 +128,7 @@ class WeightSnapshot:
                 f"`model` must have less than 2 GiB of weights to be frozen. Received: {size / 2**30:.1f} GiB"
             )
         self._moment = datetime.datetime.now().isoformat(" ", "seconds")
-        self._values: dict = {}  # Reference to a variable -> its value.
+        self._values: dict = {}  # Reference to a variable -> its value, and the address of it.
         self.note(weight.value for weight in model.weights)
         # Any training also trains the head.
         self._head = [weight.value for weight in (model.trainable_weights or model.weights)[-2:]]
@@ -137,7 +137,8 @@ class WeightSnapshot:
         """Hold the value of each of `variables` that is not held yet."""
         for variable in variables:
             if variable.ref() not in self._values:
-                self._values[variable.ref()] = _value(variable)
+                value = _value(variable)
+                self._values[variable.ref()] = value, _address(value)
         self._next_variables = itertools.cycle([reference.deref() for reference in self._values])
 
     def check(self) -> None:
@@ -158,14 +159,15 @@ class WeightSnapshot:
         )
 
     def _has_changed(self, variable) -> bool:
-        held, value = self._values[variable.ref()], _value(variable)
+        held, held_address = self._values[variable.ref()]
+        value = _value(variable)
         address = _address(value)
-        if address is not None and address == _address(held):
+        if address is not None and address == held_address:
             return False
         # The same numbers in another buffer, as after set_weights(get_weights()), are no change.
         if not np.array_equal(*(np.atleast_1d(each.numpy()).view("uint8") for each in (value, held))):
             return True
-        self._values[variable.ref()] = value
+        self._values[variable.ref()] = value, address
         return False
 
 

@@ -12,6 +12,7 @@ from tf_gradcam._explain.kept_filters import filter_names, keep_filters, with_gr
 from tf_gradcam._explain.tensorflow_internals import call_flat, fused_graph, has_onednn, simplified_graph
 from tf_gradcam._explain.weight_graph import (
     WeightGraph,
+    data_inputs,
     make_constant,
     make_placeholder,
     node_name,
@@ -30,8 +31,7 @@ def graph_function(graph: WeightGraph) -> Callable[..., list[tf.Tensor]]:
 
     def outputs(*tensors):
         names = [*(spec.name for spec in fused.inputs), *fused.weights]
-        given = dict(zip(names, tensors, strict=True))
-        return tf.graph_util.import_graph_def(fused.definition, given, fused.outputs, name="")
+        return _imported(fused, dict(zip(names, tensors, strict=True)))
 
     specs = [tf.TensorSpec(each.shape, each.dtype) for each in [*fused.inputs, *values]]
     concrete = tf.function(outputs, autograph=False).get_concrete_function(*specs)
@@ -41,9 +41,23 @@ def graph_function(graph: WeightGraph) -> Callable[..., list[tf.Tensor]]:
 def graph_outputs(graph: WeightGraph, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Return the outputs for tensors of a graph under construction, with the weights as its constants."""
     given = {spec.name: tensor for spec, tensor in zip(graph.inputs, tensors, strict=True)}
-    definition = with_nodes(graph.definition, graph.definition.node)
-    definition = _with_constants(graph._replace(definition=definition), graph.weights).definition
-    return tf.graph_util.import_graph_def(definition, given, graph.outputs, name="")
+    copied = graph._replace(definition=with_nodes(graph.definition, graph.definition.node))
+    return _imported(_with_constants(copied, copied.weights), given)
+
+
+def _imported(graph, given):
+    """Return the outputs of the graph, imported into the one under construction with these tensors.
+
+    Their placeholders are not imported: XLA compiles no graph with a placeholder, also if nothing uses it.
+    """
+    used = {node_name(source) for node in graph.definition.node for source in data_inputs(node)}
+    nodes = [node for node in graph.definition.node if node.name not in given]
+    computed = [output for output in graph.outputs if node_name(output) not in given]
+    tensors = {name: tensor for name, tensor in given.items() if name in used}
+    definition = with_nodes(graph.definition, nodes)
+    found = tf.graph_util.import_graph_def(definition, tensors, computed, name="")
+    values = {**given, **dict(zip(computed, found, strict=True))}
+    return [values[node_name(output) if node_name(output) in given else output] for output in graph.outputs]
 
 
 def _keeps_filters() -> bool:

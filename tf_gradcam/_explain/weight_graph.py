@@ -112,6 +112,8 @@ def weight_graph(concrete: tf.types.experimental.ConcreteFunction) -> WeightGrap
         if tensor.op.name not in captured
     ]
     nodes = [node for node in definition.node if node.name not in resources]
+    for node in nodes:
+        node.attr.pop("_class", None)  # Where inlining wants it to be: at arguments and resources.
     outputs = [tensor.name for tensor in concrete.outputs]
     return WeightGraph(with_nodes(definition, nodes), weights, inputs, outputs)
 
