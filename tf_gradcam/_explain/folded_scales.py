@@ -34,7 +34,8 @@ def with_folded_scales(graph: WeightGraph) -> WeightGraph:
     for node in graph.definition.node:
         for source in data_inputs(node):
             users.setdefault(node_name(source), []).append(node)
-    weights, added, removed = dict(graph.weights), [], set()
+    weights, added = dict(graph.weights), []
+    removed: set[str] = set()
     for node in graph.definition.node:
         kernel = weights.get(node_name(node.input[1])) if node.op in _CONVOLUTIONS else None
         if kernel is None or node.attr["data_format"].s != b"NHWC":
