@@ -40,9 +40,14 @@ def graph_function(graph: WeightGraph) -> Callable[..., list[tf.Tensor]]:
 
 def graph_outputs(graph: WeightGraph, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Return the outputs for tensors of a graph under construction, with the weights as its constants."""
-    given = {spec.name: tensor for spec, tensor in zip(graph.inputs, tensors, strict=True)}
     copied = graph._replace(definition=with_nodes(graph.definition, graph.definition.node))
-    return _imported(_with_constants(copied, copied.weights), given)
+    constant = _with_constants(copied, copied.weights)
+
+    def outputs(*arguments):
+        names = [spec.name for spec in constant.inputs]
+        return _imported(constant, dict(zip(names, arguments, strict=True)))
+
+    return tf.function(outputs, autograph=False)(*tensors)  # A graph of its own: names could be taken.
 
 
 def _imported(graph, given):
