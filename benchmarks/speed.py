@@ -44,7 +44,7 @@ In addition to the forward pass, a heatmap costs about 0.2 ms in the graph, for 
 resize, and 0.2 ms in Python: 2 % of 20 ms. Frozen graphs spend their time in convolutions. `freeze`
 folds the scales and shifts of batch normalization into every filter, of depthwise convolutions too, and
 oneDNN computes ReLU or swish together with the convolution before it. A swish after a depthwise
-convolution took 2 ms of 27 ms in EfficientNetB0. To tell whether weights have changed takes 0.04 ms in
+convolution took 2 ms of 27 ms in EfficientNetB0. To tell whether weights have changed takes 0.06 ms in
 each call. [On a GPU](gpu.md).
 
 ## In half precision
