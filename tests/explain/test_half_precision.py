@@ -214,6 +214,20 @@ def test_the_logits_of_a_segmentation_stay_in_float32_and_a_mean_lets_them_go(fr
     assert types(lambda images: answer(images, True), [None, 5, 5, 3])[0][1:] == [("Conv2D", "bfloat16")]
 
 
+def test_a_depthwise_convolution_right_after_the_first_stays_in_float32_with_it(free_casts):
+    first, thin, last = weights(3, 3, 3, 8), weights(3, 3, 8, 1), weights(1, 1, 8, 8)
+
+    def answer(images):
+        x = tf.nn.conv2d(images, first, 1, "SAME")
+        for _ in range(2):
+            x = tf.nn.relu(tf.nn.conv2d(tf.nn.depthwise_conv2d(x, thin, [1] * 4, "SAME"), last, 1, "SAME"))
+        pooled = tf.reduce_mean(x, [1, 2])
+        return Answers(None, pooled[:, 0], pooled)
+
+    found = [dtype for _, dtype in types(answer, [None, 9, 9, 3])[0]]
+    assert sorted(found) == ["bfloat16"] * 3 + ["float32"] * 2
+
+
 def image(dtype, *shape):
     return tf.cast(np.random.default_rng(len(shape)).normal(size=shape).astype("float32"), dtype)
 

@@ -153,7 +153,7 @@ def _candidates(graph, answers) -> _Candidates:
     weighted = {name for name in known if _weights(graph, graph.nodes[name])}
     # The arithmetic of maps leads to no weights.
     leading = (known & _ancestors(graph, weighted)) | weighted
-    leading -= _heads(graph, weighted, answers)
+    leading -= _heads(graph, weighted, answers) | _early_depthwise(graph, weighted)
     groups: dict[str, list[str]] = {}
     group_of: dict[str, str] = {}
     for node in graph.in_order():
@@ -196,6 +196,24 @@ def _heads(graph, weighted, answers) -> set[str]:
             waiting += read_by(graph.nodes[name])
     weights = {each for name in heads for each in _weights(graph, graph.nodes[name])}
     return {name for name in weighted if weights & _weights(graph, graph.nodes[name])}
+
+
+def _early_depthwise(graph, weighted) -> set[str]:
+    """Return a depthwise convolution right after the first convolution, and this one.
+
+    Its channels have very different ranges (Nagel et al., "Data-Free Quantization", 2019), and all layers
+    depend on it: in EfficientNet-Lite0 more than half of the difference from float32 comes from these two.
+    """
+    depths: dict[str, int] = {}  # Products on the shortest way from the images.
+    for node in graph.in_order():
+        before = [depths[name] for name in read_by(node) if name in depths]
+        if node.op == "Placeholder" and (graph.shape(node.name).rank or 4) > 2:
+            depths[node.name] = 0
+        elif before:
+            depths[node.name] = min(before) + (node.name in weighted)
+    early = {name for name in weighted if depths.get(name, 3) <= 2}
+    thin = {name for name in early if graph.nodes[name].op == "DepthwiseConv2dNative"}
+    return thin | (early & _ancestors(graph, thin))
 
 
 def _run_as_one(graph, node, free) -> list[str]:
