@@ -1,7 +1,7 @@
 """What half precision costs and changes: `freeze(precision=)` beside the forward pass and beside `freeze()`.
 
-Each row is measured in one process in interleaved runs, by the wall clock and by the time of the processor,
-which depends less on what else the machine does. The differences are on 32 crops of photographs.
+Each row is measured in one process in interleaved runs, in time of the processor, which hardly depends on
+what else the machine does. The differences are on 32 crops of photographs.
 
     python benchmarks/half.py [--runs 20] [--model ResNet50] [--precision bfloat16]
 """
@@ -21,35 +21,34 @@ from tf_gradcam._run import demo_photographs, read_photograph
 
 COUNT = 32
 HEADER = (
-    "| model | batch | forward pass | freeze() | half | half beside freeze() | "
-    "forward pass, CPU | freeze() | half |\n|---|---|---|---|---|---|---|---|---|"
+    "| model | batch | forward pass | freeze() | half | half beside freeze() |\n|---|---|---|---|---|---|"
 )
 CHECKED = "| model | heatmap | score | class changed | peak moved |\n|---|---|---|---|---|"
 
 
 def photographs():
-    """Return crops of the demo's photographs in `[0, 255]`, each a quarter of it or all."""
+    """Return the demo's photographs in `[0, 255]`, their quarters, and some of both mirrored."""
     crops = []
     for each in demo_photographs():
         pixels = read_photograph(each)
         height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
         crops += [pixels, *(pixels[y : y + height, x : x + width] for y in (0, height) for x in (0, width))]
-    chosen = crops[:: max(1, len(crops) // COUNT)][:COUNT]
+    chosen = [*crops, *(each[:, ::-1] for each in crops)][:COUNT]
     return np.stack([cv2.resize(each, (224, 224)) for each in chosen]).astype("float32")
 
 
-def clocks(function):
-    wall, processor = time.perf_counter(), time.process_time()
+def seconds(function) -> float:
+    start = time.process_time()
     function()
-    return time.perf_counter() - wall, time.process_time() - processor
+    return time.process_time() - start
 
 
 def compare(functions, runs):
-    """Return the median seconds of each function, by the wall clock and of the processor."""
+    """Return the median seconds of the processor that each function takes."""
     for function in functions * 3:
         function()
-    rounds = [[clocks(function) for function in functions] for _ in range(runs)]
-    return [[statistics.median(each[i][clock] for each in rounds) for i in range(3)] for clock in (0, 1)]
+    rounds = [[seconds(function) for function in functions] for _ in range(runs)]
+    return [statistics.median(each[i] for each in rounds) for i in range(len(functions))]
 
 
 def row(name, model, frozen, half, batch, runs):
@@ -60,14 +59,10 @@ def row(name, model, frozen, half, batch, runs):
         lambda: frozen(tensors).heatmap.numpy(),
         lambda: half(tensors).heatmap.numpy(),
     ]
-    wall, cpu = compare(functions, runs)
-    ratios = [f"{1e3 * wall[0]:.1f} ms", *(f"{each / wall[0]:.2f}" for each in wall[1:])]
-    ratios += [
-        f"{wall[2] / wall[1]:.2f}",
-        f"{1e3 * cpu[0]:.1f} ms",
-        *(f"{each / cpu[0]:.2f}" for each in cpu[1:]),
-    ]
-    return f"| {name} | {batch} | {' | '.join(ratios)} |"
+    forward_time, frozen_time, half_time = compare(functions, runs)
+    ratios = [frozen_time / forward_time, half_time / forward_time, half_time / frozen_time]
+    shown = " | ".join(f"{each:.2f}" for each in ratios)
+    return f"| {name} | {batch} | {1e3 * forward_time:.1f} ms | {shown} |"
 
 
 def tables(names, runs, precision="bfloat16"):

@@ -52,28 +52,26 @@ each call. [On a GPU](gpu.md).
 `GradCAM.freeze(precision="bfloat16")` runs convolutions and matrix products in half precision where that
 takes less time. The last product before the scores, softmax, maps and heatmaps stay in float32, and
 results are float32. It needs a processor with AVX512_BF16 or AMX, or a GPU, and is refused where a
-convolution is not faster. The last three columns are in time of the processor, which depends less on what
-else the machine does.
+convolution is not faster. The ratios are of time of the processor, which hardly depends on what else the
+machine does.
 
 {half}
 
-A product takes half the time with AVX512_BF16. ResNet50 then spends 96 % of its time in convolutions,
-which TensorFlow runs as one with bias, sum and ReLU, without a cast between them, so that this is the
-most that such a processor gives. TensorFlow's sigmoid takes three times as long in bfloat16 as in
-float32: swish, gates and the depthwise convolutions between them stay in float32, and EfficientNetB0
-gains least. Networks too small to gain are refused.
+With AVX512_BF16 a product takes half the time. ResNet50 then spends 96 % of its time in convolutions,
+which TensorFlow runs as one with bias, sum and ReLU, without a cast between them: a processor without AMX
+gives no more. TensorFlow's sigmoid takes three times as long in bfloat16 as in float32, so swish, gates
+and the depthwise convolutions between them stay in float32, and EfficientNetB0 gains least. Networks too
+small to gain are refused.
 
 How far 32 crops of photographs are from float32, in parts of a heatmap's maximum and of the largest
-score:
+score. Only EfficientNet-Lite0 has real weights; a peak also counts as moved to the pixel beside it:
 
 {checked}
 
-The more products lie between the scores and the map, the more it moves: at a layer in the middle of
-ResNet50 (`conv4_block1_out`) by 0.008 on noise, and a map on the image itself, as of `"gradient"`, in
-single pixels by far more. Before you use it, run
-`print(cam.freeze(precision="bfloat16").check(photographs))` on a few dozen of your own images: it says
-how much heatmaps and scores differ, and on how many images the class or the peak is another one. It has
-not been measured on a GPU.
+A map on the image itself, as of `"gradient"`, moves by far more in single pixels. Before you use half
+precision, run `print(cam.freeze(precision="bfloat16").check(photographs))` on a few dozen of your own
+images: it says how much heatmaps and scores differ, and on how many images the class or the peak is
+another one. It has not been measured on a GPU.
 
 ## The first heatmap
 
