@@ -51,9 +51,9 @@ paper's formula, which is implemented a second time in float64 with PyTorch's gr
   middle, whose activations have both signs. Methods that run the whole network for each channel are
   compared only at `block5c_add`, one that runs the rest of it for each place only at the last map.
 * *Maps* are signed, on the layer's own grid: before any ReLU, resizing and scaling. The score is the
-  logit of the predicted class, for ShapleyCAM and ReciproCAM its probability. All libraries get the same parameters,
-  even where their defaults differ (in Finer-CAM, torch-cam subtracts 0.6 times the other classes;
-  tf_gradcam and pytorch-grad-cam subtract them in full).
+  logit of the predicted class, for ShapleyCAM and ReciproCAM its probability. All libraries get the same
+  parameters, even where their defaults differ (in Finer-CAM, torch-cam subtracts 0.6 times the other
+  classes; tf_gradcam and pytorch-grad-cam subtract them in full).
 * *Numbers* are the largest difference at any position of any map, as a share of the map's largest value.
   Two maps *agree* up to 1e-4.
 * Everything is computed in float64, so that only formulas can differ. The error of tf_gradcam in float32
