@@ -52,8 +52,8 @@ EfficientNet-Lite0 has its ImageNet weights. The others have random weights, bec
 available: their numbers are valid, but their heatmaps mean nothing.
 
 * Take the outputs by name, `scores`, `heatmap`, `score`, `map` and `class`: ONNX Runtime and OpenVINO list
-  them by the alphabet, LiteRT's `get_output_details` in another order. By name answer LiteRT's
-  `get_signature_runner` and [`tf_gradcam.load`](load.md).
+  them by the alphabet, LiteRT's `get_output_details` in another order. LiteRT's `get_signature_runner`
+  answers by name, and so does [`tf_gradcam.load`](load.md).
 * An image with NaN or infinity gets `scores` and a `heatmap` of NaN, in every format; the others of its
   batch are as without it.
 * Layers over time, such as an LSTM, go into a file if they are built with `unroll=True`. Layers that Keras
