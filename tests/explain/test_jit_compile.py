@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tf_gradcam import GradCAM, methods, targets
+from tf_gradcam import GradCAM, export_gradcam, methods, targets
 
 SIDE = 12
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, SIDE, SIDE, 3)).astype("uint8")
@@ -167,7 +167,7 @@ def test_a_token_that_no_embedding_has_is_an_error_also_after_the_first_call():
         compiled([images, np.array([[1, 2, 3, 10]] * 3, "int32")], 1)
 
 
-def test_what_xla_cannot_compile_is_refused_with_the_reason():
+def test_what_xla_cannot_compile_is_refused_with_the_reason(tmp_path):
     class Strings(layers.Layer):
         def call(self, x):
             return x * tf.cast(tf.strings.length(tf.strings.as_string(x[0, 0, 0, 0])), x.dtype)
@@ -181,6 +181,8 @@ def test_what_xla_cannot_compile_is_refused_with_the_reason():
     method = methods.scorecam(progress=lambda done, count: calls.append(done))
     with pytest.raises(ValueError, match="`jit_compile` must be False.*EagerPyFunc"):
         GradCAM(MODEL, method=method, jit_compile=True)(images)
+    with pytest.raises(ValueError, match="`model` must be a GradCAM without jit_compile"):
+        export_gradcam(GradCAM(MODEL, jit_compile=True), tmp_path / "model")
     whole = network(inputs=keras.Input((SIDE, SIDE, 3), dtype="uint8"))
     with pytest.raises(ValueError, match="`jit_compile` must be False for a `preprocess` before a model"):
         GradCAM(whole, preprocess=scaled, jit_compile=True)

@@ -167,6 +167,11 @@ def _as_explainer(model, layer, method, preprocess) -> GradCAM:
             "`layer`, `method` and `preprocess` must be left out where `model` is a GradCAM with its own. "
             f"Received: layer={layer!r}, method={method!r}, preprocess={preprocess!r}"
         )
+    if model.jit_compile:
+        raise ValueError(
+            "`model` must be a GradCAM without jit_compile: what is exported is compiled where it runs. "
+            "Received: a GradCAM with jit_compile=True"
+        )
     return model
 
 
