@@ -141,8 +141,16 @@ def export_gradcam(
             _explain_black_images(cam, target, map_options)
         if format != "tensorflow":
             _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k, boxes=boxes)
-            weights = {"precision": precision, "calibration": calibration}
-            return convert(cam, path, format, target=target, **map_options, **weights)
+            return convert(
+                cam,
+                path,
+                format,
+                target=target,
+                size=size,
+                interpolation=interpolation,
+                precision=precision,
+                calibration=calibration,
+            )
         names = _check_labels(labels)
         explainer = cam.freeze() if frozen else cam
         signatures = explaining_signatures(explainer, target, names, top_k, boxes, map_options)
