@@ -58,9 +58,9 @@ available: their numbers are valid, but their heatmaps mean nothing.
 * Layers over time, such as an LSTM, go into a file if they are built with `unroll=True`. Layers that Keras
   quantized to int8 go in; float16 goes into ONNX and OpenVINO only.
 
-* OpenVINO computes in bfloat16 by itself on a processor with AMX, which moved heatmaps by up to .058. For float32,
-  compile with `core.compile_model(path, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})`, or for any device with
-  `"EXECUTION_MODE_HINT": "ACCURACY"`.
+* OpenVINO computes in bfloat16 by itself on a processor with AMX, which moved heatmaps by up to .058. For
+  float32, compile with `core.compile_model(path, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})`, or for any
+  device with `"EXECUTION_MODE_HINT": "ACCURACY"`.
 
 * *Heatmap*, *scores*: the largest difference from `GradCAM`, in batches of 1 and of 3; every file takes
   one image or more. The class was always the same. At an early layer, rounding may decide which of two
