@@ -209,6 +209,12 @@ def add_export_options(parser) -> None:
         help="what to write (default: %(default)s)",
     )
     parser.add_argument(
+        "--precision",
+        choices=("float32", "float16"),
+        default="float32",
+        help="how other formats store weights: float16 halves the file (default: %(default)s)",
+    )
+    parser.add_argument(
         "--frozen", action="store_true", help="fold the weights into the graph: faster, but larger"
     )
     parser.add_argument(

@@ -138,11 +138,13 @@ def _shrink_onnx(path: pathlib.Path, precision: str) -> None:
             constants.append(onnx.numpy_helper.from_array(weights.astype(np.float16), stored))
             nodes.append(onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
             continue
+        # Not DequantizeLinear: ONNX Runtime computes that at every call, and these once.
         numbers, steps, axis = whole_numbers(weights)
         constants.append(onnx.numpy_helper.from_array(numbers, stored))
-        constants.append(onnx.numpy_helper.from_array(steps, f"{name}/steps"))
-        node = onnx.helper.make_node("DequantizeLinear", [stored, f"{name}/steps"], [name], axis=axis)
-        nodes.append(node)
+        shape = [-1 if each == axis else 1 for each in range(weights.ndim)]
+        constants.append(onnx.numpy_helper.from_array(steps.reshape(shape), f"{name}/steps"))
+        nodes.append(onnx.helper.make_node("Cast", [stored], [f"{name}/whole"], to=onnx.TensorProto.FLOAT))
+        nodes.append(onnx.helper.make_node("Mul", [f"{name}/whole", f"{name}/steps"], [name]))
     graph.initializer.extend(constants)
     following = list(graph.node)
     del graph.node[:]

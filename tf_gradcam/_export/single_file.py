@@ -189,12 +189,11 @@ def _difference(concrete, graph: Graph, path: pathlib.Path, batches, precision: 
         if precision == "float32":
             differences.append(_compare(expected, found, graph.output_names))
             continue
+        names = [name for name in graph.output_names if name != "class"]
         for index in range(len(expected["heatmap"])):
-            wanted, given = (
-                {name: each[index : index + 1] for name, each in one.items()} for one in (expected, found)
-            )
-            names = [name for name in graph.output_names if name != "class"]
-            differences.append(_compare(wanted, given, names))
+            row = slice(index, index + 1)
+            one_expected = {name: expected[name][row] for name in names}
+            differences.append(_compare(one_expected, {name: found[name][row] for name in names}, names))
     return float(np.max(differences) if precision == "float32" else np.median(differences))
 
 
