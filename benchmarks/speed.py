@@ -86,8 +86,10 @@ TensorFlow and Keras.
 ## Several classes at once
 
 EfficientNet-Lite0, batch 1, `targets.Classes`, in forward passes. If only pooling and a dense layer
-follow the layer, one pass of the head is enough for all classes. At other layers each class needs its own
-backward pass to the layer.
+follow the layer, one pass of the head is enough for all classes. At other layers up to 32 classes go back
+together, as a batch, and Grad-CAM averages their gradients before a 1 x 1 convolution instead of after it.
+What is left is the arithmetic of these convolutions. Loops, half precision and operations that have not been
+tested so take one backward pass for each class.
 
 {classes}
 
