@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam import formats
-from tf_gradcam._arrays import is_channels_first, real_array
+from tf_gradcam._arrays import check_whole_numbers, is_channels_first, real_array
 from tf_gradcam._runtimes.single_files import InputSpec
 
 
@@ -30,7 +30,7 @@ def as_arrays(images: Any, specs: Sequence[InputSpec]) -> dict[str, np.ndarray]:
     for array, spec in zip(arrays, specs, strict=True):
         _check_shape(array, spec)
         if np.dtype(spec.dtype).kind in "iu" and array.dtype != spec.dtype:
-            _check_whole_numbers(array, np.iinfo(spec.dtype))
+            check_whole_numbers("images", array, np.iinfo(spec.dtype))
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError("`images` must be finite. Received: NaN or infinity in it.")
     with np.errstate(over="ignore"):
@@ -120,22 +120,4 @@ def _check_shape(array, spec) -> None:
         hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
     raise ValueError(
         f"`images` must have the shape that the model takes, {spec.shape}. Received: {array.shape}. {hint}"
-    )
-
-
-def _check_whole_numbers(array, limits) -> None:
-    """Raise a `ValueError` unless a cast to an integer dtype changes none of the values."""
-    if array.dtype.kind == "f":
-        array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        received = "NaN or infinity"
-    elif array.dtype.kind == "f" and np.any(array % 1):
-        received = "fractions"
-    elif array.min() < limits.min or array.max() > limits.max:
-        received = f"values from {array.min():g} to {array.max():g}"
-    else:
-        return
-    raise ValueError(
-        f"`images` must hold whole numbers, as the model takes {limits.dtype.name}: from {limits.min} to "
-        f"{limits.max}. Received: {received}."
     )
