@@ -48,7 +48,7 @@ def test_a_file_of_fewer_bits_answers_nearly_the_same(cam, format, tmp_path):
     expected = cam(new)
     (tmp_path / "float32").mkdir()
     _, float32_size = write(cam, tmp_path / "float32", format)
-    limits = {"float16": (0.53, 2e-2, 1e-4), "int8": (0.3, 0.15, 1e-2)}
+    limits = {"float16": (0.54, 2e-2, 1e-4), "int8": (0.3, 0.15, 1e-2)}
     for precision, (size_limit, heatmap_limit, score_limit) in limits.items():
         folder = tmp_path / precision
         folder.mkdir()

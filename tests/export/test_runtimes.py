@@ -276,7 +276,8 @@ def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
 def test_no_images_get_no_answers(images, format, written):
     answer = runner(written(small, "conv1", format).path)({"images": images[:0]})
     shapes = {name: values.shape for name, values in answer.items()}
-    assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, CLASSES)}
+    of_image = {"class": (0,), "score": (0,), "scores": (0, CLASSES)}
+    assert shapes == {**of_image, "heatmap": (0, SIDE, SIDE), "map": (0, SIDE // 2, SIDE // 2)}
 
 
 def segmenter(channels=3, activation="softmax"):
@@ -389,6 +390,8 @@ def test_an_onnx_file_passes_the_check_and_its_batch_has_a_name(written):
         "images": ["N", SIDE, SIDE, 3],
         "class": ["N"],
         "heatmap": ["N", SIDE, SIDE],
+        "map": ["N", SIDE // 2, SIDE // 2],
+        "score": ["N"],
         "scores": ["N", CLASSES],
     }
 
@@ -529,6 +532,8 @@ def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monk
             "scores": np.zeros((2, CLASSES)),
             "class": np.zeros(2),
             "heatmap": np.zeros((2, SIDE, SIDE)),
+            "map": np.zeros((2, SIDE // 2, SIDE // 2)),
+            "score": np.zeros(2),
         }
 
     monkeypatch.setitem(_WRITERS, "onnx", lambda graph, path: path.write_bytes(b"wrong"))

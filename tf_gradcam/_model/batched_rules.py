@@ -73,14 +73,13 @@ class Term(NamedTuple):
 
 def sum_of(terms: Sequence[Term], tensor: tf.Tensor) -> Callable[[Sequence[tf.Tensor]], tf.Tensor]:
     """Return the function from the values of a pass to the gradients by `tensor`, the sum of its terms."""
-    lengths = lengths_of(tensor)
 
     def total(values):
         products = [values[slot] if factor is None else values[slot] * factor for slot, factor, _ in terms]
         found = sum(products[1:], start=products[0])
         if any(term.is_whole for term in terms):
             return found
-        return tf.broadcast_to(found, [tf.shape(found)[0], *lengths])
+        return tf.broadcast_to(found, [tf.shape(found)[0], *lengths_of(tensor)])
 
     return total
 
@@ -100,7 +99,11 @@ def mean_of(terms: Sequence[Term]) -> Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
 
 def lengths_of(tensor: tf.Tensor) -> list[int | tf.Tensor]:
-    """Return the lengths of the axes: a number where it is known, so that shapes stay known in loops."""
+    """Return the lengths of the axes: a number where it is known, so that shapes stay known in loops.
+
+    To be called within a loop where they are used: XLA knows the shape of a tensor from outside, but not the
+    value of a number from there.
+    """
     if tensor.shape.is_fully_defined():
         return list(tensor.shape)
     dynamic = tf.unstack(tf.shape(tensor))
@@ -276,7 +279,6 @@ def _own_gradient(operation, sources) -> Backward:
 
 def _convolution(operation) -> Backward:
     source, filters = operation.inputs
-    lengths = lengths_of(source)
     names = ("strides", "padding", "explicit_paddings", "data_format", "dilations")
     options = {name: operation.get_attr(name) for name in names}
     is_depthwise = operation.type == "DepthwiseConv2dNative"
@@ -285,7 +287,7 @@ def _convolution(operation) -> Backward:
     )
 
     def backward(gradients):
-        rows = _as_rows(gradients[0])
+        rows, lengths = _as_rows(gradients[0]), lengths_of(source)
         sizes = tf.stack([tf.shape(rows)[0], *lengths[1:]])
         found = transposed(input_sizes=sizes, filter=filters, out_backprop=rows, **options)
         return [_by_score(found, gradients[0], lengths)]
@@ -313,7 +315,7 @@ def _mean_of_pointwise(operation, options):
 def _depthwise_convolution(operation) -> Backward:
     """Return the way back: with stride 1 a convolution too, which is faster on a processor."""
     source, filters = operation.inputs
-    lengths, sizes = lengths_of(source), filters.shape
+    sizes = filters.shape
     odd = sizes.is_fully_defined() and sizes[0] % 2 == 1 and sizes[1] % 2 == 1 and sizes[3] == 1
     plain = operation.get_attr("padding") == b"SAME" and operation.get_attr("data_format") == b"NHWC"
     ones = [operation.get_attr(name) == [1] * 4 for name in ("strides", "dilations")]
@@ -325,7 +327,7 @@ def _depthwise_convolution(operation) -> Backward:
 
     def backward(gradients):
         found = tf.nn.depthwise_conv2d(_as_rows(gradients[0]), turned, [1] * 4, "SAME")
-        return [_by_score(found, gradients[0], lengths)]
+        return [_by_score(found, gradients[0], lengths_of(source))]
 
     return Backward(backward)
 
@@ -334,11 +336,11 @@ def _product(operation) -> Backward | None:
     source, weights = operation.inputs
     if operation.get_attr("transpose_a"):
         return None
-    lengths, is_transposed = lengths_of(source), operation.get_attr("transpose_b")
+    is_transposed = operation.get_attr("transpose_b")
 
     def backward(gradients):
         found = tf.matmul(_as_rows(gradients[0]), weights, transpose_b=not is_transposed)
-        return [_by_score(found, gradients[0], lengths)]
+        return [_by_score(found, gradients[0], lengths_of(source))]
 
     return Backward(backward)
 
@@ -350,10 +352,14 @@ def _mean(operation) -> Backward | None:
     if axes is None:
         return None
     reduced = {axis % source.shape.rank for axis in axes.reshape(-1)}
-    lengths = lengths_of(source)
-    kept = [1 if axis in reduced else length for axis, length in enumerate(lengths)]
-    count = tf.cast(math.prod(lengths[axis] for axis in reduced), source.dtype)
-    return Backward(lambda given: [_by_score(given[0] / count, given[0], kept)], is_whole=False)
+
+    def backward(given):
+        lengths = lengths_of(source)
+        kept = [1 if axis in reduced else length for axis, length in enumerate(lengths)]
+        count = tf.cast(math.prod(lengths[axis] for axis in reduced), source.dtype)
+        return [_by_score(given[0] / count, given[0], kept)]
+
+    return Backward(backward, is_whole=False)
 
 
 _RULES = {

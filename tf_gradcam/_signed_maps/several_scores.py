@@ -42,18 +42,19 @@ def maps_of_scores(
     if backward is None:
         return None
     on_grid = [layer.on_grid() for layer in tapped]
-    rows, count = tf.unstack(tf.shape(score))
+    count = tf.shape(score)[1]
     passes, size = scores_per_pass(count, tf.shape(on_grid[0])[0], backward.largest)
 
-    def maps_of(number):
-        scores = number * size + tf.range(size)
-        seeds = tf.one_hot(scores, count, dtype=score.dtype)  # Zeros for numbers beyond the last.
-        gradients = backward.function(tf.repeat(seeds[:, None], rows, axis=1))
-        return [_map(*each, size, images) for each in zip(tapped, formulas, on_grid, gradients, strict=True)]
+    ones, numbers = tf.ones_like(score), tf.range(count)
+
+    def maps_of(scores):
+        chosen = scores[:, None] == numbers  # None for numbers beyond the last.
+        gradients = backward.function(tf.cast(chosen[:, None], score.dtype) * ones)
+        return [_map(*each, images) for each in zip(tapped, formulas, on_grid, gradients, strict=True)]
 
     found = tf.map_fn(
         maps_of,
-        tf.range(passes),
+        tf.reshape(tf.range(passes * size), [passes, size]),
         fn_output_signature=[activations.dtype for activations in on_grid],
         parallel_iterations=1,  # By default, up to ten passes are in memory at once.
     )
@@ -73,9 +74,10 @@ def scores_per_pass(count: tf.Tensor, rows: tf.Tensor, largest: tf.Tensor) -> tu
     return passes, -(-count // tf.maximum(1, passes))
 
 
-def _map(layer, formula, on_grid, gradients, size, images):
+def _map(layer, formula, on_grid, gradients, images):
     """Return the maps of the scores of one pass, `(size, N, *grid)`, from gradients `(size, N, ...)`."""
     shape = tf.shape(gradients)
+    size = shape[0]
     one_by_one = tf.reshape(gradients, tf.concat([shape[:1] * shape[1:2], shape[2:]], axis=0))
     one_by_one.set_shape([None, *gradients.shape[2:]])
     checked = to_grid(check_gradient(one_by_one, images, layer.grid, size), layer.grid)
