@@ -97,6 +97,8 @@ parity:  ## compare every method and metric with PyTorch's libraries, for docs/p
 	$(MAKE) $(VENV)-parity/test.stamp VENV=$(VENV)-parity
 	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check \
 		--requirement benchmarks/parity/requirements.txt
+	test -d $(VENV)-parity/ReciproCAM || \
+		git clone --quiet https://github.com/sybyun/ReciproCAM $(VENV)-parity/ReciproCAM
 	$(VENV)-parity/bin/python benchmarks/parity/compare.py
 
 applications: $(VENV)/test.stamp  ## explain every model of keras.applications, for docs/applications.md

@@ -51,12 +51,17 @@ file to a photograph (the cat of scikit-image) is compared with that of `GradCAM
 EfficientNet-Lite0 has its ImageNet weights. The others have random weights, because no files of theirs were
 available: their numbers are valid, but their heatmaps mean nothing.
 
-* Take the outputs by name, `scores`, `heatmap` and `class`: ONNX Runtime and OpenVINO list them by the
-  alphabet, LiteRT's `get_output_details` in another order. LiteRT's `get_signature_runner` answers by name.
+* Take the outputs by name, `scores`, `heatmap`, `score`, `map` and `class`: ONNX Runtime and OpenVINO list
+  them by the alphabet, LiteRT's `get_output_details` in another order. LiteRT's `get_signature_runner`
+  answers by name, and so does [`tf_gradcam.load`](load.md).
 * An image with NaN or infinity gets `scores` and a `heatmap` of NaN, in every format; the others of its
   batch are as without it.
 * Layers over time, such as an LSTM, go into a file if they are built with `unroll=True`. Layers that Keras
   quantized to int8 go in; float16 goes into ONNX and OpenVINO only.
+
+* OpenVINO computes in bfloat16 by itself on a processor with AMX, which moved heatmaps by up to .058. For
+  float32, compile with `core.compile_model(path, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})`, or for any
+  device with `"EXECUTION_MODE_HINT": "ACCURACY"`.
 
 * *Heatmap*, *scores*: the largest difference from `GradCAM`, in batches of 1 and of 3; every file takes
   one image or more. The class was always the same. At an early layer, rounding may decide which of two
@@ -64,12 +69,15 @@ available: their numbers are valid, but their heatmaps mean nothing.
   change by 1e-05.
 * *MB*: the size of the file; for OpenVINO of both files. Convolutions between the layer and the output have
   their filters in it twice: as they are, and transposed for the backward pass. LiteRT and OpenVINO hold the
-  weights of dense layers twice, too.
+  weights of dense layers twice, too. ONNX holds every weight as its operation takes it, without transposes.
 * *Writing*: seconds for the file, including the one run in which it is compared before it is saved.
 * *Heatmap, ms*: for one image, the shortest of {runs} runs, beside TensorFlow's compiled forward pass
   alone, in the same process, each with its default number of threads: LiteRT uses one. {machine}
+  Beside other work these times say little: threads that wait for each other wait for the processor, too.
+  [Speed](#speed) is in CPU time.
 
 """
+WRITTEN_BY_HAND = "\n## Speed\n"  # From here on the page is kept as it is.
 HEADER = """\
 | model | layer | format | heatmap | scores | MB | writing, s | heatmap, ms | forward pass, ms |
 |---|---|---|---|---|---|---|---|---|
@@ -161,7 +169,8 @@ def main():
     machine = f"{os.cpu_count()} CPU cores, {platform.machine()}, at a load of {load:.1f}."
     date = time.strftime("%-d %B %Y")
     text = TEXT.format(date=date, versions=", ".join(versions), machine=machine, runs=RUNS)
-    args.out.write_text(text + HEADER + "".join(lines), encoding="utf-8")
+    _, heading, kept = args.out.read_text(encoding="utf-8").partition(WRITTEN_BY_HAND)
+    args.out.write_text(text + HEADER + "".join(lines) + heading + kept, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sys
 import classes
 import files
 import first
+import half
 import keras
 import memory
 import overhead
@@ -40,11 +41,37 @@ Weights are random, except those of EfficientNet-Lite0.
 {overhead}
 
 In addition to the forward pass, a heatmap costs about 0.2 ms in the graph, for the backward pass and the
-resize, and 0.2 ms in Python: 2 % of 20 ms. Frozen graphs spend their time in convolutions. TensorFlow
-fuses a ReLU into a convolution, but not a swish, so EfficientNetB0 gains least. It also does not fold the
-scale of a batch normalization into the kernel of a depthwise convolution. Doing so by hand changed
-EfficientNetB0 from 0.81 to 0.79 and did not change EfficientNet-Lite0; that is less than the 3 % that
-would justify it. [On a GPU](gpu.md).
+resize, and 0.2 ms in Python: 2 % of 20 ms. Frozen graphs spend their time in convolutions. `freeze`
+folds the scales and shifts of batch normalization into every filter, of depthwise convolutions too, and
+oneDNN computes ReLU or swish together with the convolution before it. A swish after a depthwise
+convolution took 2 ms of 27 ms in EfficientNetB0. To tell whether weights have changed takes 0.06 ms in
+each call. [On a GPU](gpu.md).
+
+## In half precision
+
+`GradCAM.freeze(precision="bfloat16")` runs convolutions and matrix products in half precision where that
+takes less time. The last product before the scores, softmax, maps and heatmaps stay in float32, and
+results are float32. It needs a processor with AVX512_BF16 or AMX, or a GPU, and is refused where a
+convolution is not faster. The ratios are of time of the processor, which hardly depends on what else the
+machine does.
+
+{half}
+
+With AVX512_BF16 a product takes half the time. ResNet50 then spends 96 % of its time in convolutions,
+which TensorFlow runs as one with bias, sum and ReLU, without a cast between them: a processor without AMX
+gives no more. TensorFlow's sigmoid takes three times as long in bfloat16 as in float32, so swish, gates
+and the depthwise convolutions between them stay in float32, and EfficientNetB0 gains least. Networks too
+small to gain are refused.
+
+How far 32 crops of photographs are from float32, in parts of a heatmap's maximum and of the largest
+score. Only EfficientNet-Lite0 has real weights; a peak also counts as moved to the pixel beside it:
+
+{checked}
+
+A map on the image itself, as of `"gradient"`, moves by far more in single pixels. Before you use half
+precision, run `print(cam.freeze(precision="bfloat16").check(photographs))` on a few dozen of your own
+images: it says how much heatmaps and scores differ, and on how many images the class or the peak is
+another one. It has not been measured on a GPU.
 
 ## The first heatmap
 
@@ -59,8 +86,10 @@ TensorFlow and Keras.
 ## Several classes at once
 
 EfficientNet-Lite0, batch 1, `targets.Classes`, in forward passes. If only pooling and a dense layer
-follow the layer, one pass of the head is enough for all classes. At other layers each class needs its own
-backward pass to the layer.
+follow the layer, one pass of the head is enough for all classes. At other layers up to 32 classes go back
+together, as a batch, and Grad-CAM averages their gradients before a 1 x 1 convolution instead of after it.
+What is left is the arithmetic of these convolutions. Loops, half precision and operations that have not been
+tested so take one backward pass for each class.
 
 {classes}
 
@@ -75,8 +104,8 @@ EfficientNet-Lite0, batches of 16, each row in its own process.
 `tf-gradcam explain` on 500 JPEG photographs of 640 x 480, compared with the frozen heatmap alone, in
 batches of 16. The last two columns are the time of one core for reading a photograph and for writing its
 two pictures. The network uses all cores, so they share them. Compressing a photograph as PNG takes 13 ms,
-as long as a small network; as JPEG, with `--format jpg`, it takes 1 ms. Freezing takes 3 to 8 s at the
-start, more than it saves on 500 photographs, so the command line uses the plain graph.
+as long as a small network; as JPEG, with `--format jpg`, it takes 1 ms. Freezing takes a second or two at
+the start, more than it saves on 500 photographs, so the command line uses the plain graph.
 
 {files}
 """
@@ -142,12 +171,15 @@ def main() -> int:
     print(overhead.table(rows), flush=True)
     if arguments.check:
         return check(rows)
+    ratios, checked = half.tables(overhead.MODELS, arguments.runs)
     page = PAGE.format(
         date=datetime.date.today().strftime("%-d %B %Y"),
         machine=machine(),
         load=load,
         runs=arguments.runs,
         overhead=overhead.table(rows),
+        half=ratios,
+        checked=checked,
         first_runs=5,
         first=first.table(5),
         classes=classes.table(arguments.runs),

@@ -1,5 +1,6 @@
 """One small network in four costumes, with the same weights, and the real one."""
 
+import functools
 import gc
 import inspect
 import os
@@ -163,6 +164,22 @@ def served(tmp_path_factory):
     labels = [f"class {index}" for index in range(CLASSES)]
     export_gradcam(build("functional"), folder, preprocess=preprocess, labels=labels, top_k=2)
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported_file(tmp_path_factory):
+    """A function of a suffix to the file of the small network's Grad-CAM at conv1, written once."""
+    from tf_gradcam import GradCAM, export_gradcam
+
+    formats = {".tflite": "litert", ".onnx": "onnx", ".xml": "openvino"}
+    cam = GradCAM(build("functional"), "conv1")
+
+    @functools.cache
+    def exported_file(suffix):
+        path = tmp_path_factory.mktemp("Dateien für später") / f"small{suffix}"
+        return export_gradcam(cam, path, format=formats[suffix])
+
+    return exported_file
 
 
 @pytest.fixture(scope="session")

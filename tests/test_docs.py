@@ -178,6 +178,7 @@ GIVEN = {
     "fields/video.md": given_a_clip,
     "files.md": given_scans_of_12_bits,
     "layers.md": given_nested_layers,
+    "load.md": given_a_photograph_and_a_model,
     "methods.md": given_all_models_of_the_methods,
     "targets.md": given_ten_classes,
     "trust.md": given_a_model_to_trust,
@@ -224,6 +225,13 @@ def a_heatmap_has_the_size_of_its_image(names):
     assert names["heatmaps"].shape == (2, 64, 64)
 
 
+def a_file_explains(names):
+    np.testing.assert_allclose(
+        names["explanation"].heatmap, tf_gradcam.GradCAM(names["model"])(names["image"]).heatmap, atol=1e-5
+    )
+    assert names["picture"].shape == (SIDE, SIDE, 3)
+
+
 def copies_agree_without_dropout(names):
     assert names["mean"].shape == names["deviation"].shape == (5, 5)
     np.testing.assert_allclose(names["deviation"], 0, atol=1e-6)
@@ -234,6 +242,7 @@ AFTER = {
     "datasets.md": rows_were_written_in_other_forms,
     "fields/dicom.md": a_parametric_map_was_written,
     "layers.md": both_layers_were_explained,
+    "load.md": a_file_explains,
     "methods.md": every_method_explains,
     "start.md": a_heatmap_has_the_size_of_its_image,
     "targets.md": copies_agree_without_dropout,

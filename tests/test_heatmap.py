@@ -6,15 +6,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_gradcam import _heatmap
 from tf_gradcam._heatmap import (
     FUSIONS,
     INTERPOLATIONS,
     fuse_heatmaps,
     parse_interpolation,
     parse_size,
-    place_map,
     to_heatmap,
 )
+
+
+def place_map(values, size, interpolation, placement=None):
+    """Place a map in a graph, where bilinear ones are drawn by weights, and compare with eager mode."""
+    eagerly = _heatmap.place_map(values, size, interpolation, placement)
+    if interpolation != "bilinear" or placement is not None:
+        return eagerly
+    in_graph = tf.function(lambda *maps: _heatmap.place_map(*maps, "bilinear"), autograph=False)(values, size)
+    np.testing.assert_allclose(in_graph, eagerly, atol=1e-6 * max(1, np.abs(eagerly).max(initial=0)))
+    return in_graph
+
 
 # Sizes
 

@@ -28,9 +28,9 @@ FLOORS = [
     {"_files"},
     {"formats"},
     {"_images", "pretrained"},
-    {"_graph", "_targets", "serving"},
+    {"_explanation", "_freezing", "_graph", "_targets", "serving"},
     {"_heatmap", "_model", "targets"},
-    {"_layers"},
+    {"_layers", "_runtimes"},
     {"_methods", "_submodel"},
     {"_signed_maps", "methods", "metrics"},
     {"_explain", "_registration"},
@@ -51,6 +51,7 @@ WITHOUT_TENSORFLOW = {
     "_arrays",
     "_checks",
     "_ending",
+    "_explanation",
     "_files",
     "_images",
     "_optional",
@@ -307,7 +308,15 @@ def test_the_lower_bounds_are_the_versions_that_are_tested():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     included = re.findall(r"[a-z]+", extras["test"][0].removeprefix("tf_gradcam"))
-    assert set(extras) - set(included) == {"concepts", "docs", "hub", "lint", "ray", "test"}
+    assert set(extras) - set(included) == {
+        "concepts",
+        "docs",
+        "hub",
+        "lint",
+        "litert-precision",
+        "ray",
+        "test",
+    }
     bounds = set(itertools.chain(project["dependencies"], *(extras[name] for name in included)))
     lines = (ROOT / "tests" / "minimum.txt").read_text(encoding="utf-8").splitlines()
     tested = [line for line in lines if not line.startswith("#")]

@@ -92,6 +92,15 @@ def on_grid(kind, values):
     return values[:, -math.prod(kind.grid) :].reshape(len(values), *kind.grid, -1)
 
 
+def with_other_places(kind, change):
+    """Return the kind with other values at the places of its activations, and the same extra tokens."""
+    if kind.activations.ndim == len(kind.grid) + 2:
+        return kind._replace(activations=change(kind.activations))
+    count = math.prod(kind.grid)
+    extra, patches = kind.activations[:, :-count], kind.activations[:, -count:]
+    return kind._replace(activations=np.concatenate([extra, change(patches)], axis=1))
+
+
 def expected_maps(kind, classes):
     """Grad-CAM and HiResCAM of one class for each sample."""
     activations, slopes = on_grid(kind, kind.activations), on_grid(kind, gradients(kind, classes))

@@ -22,10 +22,11 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._dataset import DatasetRun as DatasetRun
     from tf_gradcam._dataset import explain_dataset as explain_dataset
     from tf_gradcam._dataset import export_rows as export_rows
-    from tf_gradcam._explain import Explanation as Explanation
     from tf_gradcam._explain import GradCAM as GradCAM
+    from tf_gradcam._explain import PrecisionCheck as PrecisionCheck
     from tf_gradcam._explain import SlidingExplanation as SlidingExplanation
     from tf_gradcam._explain import make_gradcam_heatmap as make_gradcam_heatmap
+    from tf_gradcam._explanation import Explanation as Explanation
     from tf_gradcam._export import export_gradcam as export_gradcam
     from tf_gradcam._images import HeatmapBox as HeatmapBox
     from tf_gradcam._images import box_iou as box_iou
@@ -47,16 +48,20 @@ if _typing.TYPE_CHECKING:
     from tf_gradcam._layers import list_layers as list_layers
     from tf_gradcam._methods import Scene as Scene
     from tf_gradcam._report import write_report as write_report
+    from tf_gradcam._runtimes import LoadedExplainer as LoadedExplainer
+    from tf_gradcam._runtimes import load as load
     from tf_gradcam._submodel import build_submodel as build_submodel
 
 _MODULES = ("callbacks", "formats", "methods", "metrics", "pretrained", "ray", "serving", "targets")
 _HOMES = {
     "DatasetRun": "_dataset",
-    "Explanation": "_explain",
+    "Explanation": "_explanation",
     "Factorization": "_concepts",
     "GradCAM": "_explain",
     "HeatmapBox": "_images",
     "LayerInfo": "_layers",
+    "LoadedExplainer": "_runtimes",
+    "PrecisionCheck": "_explain",
     "Scene": "_methods",
     "SlidingExplanation": "_explain",
     "box_iou": "_images",
@@ -72,6 +77,7 @@ _HOMES = {
     "export_gradcam": "_export",
     "export_rows": "_dataset",
     "list_layers": "_layers",
+    "load": "_runtimes",
     "load_image": "_images",
     "make_gradcam_heatmap": "_explain",
     "masks": "_images",
@@ -90,6 +96,8 @@ __all__ = [
     "GradCAM",
     "HeatmapBox",
     "LayerInfo",
+    "LoadedExplainer",
+    "PrecisionCheck",
     "Scene",
     "SlidingExplanation",
     "__version__",
@@ -108,6 +116,7 @@ __all__ = [
     "export_rows",
     "formats",
     "list_layers",
+    "load",
     "load_image",
     "make_gradcam_heatmap",
     "masks",

@@ -1,8 +1,10 @@
 """Turn what a user gives into a NumPy array of real numbers, or say what is wrong with it: `real_array`.
 
-Called wherever images, heatmaps, masks, references or volumes come in. It never imports TensorFlow.
+Called wherever images, heatmaps, masks, references or volumes come in; `is_channels_first` where these have
+axes, `check_whole_numbers` before a cast. It never imports TensorFlow.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,42 @@ def array_or_empty(value: Any) -> np.ndarray:
         return real_array("value", value)
     except (TypeError, ValueError):
         return np.zeros(0)
+
+
+def is_channels_first(shape: Sequence[int | None], unknown: bool = False) -> bool:
+    """Return whether the channel axis comes right after the batch axis in the shape of a batch of images.
+
+    Args:
+        shape: shape of the images, with the batch axis.
+        unknown: value to return if the shape is not clear: if both ends or neither may be channels.
+    """
+    usual = (1, 3, 4)
+    is_clear = len(shape) == 4 and (shape[1] in usual) != (shape[-1] in usual)
+    return shape[1] in usual if is_clear else unknown
+
+
+def check_whole_numbers(name: str, values: np.ndarray, limits: np.iinfo) -> None:
+    """Raise a `ValueError` unless a cast to the integer dtype of a model's input changes none of the values.
+
+    Args:
+        name: the caller's argument, for errors.
+        values: the images.
+        limits: the `numpy.iinfo` of the dtype.
+    """
+    if values.dtype.kind not in "iub":
+        values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        received = "NaN or infinity"
+    elif values.dtype.kind == "f" and np.any(values % 1):
+        received = "fractions"
+    elif values.min() < limits.min or values.max() > limits.max:
+        received = f"values from {values.min():g} to {values.max():g}"
+    else:
+        return
+    raise ValueError(
+        f"`{name}` must hold whole numbers, as the model takes {limits.dtype.name}: from {limits.min} to "
+        f"{limits.max}. Received: {received}."
+    )
 
 
 def _check_mask(name, value) -> None:

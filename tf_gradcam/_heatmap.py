@@ -138,7 +138,9 @@ def place_map(
         edges = tf.cast(tf.clip_by_value(edges, -_FARTHEST, _FARTHEST), tf.int32)
         first = tf.reduce_min(edges, axis=1)
         extents, flipped = tf.maximum(tf.reduce_max(edges, axis=1) - first, 1), placement.flipped
-    if interpolation == "bilinear" or not isinstance(interpolation, str):
+    # Run eagerly, one resize takes a fraction of the time of the many small steps of the weights.
+    in_steps = interpolation != "bilinear" or not (tf.executing_eagerly() and placement is None)
+    if in_steps and (interpolation == "bilinear" or not isinstance(interpolation, str)):
         return _draw_by_weights(values, lengths, interpolation, first, extents, flipped)
     resized = _resize_by_tensorflow(values, extents, interpolation)
     return resized if placement is None else _cut(resized, lengths, first, flipped)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_gradcam import methods
 
 GRAD_CAM, TORCH_CAM, CAPTUM = "pytorch-grad-cam", "torch-cam", "captum"
+AUTHORS = "its authors' code"
 SAMPLES, NOISE = 2, 0.15
 
 
@@ -40,7 +41,8 @@ class Method(NamedTuple):
         ours: what `GradCAM` takes as its `method`.
         formula: of a view and its random numbers, if any, as in reference.py.
         peers: the libraries that have it.
-        layers: which are explained: "all", "pooled" by a linear head, of "few" channels, or the "image".
+        layers: which are explained: "all", "pooled" by a linear head, of "few" channels, "late" ones with
+            a short rest of the network, or the "image".
         probability: whether the score is the class's probability rather than its logit.
         noise: our random numbers, of a view and a dtype, where we draw any.
     """
@@ -200,6 +202,20 @@ METHODS = (
         reference.ablationcam,
         (Peer(GRAD_CAM, peers.grad_cam("AblationCAM"), instead.grad_cam_ablation),),
         layers="few",
+    ),
+    Method(
+        "reciprocam",
+        "reciprocam",
+        reference.reciprocam,
+        (Peer(AUTHORS, peers.authors_reciprocam, instead.authors_reciprocam),),
+        layers="late",
+        probability=True,
+    ),
+    Method(
+        "reciprocam, gaussian",
+        methods.reciprocam(gaussian=True),
+        functools.partial(reference.reciprocam, gaussian=True),
+        layers="late",
     ),
     Method(
         "scorecam",

@@ -49,11 +49,11 @@ paper's formula, which is implemented a second time in float64 with PyTorch's gr
   head and one with a hidden layer, explained at layers after and before a ReLU. *Lite0* is
   EfficientNet-Lite0 with its ImageNet weights, explained at its last map and at `block5c_add`, in the
   middle, whose activations have both signs. Methods that run the whole network for each channel are
-  compared only at `block5c_add`.
+  compared only at `block5c_add`, one that runs the rest of it for each place only at the last map.
 * *Maps* are signed, on the layer's own grid: before any ReLU, resizing and scaling. The score is the
-  logit of the predicted class, for ShapleyCAM its probability. All libraries get the same parameters,
-  even where their defaults differ (in Finer-CAM, torch-cam subtracts 0.6 times the other classes;
-  tf_gradcam and pytorch-grad-cam subtract them in full).
+  logit of the predicted class, for ShapleyCAM and ReciproCAM its probability. All libraries get the same
+  parameters, even where their defaults differ (in Finer-CAM, torch-cam subtracts 0.6 times the other
+  classes; tf_gradcam and pytorch-grad-cam subtract them in full).
 * *Numbers* are the largest difference at any position of any map, as a share of the map's largest value.
   Two maps *agree* up to 1e-4.
 * Everything is computed in float64, so that only formulas can differ. The error of tf_gradcam in float32
@@ -106,6 +106,7 @@ def find_cases(pairs, method):
                 "all": True,
                 "pooled": layer == last and not hasattr(pair.net, "hidden"),
                 "few": layer != "top_activation",
+                "late": layer != "block5c_add",
                 "image": layer == last,
             }[method.layers]:
                 yield Case(pair, layer, View(pair.net, path, pair.image[0], index, method.probability))

@@ -68,6 +68,12 @@ def grad_cam_ablation(view):
     return reference.ablationcam(view, value)
 
 
+def authors_reciprocam(view):
+    """It does not subtract the score of zeros: its map is higher by this one number. It is then scaled from
+    its minimum to its maximum, so that no place is shown to speak against the class."""
+    return reference.alone(view)
+
+
 def grad_cam_score(view):
     """It resizes the masks with `align_corners=True`, which shifts them towards the border; the authors' code
     has `align_corners=False`."""

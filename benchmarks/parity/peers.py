@@ -6,6 +6,8 @@ class in, a map `(h, w)` out.
 
 import contextlib
 import io
+import pathlib
+import sys
 import warnings
 
 import captum.attr
@@ -16,6 +18,7 @@ import torchcam.methods
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
 
 SEED = 3
+RECIPROCAM = pathlib.Path(sys.prefix) / "ReciproCAM" / "src"  # a clone, as it is no package
 
 
 def grad_cam(name, target=ClassifierOutputTarget):
@@ -60,6 +63,22 @@ def torch_cam(name, **options):
             return cam(index, net(images), normalized=False)[0][0].detach().numpy()
 
     return explain
+
+
+def authors_reciprocam(net, layer, images, index):
+    """ReciproCAM of its authors: of a layer that is given, and not scaled."""
+    sys.path.insert(0, str(RECIPROCAM))
+    from recipro_cam import ReciproCam
+
+    class OfLayer(ReciproCam):
+        def _find_target_layer(self, *_):
+            self.target_layers = [self.model.get_submodule(layer)]
+
+        def _get_class_activaton_map(self, probabilities, index, *shape):
+            return probabilities[:, index].reshape(shape)
+
+    found, _ = OfLayer(net, "cpu")(images, index)
+    return found.numpy()
 
 
 def captum_layer(name, **call):

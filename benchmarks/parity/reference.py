@@ -254,6 +254,26 @@ def ablationcam(view, value=lambda channel: 0.0):
     return view.activations @ ((view.score - scores) / view.score)
 
 
+def reciprocam(view, gaussian=False):
+    """Byun & Lee 2024, minus the score of zeros"""
+    return alone(view, gaussian) - view.tail([np.zeros_like(view.activations)]).item()
+
+
+def alone(view, gaussian=False):
+    """Return the score of each place's activations with 0 in all others."""
+    height, width, _ = view.activations.shape
+
+    def masked():
+        for row, column in itertools.product(range(height), range(width)):
+            mask = np.zeros((height + 2, width + 2, 1))
+            around = np.outer([1, 2, 1], [1, 2, 1])[..., None] / 16
+            around = around if gaussian else around == 1 / 4
+            mask[row : row + 3, column : column + 3] = around
+            yield mask[1:-1, 1:-1] * view.activations
+
+    return view.tail(masked()).reshape(height, width)
+
+
 def scorecam(view, **how):
     """Wang 2020, algorithm 1"""
     return view.activations @ _softmax(view.scores(mask * view.image for mask in _masks(view, **how)))

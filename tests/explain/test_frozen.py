@@ -1,6 +1,7 @@
 """Frozen explainers: the same answers from constants, and no answer from weights of the past."""
 
 import gc
+import tempfile
 import weakref
 
 import keras
@@ -10,7 +11,8 @@ import tensorflow as tf
 from conftest import CLASSES, SIDE, build, chain, parts
 
 from tf_gradcam import GradCAM, methods, targets
-from tf_gradcam._explain import frozen
+from tf_gradcam._freezing import snapshot as snapshot_module
+from tf_gradcam._freezing.snapshot import WeightSnapshot
 
 
 def assert_same(found, expected, tolerance=1e-5):
@@ -258,12 +260,52 @@ def assign_the_bias_of_the_head(model, images):
     model.trainable_variables[-1].assign_add(np.arange(CLASSES, dtype="float32"))
 
 
+def subtract(model, images):
+    model.trainable_variables[-1].value.assign_sub(np.arange(CLASSES, dtype="float32"))
+
+
+def scatter(model, images):
+    model.trainable_variables[-1].value.scatter_nd_update([[1]], [5.0])
+
+
+def assign_a_slice(model, images):
+    model.trainable_variables[-1].value[1:2].assign([7.0])
+
+
+def apply_an_optimizer(model, images):
+    bias = model.trainable_variables[-1]
+    keras.optimizers.Adam(0.1).apply([tf.range(CLASSES, dtype=tf.float32)], [bias])
+
+
+def step_in_a_function(model, images, compiled=False):
+    bias = model.trainable_variables[-1]
+    step = tf.function(lambda x: bias.assign_add(x), autograph=False, jit_compile=compiled)
+    step(np.arange(CLASSES, dtype="float32"))
+
+
+def step_compiled_by_xla(model, images):
+    step_in_a_function(model, images, compiled=True)
+
+
+def load_a_file_of_weights(model, images):
+    other = keras.models.clone_model(model)
+    other.set_weights([weight + 1 for weight in model.get_weights()])
+    with tempfile.TemporaryDirectory() as folder:
+        other.save_weights(f"{folder}/weights.weights.h5")
+        model.load_weights(f"{folder}/weights.weights.h5")
+
+
 def load(model, images):
     model.set_weights([weight + 1 for weight in model.get_weights()])
 
 
+IN_PLACE = [subtract, scatter, assign_a_slice, apply_an_optimizer, step_in_a_function, step_compiled_by_xla]
+IN_PLACE += [load_a_file_of_weights]
+CHANGES = [train, assign_the_bias_of_the_head, load]
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
-@pytest.mark.parametrize("change", [train, assign_the_bias_of_the_head, load])
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_frozen_explainer_refuses_when_the_weights_have_changed(images, change):
     model = build("functional")
     plain = GradCAM(model)
@@ -274,6 +316,45 @@ def test_a_frozen_explainer_refuses_when_the_weights_have_changed(images, change
         fast(images)
     assert_same(plain.freeze()(images), plain(images))
     assert not np.allclose(plain(images).outputs, before.outputs)
+
+
+def test_every_way_to_change_a_weight_in_its_place_is_noticed_at_once(images):
+    """The buffer of a variable is compared, which must never be written to while it is held."""
+    model = build("functional")
+    GradCAM(model).freeze()(images)  # It must not matter who else reads the weights.
+    for change in IN_PLACE:
+        snapshot = WeightSnapshot(model)
+        snapshot.check()
+        before = model.get_weights()[-1]
+        change(model, images)
+        assert not np.array_equal(model.get_weights()[-1], before)
+        for check in (snapshot.check, snapshot.check_all):
+            with pytest.raises(ValueError, match="has changed since"):
+                check()
+
+
+def test_the_same_numbers_in_another_buffer_are_no_change():
+    model = build("functional")
+    weights = model.get_weights()
+    weights[0][0, 0, 0, 0] = np.nan
+    model.set_weights(weights)
+    snapshot = WeightSnapshot(model)
+    model.set_weights(weights)
+    snapshot.check_all()
+    snapshot.check_all()
+    model.weights[0].assign(np.negative(weights[0]))
+    with pytest.raises(ValueError, match="has changed since"):
+        snapshot.check_all()
+
+
+def test_what_tells_no_address_is_compared_by_its_numbers(images, monkeypatch):
+    model = build("functional")
+    monkeypatch.setattr(snapshot_module, "_address", lambda tensor: None)
+    fast = GradCAM(model).freeze()
+    fast(images)
+    assign_the_bias_of_the_head(model, images)
+    with pytest.raises(ValueError, match="has changed since"):
+        fast(images)
 
 
 def test_what_is_traced_later_is_of_the_same_moment(images):
@@ -305,7 +386,7 @@ def test_a_model_that_was_never_called_can_not_be_frozen(images):
 
 
 def test_more_weights_than_a_graph_holds_are_refused(functional, monkeypatch):
-    monkeypatch.setattr(frozen, "MOST_BYTES", 100)
+    monkeypatch.setattr(snapshot_module, "MOST_BYTES", 100)
     with pytest.raises(ValueError, match="less than 2 GiB of weights to be frozen. Received: 0.0 GiB"):
         GradCAM(functional).freeze()
 

@@ -6,9 +6,9 @@ import tensorflow as tf
 from conftest import build
 
 from tf_gradcam import GradCAM
-from tf_gradcam._explain.frozen import fold_variables
 from tf_gradcam._export.plain_graph import rewrite
 from tf_gradcam._export.plain_windows import UnsupportedOperation
+from tf_gradcam._freezing.folding import fold_variables
 
 SHAPE = 12, 13, 4
 

@@ -18,7 +18,8 @@ from conftest import CLASSES, KINDS, SIDE, build, chain, head
 from tf_gradcam import GradCAM, targets
 from tf_gradcam._export import SUFFIXES, convert, runner
 from tf_gradcam._export.disk import disk_error
-from tf_gradcam._export.runtimes import _RUNNERS, _WRITERS
+from tf_gradcam._export.runtimes import _WRITERS
+from tf_gradcam._runtimes.single_files import _RUNNERS
 
 FORMATS = ["litert", "onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 L = keras.layers
@@ -150,9 +151,16 @@ def assert_agrees(cam, path, images, **options):
     for count in (1, len(images)):
         answer = run({"images": images[:count]})
         expected = cam(images[:count], **options)
+        one_layer = not isinstance(expected.map, tuple)
         assert sorted(answer) == sorted(
-            {"scores", "heatmap"} | ({"class"} if expected.target is not None else set())
+            {"scores", "score", "heatmap"}
+            | ({"class"} if expected.target is not None else set())
+            | ({"map"} if one_layer else set())
         )
+        np.testing.assert_allclose(answer["score"], expected.score, atol=1e-5, rtol=1e-5)
+        if one_layer:
+            largest = max(1, np.abs(expected.map).max())
+            np.testing.assert_allclose(answer["map"], expected.map, atol=1e-5 * largest)
         np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
         np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-5)
         assert answer["heatmap"].dtype == answer["scores"].dtype == np.float32
@@ -268,7 +276,8 @@ def test_a_model_of_several_inputs_takes_them_by_name(images, format, write):
 def test_no_images_get_no_answers(images, format, written):
     answer = runner(written(small, "conv1", format).path)({"images": images[:0]})
     shapes = {name: values.shape for name, values in answer.items()}
-    assert shapes == {"class": (0,), "heatmap": (0, SIDE, SIDE), "scores": (0, CLASSES)}
+    of_image = {"class": (0,), "score": (0,), "scores": (0, CLASSES)}
+    assert shapes == {**of_image, "heatmap": (0, SIDE, SIDE), "map": (0, SIDE // 2, SIDE // 2)}
 
 
 def segmenter(channels=3, activation="softmax"):
@@ -381,6 +390,8 @@ def test_an_onnx_file_passes_the_check_and_its_batch_has_a_name(written):
         "images": ["N", SIDE, SIDE, 3],
         "class": ["N"],
         "heatmap": ["N", SIDE, SIDE],
+        "map": ["N", SIDE // 2, SIDE // 2],
+        "score": ["N"],
         "scores": ["N", CLASSES],
     }
 
@@ -433,6 +444,13 @@ def refused(cam, tmp_path, format, match):
         convert(cam, tmp_path / f"model{SUFFIXES[format]}", format)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None  # no converter's traceback
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", one_of("litert"))
+def test_recipro_cam_runs_everywhere_as_it_has_no_loop(write, images, format):
+    cam = GradCAM(build("functional"), "conv2", method="reciprocam")
+    answer = runner(write(cam, format, target=2))({"images": images})
+    np.testing.assert_allclose(answer["heatmap"], cam(images, 2).heatmap, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", one_of("onnx"))  # before any of them sees it
@@ -509,11 +527,13 @@ def test_an_operation_that_a_format_lacks_is_refused_with_its_name(tmp_path):
 
 
 def test_answers_that_are_not_tensorflows_are_refused(functional, tmp_path, monkeypatch):
-    def wrong(path):
+    def wrong(path, threads):
         return lambda arrays: {
             "scores": np.zeros((2, CLASSES)),
             "class": np.zeros(2),
             "heatmap": np.zeros((2, SIDE, SIDE)),
+            "map": np.zeros((2, SIDE // 2, SIDE // 2)),
+            "score": np.zeros(2),
         }
 
     monkeypatch.setitem(_WRITERS, "onnx", lambda graph, path: path.write_bytes(b"wrong"))

@@ -121,7 +121,9 @@ def test_the_exported_model_answers_what_the_explainer_answers(exported, images)
     model, version = exported
     expected = GradCAM(model)(images)
     answer = endpoints(version)["gradcam"](images=tf.constant(images))
-    assert sorted(answer) == ["class", "heatmap", "scores"]
+    assert sorted(answer) == ["class", "heatmap", "map", "score", "scores"]
+    np.testing.assert_allclose(answer["map"], expected.map, atol=1e-5)
+    np.testing.assert_allclose(answer["score"], expected.score, atol=1e-5)
     np.testing.assert_allclose(answer["scores"], expected.outputs, atol=1e-6)
     np.testing.assert_allclose(answer["heatmap"], expected.heatmap, atol=1e-5)
     np.testing.assert_array_equal(answer["class"], expected.target)
@@ -416,7 +418,7 @@ def test_a_target_is_explained_instead_of_the_class(functional, images, tmp_path
     signatures = endpoints(version)
     assert set(signatures) == {"serve", "serving_default", "gradcam", "gradcam_bytes"}
     answer = signatures["gradcam"](images=tf.constant(images))
-    assert sorted(answer) == ["heatmap", "scores"]
+    assert sorted(answer) == ["heatmap", "map", "score", "scores"]
     expected = GradCAM(functional)(images, targets.Value(1)).heatmap
     np.testing.assert_allclose(answer["heatmap"], expected, atol=1e-5)
 
@@ -468,7 +470,7 @@ def test_preprocess_is_given_the_pixels_of_encoded_photographs(preprocessed):
 
 def test_a_unit_without_sigmoid_has_no_class(minimal, tmp_path):
     signatures = endpoints(export_gradcam(minimal, tmp_path))
-    assert sorted(signatures["gradcam"].structured_outputs) == ["heatmap", "scores"]
+    assert sorted(signatures["gradcam"].structured_outputs) == ["heatmap", "map", "score", "scores"]
     assert "gradcam_class" not in signatures
 
 

@@ -111,7 +111,7 @@ def test_every_signature_with_heatmaps_answers_their_boxes(served, images):
     index = tf.constant([CLASSES - 1] * len(images))
     answers["gradcam_class"] = signatures["gradcam_class"](images=tf.constant(images), class_index=index)
     for answer in answers.values():
-        assert sorted(answer) == ["box", "box_score", "class", "heatmap", "scores"]
+        assert sorted(answer) == ["box", "box_score", "class", "heatmap", "map", "score", "scores"]
         assert_boxes_of_the_library(answer["heatmap"].numpy(), 0.5, answer["box"], answer["box_score"])
         assert_boxes_of_the_library(
             answer["heatmap"].numpy(),

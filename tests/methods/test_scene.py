@@ -9,7 +9,7 @@ import tensorflow as tf
 import zoo
 from conftest import SIDE, chain, parts
 from oracle import Oracle
-from zoo import FEW
+from zoo import FEW, with_other_places
 
 from tf_gradcam import GradCAM, methods, targets
 from tf_gradcam._graph.graph import ancestors
@@ -123,15 +123,6 @@ def test_the_gradients_are_those_worked_out_by_hand(kind, answers):
 
 
 # Other activations
-
-
-def with_other_places(kind, change):
-    """Return the kind with other values at the places of its activations, and the same extra tokens."""
-    if kind.activations.ndim == len(kind.grid) + 2:
-        return kind._replace(activations=change(kind.activations))
-    count = np.prod(kind.grid)
-    extra, patches = kind.activations[:, :-count], kind.activations[:, -count:]
-    return kind._replace(activations=np.concatenate([extra, change(patches)], axis=1))
 
 
 def test_the_tail_is_the_network_run_on_from_other_activations(kind, answers):

@@ -10,6 +10,7 @@ from oracle import Oracle
 
 from tf_gradcam import GradCAM, make_gradcam_heatmap, targets
 from tf_gradcam._graph.graph import ancestors
+from tf_gradcam._signed_maps.several_scores import scores_per_pass
 
 
 @pytest.mark.parametrize("layer", ["conv2", "relu2"])  # after the latter nothing but pooling: CAM
@@ -70,6 +71,35 @@ def test_several_classes_are_one_forward_pass_for_any_number_of_them(images, lay
     assert len(runs) == before
     convolutions = [op for op in operations(cam) if op.type == "Conv2D"]
     assert len(convolutions) == 2  # conv1 and conv2, and none in the loop over classes
+
+
+@pytest.mark.parametrize("method", ["gradcam", "layercam", lambda activations, gradients: gradients[..., 0]])
+def test_more_classes_than_go_back_in_one_pass_are_what_each_is_alone(images, method):
+    model, classes = build("functional"), [*range(CLASSES)] * 15
+    maps = GradCAM(model, "conv1", method=method)(images, targets.Classes(classes)).map
+    assert maps.shape[:2] == (3, 75)
+    for index in range(CLASSES):
+        network = Oracle(model.get_weights(), images, index)
+        expected = network.gradients["conv1"][..., 0] if callable(method) else network.map("conv1", method)
+        difference = np.abs(maps.numpy()[:, index::CLASSES] - expected[:, None]).max()
+        assert difference < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "largest", "expected"),
+    [
+        (10, 1, 1000, (1, 10)),
+        (100, 1, 1000, (4, 25)),  # not 32, 32, 32 and 4
+        (3, 64, 1000, (3, 1)),
+        (10, 1, 2**22, (3, 4)),  # so many numbers in the largest tensor
+        (2, 1, 2**26, (2, 1)),
+        (0, 1, 1000, (0, 0)),
+        (5, 0, 0, (1, 5)),
+    ],
+)
+def test_scores_go_back_in_passes_of_bounded_memory(count, rows, largest, expected):
+    passes = scores_per_pass(tf.constant(count), tf.constant(rows), tf.constant(largest))
+    assert tuple(map(int, passes)) == expected
 
 
 def test_where_pooling_and_a_dense_layer_follow_no_class_has_a_pass_of_its_own(images):

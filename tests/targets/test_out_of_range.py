@@ -108,3 +108,16 @@ def test_one_class_in_a_graph_is_not_taken_for_all_images():
     assert score(tf.constant([2, 1])).shape == 2
     with pytest.raises(tf.errors.InvalidArgumentError, match="`target` must hold one class for each image"):
         score(tf.constant([1]))
+
+
+def test_eagerly_a_class_is_picked_with_the_gradient_that_a_graph_gives_it():
+    def explain(logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            score, index = score_target(to_rows([2, 0], 2), tf.nn.softmax(logits), logits)
+        return score, index, tape.gradient(score, logits)
+
+    for eagerly, in_graph in zip(explain(LOGITS), tf.function(explain)(LOGITS), strict=True):
+        np.testing.assert_array_equal(eagerly, in_graph)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`target` must be a class"):
+        score_target(to_rows([2, 3], 2), OUTPUTS, LOGITS)

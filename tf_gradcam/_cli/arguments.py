@@ -162,7 +162,9 @@ def _add_run(commands) -> None:
     add_layer_options(command)
     add_target_option(command)
     command.add_argument(
-        "--method", default="gradcam", metavar="M", help="see `tf-gradcam methods` (default: %(default)s)"
+        "--method",
+        metavar="M",
+        help="see `tf-gradcam methods` (default: gradcam, or that of an exported file)",
     )
     add_classifier_options(command, "it must have one: build it with an input size")
     add_out_option(command, "gradcam_rows")

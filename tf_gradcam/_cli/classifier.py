@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -11,26 +12,39 @@ import keras
 from tf_gradcam import pretrained
 from tf_gradcam._checks import did_you_mean, one_line
 from tf_gradcam._run import Classifier, load_model_file
+from tf_gradcam._runtimes import SUFFIXES, LoadedExplainer, load
 
 EMBEDDED = "efficientnet_lite0"
 _MODEL_FILES = (".keras", ".h5", ".hdf5")
+_EXPORTED = tuple(SUFFIXES.values())
 
 
-def load_classifier(model: str, preprocess: str | None = None, labels: str | None = None) -> Classifier:
+def load_classifier(
+    model: str, preprocess: str | None = None, labels: str | None = None, *, exported: bool = False
+) -> Classifier:
     """Return the classifier that the options `--model`, `--preprocess` and `--labels` name.
 
     Args:
         model: `EMBEDDED`, a class of `keras.applications`, which gets its ImageNet weights, or the path of a
-            `.keras` or `.h5` file, which is loaded in Keras's safe mode: it can't run code of its own.
+            `.keras` or `.h5` file, which is loaded in Keras's safe mode: it can't run code of its own; or,
+            with `exported`, what `tf-gradcam export` wrote.
         preprocess: `"unit"`, a module of `keras.applications`, or `"MODULE:FUNCTION"`; `None` for a named
             model's own, and for nothing where the model is a file.
         labels: path of a text file with a class per line, or `None` for the model's own, if they are known.
+        exported: whether the command takes an exported model.
 
     Raises:
         ImportError, OSError, ValueError: naming the option, if there is no such model, function or file, or
             if the model can't be loaded or isn't safe.
     """
     names = _read_labels(labels) if labels else None  # first, as a model takes longer
+    if is_exported(model):
+        if not exported:
+            raise ValueError(
+                f"`--model` must be a Keras model for this command. Received: {model}, an exported one. Only "
+                "`explain` and `run` take it."
+            )
+        return _load_exported(model, preprocess, names)
     if model == EMBEDDED:
         classifier = Classifier(pretrained.efficientnet_lite0(), pretrained.preprocess, pretrained.labels())
     elif model.lower().endswith(_MODEL_FILES):
@@ -40,6 +54,27 @@ def load_classifier(model: str, preprocess: str | None = None, labels: str | Non
     if preprocess:
         classifier = classifier._replace(preprocess=_preprocess(preprocess))
     return classifier._replace(labels=names) if names else classifier
+
+
+def is_exported(model: str) -> bool:
+    """Return whether `--model` names a file or folder that `tf-gradcam export` writes."""
+    if model == EMBEDDED or callable(getattr(keras.applications, model, None)):
+        return False
+    return model.lower().endswith(_EXPORTED) or os.path.isdir(model)
+
+
+def _load_exported(path: str, preprocess: str | None, labels: tuple[str, ...] | None) -> Classifier:
+    model: LoadedExplainer = load(path)
+    own = model.notes.get("preprocess")
+    if preprocess and own:
+        raise ValueError(
+            f"`--preprocess` must be left out, as the file has its own. Received: {preprocess}, and {path} "
+            f"with {own}."
+        )
+    named = model.notes.get("labels")
+    if labels is None and isinstance(named, list):
+        labels = tuple(map(str, named))
+    return Classifier(model, _preprocess(preprocess) if preprocess else unchanged, labels)
 
 
 def _read_labels(path) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -51,6 +52,7 @@ def _explain_missing(photographs: list, arguments: argparse.Namespace, ending: c
     choose_methods(request)  # A wrong method is reported before a model is loaded.
     with report_progress(len(photographs)) as progress:
         classifier = _load(arguments)
+        request = requested_of_file(request, classifier, arguments.method)
         manifest = request_manifest(request, classifier, arguments.preprocess)
         journal = ending.enter_context(Journal(request.out, manifest, arguments.restart))
         missing = journal.missing(photographs)
@@ -78,9 +80,9 @@ def run_demo(arguments: argparse.Namespace) -> int:
     choose_methods(request)  # A wrong method is reported before a model is loaded.
     count = len(photographs)
     with report_progress(count) as progress:
-        run_end = _explain_with(
-            request, _load(arguments), progress, None, photographs, count, findings.append
-        )
+        classifier = _load(arguments)
+        request = requested_of_file(request, classifier, arguments.method)
+        run_end = _explain_with(request, classifier, progress, None, photographs, count, findings.append)
     rows = [finding.row for of_photograph in findings for finding in of_photograph]
     code = _finish(_Results(rows, rows, count), run_end, arguments)
     explained = [of_photograph for of_photograph in findings if "error" not in of_photograph[0].row]
@@ -132,7 +134,7 @@ def _explain_with(
 def _load(arguments: argparse.Namespace):
     from tf_gradcam._cli.classifier import load_classifier
 
-    return load_classifier(arguments.model, arguments.preprocess, arguments.labels)
+    return load_classifier(arguments.model, arguments.preprocess, arguments.labels, exported=True)
 
 
 def _take_findings(found: Generator, take: Callable[[list], None]) -> RunEnd | None:
@@ -156,7 +158,7 @@ def _make_request(arguments: argparse.Namespace):
 
     return Request(
         out=pathlib.Path(arguments.out),
-        methods=tuple(arguments.method),
+        methods=tuple(arguments.method or ["gradcam"]),
         layer=requested_layer(arguments),
         call=arguments.call,
         fuse=arguments.fuse,
@@ -174,6 +176,25 @@ def _make_request(arguments: argparse.Namespace):
         picture=_picture_options(arguments),
         sliding=getattr(arguments, "sliding", None),
     )
+
+
+def requested_of_file(request, classifier, method: list[str] | None):
+    """Return the request; of an exported file with its own method, beside which none may be asked for.
+
+    Args:
+        request: a `Request`.
+        classifier: the model or file with its preprocessing.
+        method: what `--method` asks for, if it was given.
+    """
+    from tf_gradcam._run import FileCam, name_of_method, refusal
+    from tf_gradcam._runtimes import LoadedExplainer
+
+    if not isinstance(classifier.model, LoadedExplainer):
+        return request
+    own = name_of_method(FileCam(classifier.model))
+    if method and method != [own]:
+        raise refusal("method", ", ".join(method))
+    return dataclasses.replace(request, methods=(own,))
 
 
 def _picture_options(arguments: argparse.Namespace):

@@ -30,6 +30,7 @@ def run_export(arguments: argparse.Namespace) -> int:
             method=arguments.method,
             preprocess=None if classifier.preprocess is unchanged else classifier.preprocess,
             format=arguments.format,
+            precision=arguments.precision,
             **options,
         )
     except Exception as error:  # TensorFlow's errors are not OSErrors.

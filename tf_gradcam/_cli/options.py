@@ -124,7 +124,8 @@ def add_model_option(parser) -> None:
         default="efficientnet_lite0",
         metavar="NAME|FILE",
         help="class of keras.applications such as ResNet50 (its ImageNet weights are downloaded once), or a "
-        ".keras or .h5 file, which may not run code of its own (default: %(default)s, embedded)",
+        ".keras or .h5 file, which may not run code of its own; `explain` and `run` also take what `export` "
+        "wrote: a .tflite, .onnx or .xml file, or a folder (default: %(default)s, embedded)",
     )
 
 
@@ -208,6 +209,12 @@ def add_export_options(parser) -> None:
         help="what to write (default: %(default)s)",
     )
     parser.add_argument(
+        "--precision",
+        choices=("float32", "float16"),
+        default="float32",
+        help="how other formats store weights: float16 halves the file (default: %(default)s)",
+    )
+    parser.add_argument(
         "--frozen", action="store_true", help="fold the weights into the graph: faster, but larger"
     )
     parser.add_argument(
@@ -229,9 +236,9 @@ def add_explain_options(parser, out) -> None:
     parser.add_argument(
         "--method",
         type=names,
-        default="gradcam",
         metavar="M[,M...]",
-        help="name or names, comma-separated, to compare; see `tf-gradcam methods` (default: %(default)s)",
+        help="name or names, comma-separated, to compare; see `tf-gradcam methods` (default: gradcam, or "
+        "that of an exported file)",
     )
     add_channels_option(parser)
     add_out_option(parser, out)

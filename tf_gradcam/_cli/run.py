@@ -31,7 +31,7 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     check_forms(arguments.to, arguments.out)  # before hours of work, not after them
     found = find_items(arguments.sources)
     print(f"tf-gradcam: {found}", file=sys.stderr)
-    classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
+    classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels, exported=True)
     cam, fit = _cam_and_fit(classifier, arguments)
     options = _options(arguments, classifier.labels)
     out = pathlib.Path(arguments.out)
@@ -82,12 +82,21 @@ def _cam_and_fit(classifier, arguments) -> tuple:
     """Return the explainer, and what fits a file to its input."""
     from tf_gradcam import GradCAM
     from tf_gradcam._dataset import fit_and_preprocess
+    from tf_gradcam._run import FileCam, name_of_method, refusal
+    from tf_gradcam._runtimes import LoadedExplainer
 
+    if isinstance(classifier.model, LoadedExplainer):
+        file = FileCam(classifier.model)
+        for name in ("layer", "call", "fuse", "output", "method"):
+            value = getattr(arguments, name, None)
+            if value is not None and (name, value) != ("method", name_of_method(file)):
+                raise refusal(name, value)
+        return file, fit_and_preprocess(classifier)
     cam = GradCAM(
         classifier.model,
         requested_layer(arguments),
         call=arguments.call,
-        method=arguments.method,
+        method=arguments.method or "gradcam",
         fuse=arguments.fuse,
     )
     return cam, fit_and_preprocess(classifier)
@@ -95,9 +104,11 @@ def _cam_and_fit(classifier, arguments) -> tuple:
 
 def _for_workers(arguments) -> argparse.Namespace:
     """Return the options that a worker needs, with the whole path of a model's file."""
+    from tf_gradcam._cli.classifier import is_exported
+
     wanted = ("model", "preprocess", "layer", "call", "method", "fuse")
     options = {name: getattr(arguments, name) for name in wanted}
-    if os.path.isfile(arguments.model):
+    if os.path.isfile(arguments.model) or is_exported(arguments.model):
         options["model"] = os.path.abspath(arguments.model)
     return argparse.Namespace(**options)
 
@@ -106,7 +117,8 @@ def build_in_worker(arguments: argparse.Namespace) -> tuple:
     """Return the explainer that the options ask for, and what fits a file to its input."""
     from tf_gradcam._cli.classifier import load_classifier
 
-    return _cam_and_fit(load_classifier(arguments.model, arguments.preprocess), arguments)
+    classifier = load_classifier(arguments.model, arguments.preprocess, exported=True)
+    return _cam_and_fit(classifier, arguments)
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from tf_gradcam._dataset.reading import Fit
 from tf_gradcam._dataset.row_maker import DatasetOptions, RowMaker, count_errors
 from tf_gradcam._dataset.rows import Item
 from tf_gradcam._explain import GradCAM
-from tf_gradcam._model import require_specs
-from tf_gradcam._run import PAYS_TO_FREEZE, Classifier, class_index, fit_to_spec
+from tf_gradcam._run import PAYS_TO_FREEZE, Classifier, FileCam, class_index, fit_to_spec, input_spec
+from tf_gradcam._runtimes import LoadedExplainer, load
 
 
 class DatasetRun(NamedTuple):
@@ -39,7 +39,7 @@ class DatasetRun(NamedTuple):
 
 
 def explain_dataset(
-    cam: GradCAM,
+    cam: GradCAM | LoadedExplainer | str | os.PathLike,
     data: Any,
     out: str | pathlib.Path,
     *,
@@ -64,7 +64,8 @@ def explain_dataset(
 
     Args:
         cam: the explainer, for a model of one image input. Its `preprocess` gets the pixels of a file, 0 to
-            255, resized to the model's input.
+            255, resized to the model's input. Or a file that `export_gradcam` wrote, loaded by `load` or
+            its path: what it explains is fixed, as are layer and method.
         data: paths: a file, a folder (searched with its subfolders), a glob, a text file of paths, or a CSV
             or Parquet table with a column `path`, and `target` and `id` if they are known; or a list of
             these. Or a `tf.data.Dataset`, as `keras.utils.image_dataset_from_directory` makes it, or a
@@ -101,7 +102,10 @@ def explain_dataset(
     if draft and not is_files:
         raise ValueError("`draft` is for files. Received: draft=True with arrays, which nothing decodes.")
     options = DatasetOptions(target, labels, dtype, batch_size, restart, draft=draft)
-    return run_dataset(cam, items, pathlib.Path(out), options, fit_pixels(cam.model))
+    if isinstance(cam, str | os.PathLike):
+        cam = load(cam)
+    explainer = FileCam(cam) if isinstance(cam, LoadedExplainer) else cam
+    return run_dataset(explainer, items, pathlib.Path(out), options, fit_pixels(explainer.model))
 
 
 def target_of(target: str | None, output: str | int | None, labels: Sequence[str] | None) -> Any:
@@ -112,18 +116,18 @@ def target_of(target: str | None, output: str | int | None, labels: Sequence[str
 
 def fit_and_preprocess(classifier: Classifier) -> Fit:
     """Return the function from the values of a file to a classifier's input, preprocessed, `(h, w, C)`."""
-    spec = require_specs(classifier.model)
+    spec = input_spec(classifier.model)
     return lambda values: np.asarray(classifier.preprocess(fit_to_spec(values, spec)))[0]
 
 
-def fit_pixels(model: keras.Model) -> Fit:
+def fit_pixels(model: keras.Model | LoadedExplainer) -> Fit:
     """Return the function that fits the values of a file to a model's input, `(h, w, C)`."""
-    spec = require_specs(model)
+    spec = input_spec(model)
     return lambda values: fit_to_spec(values, spec)[0]
 
 
 def run_dataset(
-    cam: GradCAM,
+    cam: GradCAM | FileCam,
     items: Iterable[Item],
     out: pathlib.Path,
     options: DatasetOptions,

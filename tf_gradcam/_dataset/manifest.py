@@ -4,24 +4,26 @@ from typing import Any
 
 from tf_gradcam._dataset.rows import RowsAbout
 from tf_gradcam._explain import GradCAM
-from tf_gradcam._run import model_manifest, without_addresses
+from tf_gradcam._run import FileCam, model_manifest, without_addresses
 
 
-def make_manifest(cam: GradCAM, about: RowsAbout, options: Any) -> dict[str, Any]:
+def make_manifest(cam: GradCAM | FileCam, about: RowsAbout, options: Any) -> dict[str, Any]:
     """Return what decides the rows of a run; a run with another one is not taken up."""
-    preprocess = cam.preprocess
-    return {
+    asked = {
         **model_manifest(cam.model, options.labels),
         "layer": about.layer,
-        "call": cam.call,
         "method": about.method,
-        "parameters": without_addresses(repr(cam.method)),
-        "fuse": cam.fuse,
         "target": None if options.target is None else without_addresses(repr(options.target)),
         "dtype": options.dtype,
         "draft": options.draft,
-        "preprocess": options.preprocess if preprocess is None else _name_of(preprocess),
+        "preprocess": options.preprocess,
     }
+    if isinstance(cam, FileCam):  # The rest is in the file, whose checksum is above.
+        return asked
+    if cam.preprocess is not None:
+        asked["preprocess"] = _name_of(cam.preprocess)
+    parameters = without_addresses(repr(cam.method))
+    return {**asked, "call": cam.call, "parameters": parameters, "fuse": cam.fuse}
 
 
 def _name_of(function) -> str:

@@ -14,10 +14,17 @@ from tf_gradcam._dataset.manifest import make_manifest
 from tf_gradcam._dataset.reading import Fit, read_ahead
 from tf_gradcam._dataset.rows import ExplainedBatch, Item, ReadItem, RowsAbout, make_rows, make_schema
 from tf_gradcam._explain import GradCAM
-from tf_gradcam._methods import method_name
-from tf_gradcam._model import is_channels_first, layer_path, require_specs
+from tf_gradcam._model import is_channels_first
 from tf_gradcam._optional import require
-from tf_gradcam._run import class_index, freeze_if_possible, without_addresses
+from tf_gradcam._run import (
+    FileCam,
+    class_index,
+    freeze_if_possible,
+    input_spec,
+    layer_name,
+    name_of_method,
+    without_addresses,
+)
 
 
 class DatasetOptions(NamedTuple):
@@ -48,7 +55,7 @@ class RowMaker:
         TypeError, ValueError: if the explainer can't explain as the options say.
     """
 
-    def __init__(self, cam: GradCAM, options: DatasetOptions, fit: Fit) -> None:
+    def __init__(self, cam: GradCAM | FileCam, options: DatasetOptions, fit: Fit) -> None:
         _check_options(options)
         self._cam, self._options, self._fit = cam, options, fit
         self._about = _about(cam, options)
@@ -140,10 +147,10 @@ def _explain_images(cam, batch, options) -> ExplainedBatch | None:
     has_classes = explanation.target is not None and getattr(outputs, "shape", None) is not None
     is_flat = has_classes and len(outputs.shape) == 2
     return ExplainedBatch(
-        _only_map(explanation).numpy(),
-        explanation.score.numpy(),
-        None if explanation.target is None else explanation.target.numpy(),
-        outputs.numpy().astype(np.float64) if is_flat else None,
+        np.asarray(_only_map(explanation)),
+        np.asarray(explanation.score),
+        None if explanation.target is None else np.asarray(explanation.target),
+        np.asarray(outputs, np.float64) if is_flat else None,
     )
 
 
@@ -172,12 +179,13 @@ def _chosen_output(outputs, target) -> Any:
 
 def _only_map(explanation) -> Any:
     """Return the signed map; of several layers it is their fused heatmap."""
-    return explanation.heatmap if isinstance(explanation.map, tuple) else explanation.map
+    several = explanation.map is None or isinstance(explanation.map, tuple)
+    return explanation.heatmap if several else explanation.map
 
 
 def _explain_made_up(cam, target) -> Any:
     """Explain an image of noise, so that a wrong request is refused before any file is read."""
-    shape = require_specs(cam.model).shape
+    shape = input_spec(cam.model).shape
     image = np.random.default_rng(0).integers(0, 256, (1, *shape[1:])).astype("float32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Its map may well be blank.
@@ -186,7 +194,7 @@ def _explain_made_up(cam, target) -> Any:
 
 def _grid(cam, options) -> tuple[int, ...]:
     """Return the lengths of the map, from a made-up image; a wrong request is refused here."""
-    spec = require_specs(cam.model)
+    spec = input_spec(cam.model)
     shape = getattr(spec, "shape", None)
     if shape is None:
         raise ValueError(
@@ -211,15 +219,13 @@ def _at_least(cam, draft) -> tuple[int, int]:
     They are twice those of the input: it is then averaged over areas of at least 2 x 2 pixels, as a file of
     full size is. For a draft they are those of the input.
     """
-    shape = require_specs(cam.model).shape
+    shape = input_spec(cam.model).shape
     height, width = shape[2:4] if is_channels_first(shape) else shape[1:3]
     return (height, width) if draft else (2 * height, 2 * width)
 
 
 def _about(cam, options) -> RowsAbout:
-    layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
-    layer = "image" if cam.layer is None else ", ".join(layer_path(cam.model, each) for each in layers)
-    return RowsAbout(layer, without_addresses(method_name(cam.method)), options.labels)
+    return RowsAbout(layer_name(cam), without_addresses(name_of_method(cam)), options.labels)
 
 
 def _check_options(options) -> None:

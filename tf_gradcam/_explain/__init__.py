@@ -2,19 +2,16 @@
 
 from tf_gradcam._explain.cam import GradCAM
 from tf_gradcam._explain.explainer import Layers
-from tf_gradcam._explain.explanation import Explanation
-from tf_gradcam._explain.frozen import MOST_BYTES, fold_variables, loops_with_variables, weight_bytes
 from tf_gradcam._explain.one_call import make_gradcam_heatmap
+from tf_gradcam._explain.precision_check import PrecisionCheck
 from tf_gradcam._explain.sliding import SlidingExplanation
+from tf_gradcam._explanation import Explanation
 
 __all__ = [
-    "MOST_BYTES",
     "Explanation",
     "GradCAM",
     "Layers",
+    "PrecisionCheck",
     "SlidingExplanation",
-    "fold_variables",
-    "loops_with_variables",
     "make_gradcam_heatmap",
-    "weight_bytes",
 ]

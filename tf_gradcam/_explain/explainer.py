@@ -11,12 +11,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gradcam._explain.explanation import Explanation
-from tf_gradcam._explain.frozen import WeightSnapshot, frozen_function
 from tf_gradcam._explain.heatmaps import draw_heatmaps
 from tf_gradcam._explain.placed_maps import PlacedMaps, placed_maps_function
 from tf_gradcam._explain.question import Question, check_signed, check_target_taken
 from tf_gradcam._explain.requested import Layers, check_layers, strong_layers, weak_layers
+from tf_gradcam._explain.xla import XlaFunction, check_jit_compile
+from tf_gradcam._explanation import Explanation
+from tf_gradcam._freezing import FLOAT32_SCOPE, WeightSnapshot, frozen_function
 from tf_gradcam._heatmap import FUSIONS, Interpolation, parse_interpolation, parse_size
 from tf_gradcam._layers import (
     default_layer,
@@ -61,6 +62,7 @@ from tf_gradcam._signed_maps import (
     SignedMaps,
     apply_preprocess,
     cast_to_specs,
+    check_one_target,
     find_input,
     score_function,
     signed_maps_function,
@@ -79,6 +81,7 @@ class Explainer:
         method: str | Method | Sequence[str | Method],
         fuse: str | None,
         preprocess: Callable | None = None,
+        jit_compile: bool = False,
     ):
         check_model(model)
         if preprocess is not None and not callable(preprocess):
@@ -100,9 +103,11 @@ class Explainer:
         self.fuse = fuse or (self._preset.fuse if self._preset else None)
         self.interpolation = self._preset.interpolation if self._preset else "bilinear"
         self._preprocess = preprocess
+        self.jit_compile = check_jit_compile(jit_compile, model, preprocess)
         self._takes_several = count_call_arguments(model) > 1
         self._structure: int | None = None  # The version of the model that was prepared for.
         self._snapshot: WeightSnapshot | None = None  # Of the weights that are frozen into the traces.
+        self.precision: str | None = None  # Of the convolutions and products in the frozen traces.
         self._weights: list = []  # In place of the model's own, as arguments of the traces.
         if is_built(model) and declared_specs(model) is not None:
             self._prepare()
@@ -128,14 +133,14 @@ class Explainer:
         """True if the traces contain frozen weights."""
         return self._snapshot is not None
 
-    def frozen(self) -> "Explainer":
+    def frozen(self, precision: str | None = None) -> "Explainer":
         """Return a copy of this explainer whose traces contain the model's current weights."""
         if self._structure is None:
             raise ValueError("`model` must be built to be frozen. Explain an image first, or call it on one.")
         if self._structure != structure_version(self._model()):
             self._prepare()
         frozen = copy.copy(self)
-        frozen._traces = {}
+        frozen._traces, frozen.precision = {}, precision
         frozen._signed_maps = self._with_variables_read_first(self._signed_maps)
         frozen._compiled_signed_maps = tf.function(frozen._signed_maps, autograph=False)
         frozen._snapshot = WeightSnapshot(self._model())
@@ -217,7 +222,10 @@ class Explainer:
         question, images = self._ask(name, images, target, parse_size(size), interpolation, signed, version)
         tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         if first_eagerly and not self._traces:
-            self._keep_trace(question.trace_key(tensors), None)  # The second one compiles.
+            # The second one compiles, here and not in another thread. There, a call of the model would clear
+            # the losses that it had from `add_loss` in this thread (Keras 3.15), and TensorFlow ends the
+            # process with an abort if Python ends while a thread is tracing.
+            self._keep_trace(question.trace_key(tensors), None)
             explanation = self._explain_eagerly(question, tensors)
             if explanation is not None:
                 return explanation
@@ -282,6 +290,7 @@ class Explainer:
         if question.target is not None:
             symbolic = compiled.structured_outputs
             check_range(question.target, symbolic.target, symbolic.outputs)
+            check_one_target(question.target, symbolic.score)
         try:
             return compiled(*tensors)
         except tf.errors.InvalidArgumentError as error:
@@ -339,12 +348,16 @@ class Explainer:
                 self._score_function(question) if is_score else placed_maps_function(maps_function, question)
             )
         function = tf.function(self._on_weights(answer), autograph=False)
-        concrete = function.get_concrete_function(*signature)
-        if self._snapshot is None:
-            return concrete
-        self._snapshot.note(concrete.variables)  # A layer may have variables that Keras does not list.
-        self._snapshot.check_all()  # All traces must contain the same weights.
-        return frozen_function(concrete)
+        traced = function.get_concrete_function(*signature)
+        if self._snapshot is not None:
+            self._snapshot.note(traced.variables)  # A layer may have variables that Keras does not list.
+            self._snapshot.check_all()  # All traces must contain the same weights.
+            traced = frozen_function(traced, self.precision)
+        if not self.jit_compile:
+            return traced
+        inputs = len(keras.tree.flatten(question.specs))
+        subject = f"model {self._model().name!r} with method {method_name(self.method)!r}"
+        return XlaFunction(traced, signature, inputs, subject)
 
     def _on_weights(self, answer) -> Callable[..., Any]:
         """Return the function with the weights, if there are any, as its last arguments."""
@@ -372,7 +385,8 @@ class Explainer:
             if question.size is not None and lengths is None and signed.image_axes is not None:
                 lengths = signed.image_axes.lengths(images)
             fuse = (self.fuse or FUSIONS[0]) if self._several else None
-            heatmap, heatmaps = draw_heatmaps(signed, question, lengths, fuse)
+            with tf.name_scope(FLOAT32_SCOPE):
+                heatmap, heatmaps = draw_heatmaps(signed, question, lengths, fuse)
             signed_map = tuple(signed.maps) if self._several else signed.maps[0]
             index, outputs = signed.class_index, signed.outputs
             return Explanation(heatmap, signed_map, signed.score, index, outputs, heatmaps)

@@ -11,14 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._checks import did_you_mean
-from tf_gradcam._explain import MOST_BYTES, GradCAM, Layers, weight_bytes
-from tf_gradcam._export.runtimes import SUFFIXES
+from tf_gradcam._explain import GradCAM, Layers
+from tf_gradcam._export.precision import check_precision
 from tf_gradcam._export.savedmodel import write_savedmodel
 from tf_gradcam._export.signatures import CALLS_PYTHON, explaining_signatures, photograph_spec
 from tf_gradcam._export.single_file import convert
+from tf_gradcam._freezing import MOST_BYTES, weight_bytes
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._methods import Method, reports_progress
 from tf_gradcam._model import require_specs
+from tf_gradcam._runtimes import SUFFIXES
 
 _TRIAL_SIDE = 64  # pixels: height and width of the trial images where the model leaves them open
 
@@ -38,6 +40,8 @@ def export_gradcam(
     top_k: int | None = None,
     boxes: float | None = None,
     format: str = "tensorflow",
+    precision: str = "float32",
+    calibration: Any = None,
 ) -> pathlib.Path:
     """Write a model that returns scores and heatmaps, for a server or device without tf_gradcam.
 
@@ -46,9 +50,10 @@ def export_gradcam(
 
     * `serving_default` and `serve`: the same as `model.export` writes, so existing clients keep working.
     * `gradcam`: takes `images`, as the model does (several inputs are named as in `serve`). Returns `scores`,
-      the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `class`, the explained class, `(N,)`
-      int32; and, with `labels`, `label`, the name of that class. A model without classes, such as a single
-      unit without a sigmoid, returns neither `class` nor `label`.
+      the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `score`, `(N,)`, the score that is
+      explained, for a class its logit; `map`, `(N, h, w)`, the signed map on the layer's grid, for one layer;
+      `class`, the explained class, `(N,)` int32; and, with `labels`, `label`, the name of that class. A model
+      without classes, such as a single unit without a sigmoid, returns neither `class` nor `label`.
     * `gradcam_class`, for a model with classes: as `gradcam`, but explains `class_index`, `(N,)` int32.
     * `gradcam_top_k`, with `top_k`: as `gradcam`, but explains the K highest classes: `class` and `label` are
       `(N, K)` and `heatmap` is `(N, K, H, W)`.
@@ -99,6 +104,13 @@ def export_gradcam(
         format: `"tensorflow"`; or `"litert"` for a `.tflite` file, `"onnx"` for an `.onnx` file, `"openvino"`
             for an `.xml` file and a `.bin` file beside it. The last three take no `labels`, `top_k`
             or `boxes`, and are always frozen.
+        precision: how such a file stores weights: `"float32"`; `"float16"`, half the size; or `"int8"`, a
+            quarter, for which `calibration` is needed. It computes in float32 all the same, so it is not
+            faster. `docs/formats.md` says by how much heatmaps differ.
+        calibration: for `"int8"`, 20 to 50 images that are like those to explain: `(N, H, W, C)`, as the
+            file takes them, with `preprocess` uint8; for several inputs a dict of arrays by their names.
+            Rounding moves the mean of each channel; what these images show of it is subtracted (Nagel et
+            al., ICCV 2019). The file's results are compared with TensorFlow's on them.
 
     Returns:
         The file; or the folder of the version, which also holds a manifest, `assets.extra/gradcam.json`, with
@@ -109,8 +121,9 @@ def export_gradcam(
         OSError: if the files can't be written, as on a full disk.
         TypeError, ValueError: as `GradCAM` does; if `model` isn't built or has several outputs; if `method`,
             `preprocess` or `target` calls Python; if `labels` or `top_k` don't fit the model's classes or the
-            format; if `boxes` is no such threshold, or the heatmaps are not `(H, W)`; or if the format lacks
-            an operation, which the error names with what to do.
+            format; if `boxes` is no such threshold, or the heatmaps are not `(H, W)`; if `precision` or
+            `calibration` is none of these; or if the format lacks an operation, which the error names with
+            what to do.
 
     Example:
 
@@ -122,14 +135,16 @@ def export_gradcam(
     cam = _as_explainer(model, layer, method, preprocess)
     _check_no_progress(cam.method)
     path = _check_path(path, format)
+    check_precision(precision, calibration, format)
     _check_boxes(boxes)
-    map_options = {"size": size, "interpolation": interpolation}
+    map_options: dict[str, Any] = {"size": size, "interpolation": interpolation}
     try:
         if target is not None:
             _explain_black_images(cam, target, map_options)
         if format != "tensorflow":
             _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k, boxes=boxes)
-            return convert(cam, path, format, target=target, size=size, interpolation=interpolation)
+            weights: dict[str, Any] = {"precision": precision, "calibration": calibration}
+            return convert(cam, path, format, target=target, **map_options, **weights)
         names = _check_labels(labels)
         explainer = cam.freeze() if frozen else cam
         signatures = explaining_signatures(explainer, target, names, top_k, boxes, map_options)
@@ -151,6 +166,11 @@ def _as_explainer(model, layer, method, preprocess) -> GradCAM:
         raise ValueError(
             "`layer`, `method` and `preprocess` must be left out where `model` is a GradCAM with its own. "
             f"Received: layer={layer!r}, method={method!r}, preprocess={preprocess!r}"
+        )
+    if model.jit_compile:
+        raise ValueError(
+            "`model` must be a GradCAM without jit_compile: what is exported is compiled where it runs. "
+            "Received: a GradCAM with jit_compile=True"
         )
     return model
 

@@ -1,31 +1,29 @@
-"""LiteRT, ONNX Runtime and OpenVINO: write a graph as a file of theirs, and run such a file.
+"""LiteRT, ONNX Runtime and OpenVINO: write a graph as a file of theirs. `single_file` calls it.
 
-`single_file` writes and runs; tests and benchmarks run. The libraries are optional and imported when needed.
+The libraries are optional and imported when needed. `_runtimes` runs the files.
 """
 
 import contextlib
-import importlib
 import logging
-import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._export.onnx_weights import fold_weights
 from tf_gradcam._export.plain_graph import LARGE_CONSTANT
+from tf_gradcam._export.precision import shrink
+from tf_gradcam._runtimes import require_packages as require_modules
 
-SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
 _PACKAGES = {
     "litert": ["ai_edge_litert.interpreter"],
     "onnx": ["tf2onnx", "onnxruntime"],
     "openvino": ["openvino"],
 }
 _OPSET = 18  # the newest that tf2onnx writes
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class Graph(NamedTuple):
@@ -48,32 +46,15 @@ def require_packages(format: str) -> None:
     Raises:
         ImportError: if one is missing, with the extra that installs it.
     """
-    for name in _PACKAGES[format]:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            package = name.partition(".")[0].replace("_", "-")
-            raise ImportError(
-                f'format={format!r} needs {package}. Install it: pip install "tf_gradcam[{format}]"'
-            ) from error
+    require_modules(format, _PACKAGES[format])
 
 
-def write_graph(graph: Graph, path: pathlib.Path, format: str) -> None:
+def write_graph(graph: Graph, path: pathlib.Path, format: str, precision: str = "float32") -> None:
     """Write a graph as a file of a format. Whatever its converter raises is passed on."""
     with _silence_converters():
         _WRITERS[format](graph, path)
-
-
-def runner(path: str | os.PathLike) -> Callable[[Arrays], dict[str, np.ndarray]]:
-    """Load a file that `convert` wrote, and return its function, from arrays by name to arrays by name.
-
-    Raises:
-        ImportError: if the package that runs it is missing.
-    """
-    path = pathlib.Path(path)
-    format = next(name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
-    require_packages(format)
-    return _RUNNERS[format](path)
+        if precision != "float32":
+            shrink(path, format, precision)
 
 
 @contextlib.contextmanager
@@ -113,19 +94,10 @@ def _write_litert(graph: Graph, path: pathlib.Path) -> None:
     shutil.rmtree(folder)
 
 
-def _run_litert(path: pathlib.Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path))
-    function = interpreter.get_signature_runner()
-    return lambda arrays: function(**arrays)
-
-
 # ONNX
 
 
 def _write_onnx(graph: Graph, path: pathlib.Path) -> None:
-    import onnx
     import tf2onnx
 
     # The converter would copy the weights dozens of times, so they are inputs until it is done.
@@ -140,11 +112,7 @@ def _write_onnx(graph: Graph, path: pathlib.Path) -> None:
         opset=_OPSET,
         tensors_to_rename={name: name.removesuffix(":0") for name in inputs + outputs},
     )
-    constants = [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()]
-    model.graph.initializer.extend(constants)
-    for value in list(model.graph.input):
-        if value.name in weights:
-            model.graph.input.remove(value)
+    fold_weights(model, weights)
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     path.write_bytes(model.SerializeToString())
@@ -165,16 +133,6 @@ def _weights_as_placeholders(definition) -> tuple[dict[str, np.ndarray], tf.comp
     return weights, tf.compat.v1.GraphDef(node=nodes, versions=definition.versions)
 
 
-def _run_onnx(path: pathlib.Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal errors only
-    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda arrays: dict(zip(names, session.run(names, dict(arrays)), strict=True))
-
-
 # OpenVINO
 
 
@@ -188,26 +146,8 @@ def _write_openvino(graph: Graph, path: pathlib.Path) -> None:
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _run_openvino(path: pathlib.Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
-    import openvino
-
-    # Without the hint it computes in bfloat16 on processors that have it.
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def function(arrays):
-        outputs = model(dict(arrays))
-        return {port.any_name: outputs[port] for port in model.outputs}
-
-    return function
-
-
 _WRITERS: dict[str, Callable[[Graph, pathlib.Path], Any]] = {
     "litert": _write_litert,
     "onnx": _write_onnx,
     "openvino": _write_openvino,
-}
-_RUNNERS: dict[str, Callable[[pathlib.Path], Callable[[Arrays], dict[str, np.ndarray]]]] = {
-    "litert": _run_litert,
-    "onnx": _run_onnx,
-    "openvino": _run_openvino,
 }

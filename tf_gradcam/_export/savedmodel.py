@@ -5,22 +5,20 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tf_gradcam import __version__
 from tf_gradcam._ending import at_sudden_end
 from tf_gradcam._explain import GradCAM
+from tf_gradcam._export.described import describe_question, library_versions
 from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.signatures import Signature, accept_empty_batch
-from tf_gradcam._model import layer_path, require_specs
+from tf_gradcam._model import require_specs
 
 
 def write_savedmodel(
@@ -82,27 +80,18 @@ def _write_or_name(write, unfinished: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _manifest(cam: GradCAM, signatures, settings) -> dict[str, Any]:
-    layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
-    size = settings["size"]
     checksum = hashlib.sha256()
     for weight in cam.model.weights:
         checksum.update(weight.numpy().tobytes())
     return {
-        "layer": [None if layer is None else layer_path(cam.model, layer) for layer in layers],
-        "call": cam.call,
-        "fuse": cam.fuse,
-        "method": _describe(cam.method),
-        "preprocess": _describe(cam.preprocess),
-        "target": _describe(settings["target"]),
-        "size": size if size is None or isinstance(size, str) else np.ravel(size).tolist(),
-        "interpolation": settings["interpolation"] or cam.interpolation,
+        **describe_question(cam, settings["target"], settings["size"], settings["interpolation"]),
         "frozen": settings["frozen"],
         "labels": settings["labels"],
         "top_k": settings["top_k"],
         "boxes": settings["boxes"],
         "signatures": list(signatures),
         "weights_sha256": checksum.hexdigest(),
-        "versions": {"tf_gradcam": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": library_versions(),
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -111,11 +100,3 @@ def _write_manifest(folder: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     path = folder / "assets.extra" / "gradcam.json"
     path.parent.mkdir()
     path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def _describe(value: Any) -> str | None:
-    """Return the dotted name of a function, else the `repr`; so that no address in memory is in it."""
-    if value is None or not hasattr(value, "__qualname__"):
-        return value if value is None else repr(value)
-    module = re.sub(r"^tf_gradcam\._?(methods|pretrained)\.\w+", r"tf_gradcam.\1", value.__module__)
-    return f"{module}.{value.__qualname__}"

@@ -121,7 +121,7 @@ def _box(explanation: Explanation, threshold: float) -> tuple[tf.Tensor, tf.Tens
 
 
 def named_outputs(explanation: Explanation) -> dict[str, tf.Tensor]:
-    """Return `scores`, `heatmap` and, if a class is explained, `class`.
+    """Return `scores`, `heatmap`, `score`, for one layer its `map`, and if a class is explained `class`.
 
     Raises:
         ValueError: if the model has several outputs.
@@ -131,7 +131,9 @@ def named_outputs(explanation: Explanation) -> dict[str, tf.Tensor]:
             "`model` must have one output to be served with its heatmaps. Received one that returns "
             f"{type(explanation.outputs).__name__}. Make a keras.Model that returns the output to explain."
         )
-    outputs = {"scores": explanation.outputs, "heatmap": explanation.heatmap}
+    outputs = {"scores": explanation.outputs, "heatmap": explanation.heatmap, "score": explanation.score}
+    if not isinstance(explanation.map, tuple):  # Several layers have no map in common.
+        outputs["map"] = explanation.map
     return outputs if explanation.target is None else {**outputs, "class": explanation.target}
 
 
@@ -216,6 +218,7 @@ def _explain_encoded(explain, photograph: _PhotographInput) -> Callable[..., Any
             read, image_bytes, parallel_iterations=4, fn_output_signature=of_photograph
         )
         outputs = explain(tf.transpose(images, [0, 3, 1, 2]) if channels_first else images)
+        outputs = {name: tensor for name, tensor in outputs.items() if name not in ("map", "score")}
         if "box" in outputs:
             heatmap_size = tf.shape(outputs["heatmap"])[1:]
             outputs["box"] = place_box(outputs["box"], heatmap_size, sizes)

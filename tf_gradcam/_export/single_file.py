@@ -13,19 +13,24 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam._ending import at_sudden_end
-from tf_gradcam._explain import GradCAM, fold_variables, loops_with_variables
+from tf_gradcam._explain import GradCAM
+from tf_gradcam._export.described import describe_question, library_versions
 from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.plain_graph import rewrite
 from tf_gradcam._export.plain_windows import UnsupportedOperation
-from tf_gradcam._export.runtimes import SUFFIXES, Arrays, Graph, require_packages, runner, write_graph
+from tf_gradcam._export.precision import calibration_batches, check_precision
+from tf_gradcam._export.rounded_weights import round_weights
+from tf_gradcam._export.runtimes import Graph, require_packages, write_graph
 from tf_gradcam._export.signatures import named_outputs
+from tf_gradcam._freezing import fold_variables, loops_with_variables
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._layers import default_layer
 from tf_gradcam._methods import is_formula
 from tf_gradcam._model import layer_path, require_specs, walk_layers
+from tf_gradcam._runtimes import SUFFIXES, Arrays, runner, write_notes
 
 # Above what rounding does: at an early layer it may move the maximum of a pooling to another place.
-_MAX_DIFFERENCE = 1e-3
+_MAX_DIFFERENCES = {"float32": 1e-3, "float16": 0.05, "int8": 0.25}
 # Operations that every format has: where an error names one, that is not the reason.
 _COMMON_OPERATIONS = {
     *("Add", "Cast", "Concat", "Const", "Identity", "MatMul", "Max", "Mean", "Mul", "Pad", "Placeholder"),
@@ -42,14 +47,17 @@ def convert(
     target: Any = None,
     size: str | tuple[int, int] | None = "input",
     interpolation: Interpolation | None = None,
+    precision: str = "float32",
+    calibration: Any = None,
 ) -> pathlib.Path:
     """Write one file that returns scores and heatmaps, with the current weights as constants.
 
     Its function takes `images`, or the model's inputs by name, in batches of one or more. It returns
-    `scores`, the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; and `class`, `(N,)` int32, if a
-    class is explained. If `cam` has a `preprocess`, it is part of the file, and the images are uint8, of the
-    model's height and width. The file uses built-in operations only. Its results on noise are compared with
-    TensorFlow's before it is moved to `path`.
+    `scores`, the model's output; `heatmap`, `(N, H, W)` float32 in `[0, 1]`; `score`, `(N,)`, the score that
+    is explained; `map`, `(N, h, w)`, the signed map on the layer's grid, for one layer; and `class`, `(N,)`
+    int32, if a class is explained. If `cam` has a `preprocess`, it is part of the file, and the images are
+    uint8, of the model's height and width. The file uses built-in operations only. Its results on noise are
+    compared with TensorFlow's before it is moved to `path`.
 
     Args:
         cam: the explainer of a built model with one output.
@@ -59,6 +67,8 @@ def convert(
         target: what to explain in every image; see `GradCAM`.
         size: the size of the heatmap; see `GradCAM`.
         interpolation: how the heatmap is resized; see `GradCAM`.
+        precision: how weights are stored; see `export_gradcam`.
+        calibration: images for `"int8"`; see `export_gradcam`.
 
     Returns:
         The path.
@@ -76,6 +86,7 @@ def convert(
     ```
     """
     path = _check_path(path, format)
+    check_precision(precision, calibration, format)
     require_packages(format)
     input_names, concrete = _trace(cam, target, size, interpolation)
     output_names = sorted(concrete.structured_outputs)
@@ -86,24 +97,31 @@ def convert(
     except UnsupportedOperation as error:
         operation = error.operation
         raise _missing_operation_error(cam, format, operation.type, operation.name) from None
+    batches = _trial_batches(concrete, input_names, calibration)
+    if precision == "int8":
+        definition = round_weights(definition, "scores", batches)
     graph = Graph(definition, input_names, output_names)
+    notes = {
+        **describe_question(cam, target, size, interpolation),
+        "model": cam.model.name,
+        "inputs": list(input_names),
+        "versions": library_versions(),
+    }
     with (
         tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder,
         at_sudden_end(lambda: shutil.rmtree(folder, ignore_errors=True)),
     ):
         unfinished = pathlib.Path(folder) / path.name
         try:
-            write_graph(graph, unfinished, format)
-            difference = _largest_difference(concrete, graph, unfinished)
+            write_graph(graph, unfinished, format, precision)
+            write_notes(unfinished, format, notes)
+            difference = _difference(concrete, graph, unfinished, batches, precision)
         except Exception as error:  # Each of these libraries has its own exceptions.
             if (disk := disk_error(error, path)) is not None:
                 raise disk from error
             raise _conversion_error(cam, format, graph, error) from None
-        if not difference < _MAX_DIFFERENCE:  # Also where it is NaN.
-            raise ValueError(
-                f"`format` must give the same results as TensorFlow. Received: format={format!r}, whose "
-                f"results differ by {difference:.2g}. {_advice_for_numbers(graph)}"
-            )
+        if not difference < _MAX_DIFFERENCES[precision]:  # Also where it is NaN.
+            raise _difference_error(format, precision, graph, difference)
         for file in sorted(unfinished.parent.iterdir()):  # The .bin first: the .xml refers to it.
             file.replace(path.parent / file.name)
     return path
@@ -146,16 +164,37 @@ def _trace(cam, target, size, interpolation) -> tuple[Sequence[str], tf.types.ex
     return names, tf.function(explain, autograph=False).get_concrete_function(*specs)
 
 
-def _largest_difference(concrete, graph: Graph, path: pathlib.Path) -> float:
-    """Return the largest difference between the results of a file and those of TensorFlow on noise."""
+def _trial_batches(concrete, names: Sequence[str], calibration: Any) -> list[dict[str, np.ndarray]]:
+    """Return the images of the calibration, or noise, in batches by the names of the inputs."""
     specs = concrete.structured_input_signature[0]
+    if calibration is not None:
+        return calibration_batches(calibration, names, specs)
     random = np.random.default_rng(0)
     arrays = {}
-    for name, spec in zip(graph.input_names, specs, strict=True):
+    for name, spec in zip(names, specs, strict=True):
         noise = random.uniform(size=[2, *spec.shape[1:]])
         arrays[name] = (255 * noise if spec.dtype == tf.uint8 else noise).astype(spec.dtype.as_numpy_dtype)
-    expected = concrete(*map(tf.constant, arrays.values()))
-    return _compare(expected, runner(path)(arrays), graph.output_names)
+    return [arrays]
+
+
+def _difference(concrete, graph: Graph, path: pathlib.Path, batches, precision: str) -> float:
+    """Return by how much the results of a file differ from those of TensorFlow.
+
+    It is the largest difference of any result. Weights of fewer bits may exchange two classes that are almost
+    equal, and then the heatmap is another one: for these it is the median of the images' largest differences.
+    """
+    run, differences = runner(path), []
+    for batch in batches:
+        found, expected = run(batch), concrete(*map(tf.constant, batch.values()))
+        if precision == "float32":
+            differences.append(_compare(expected, found, graph.output_names))
+            continue
+        names = [name for name in graph.output_names if name != "class"]
+        for index in range(len(expected["heatmap"])):
+            row = slice(index, index + 1)
+            one_expected = {name: expected[name][row] for name in names}
+            differences.append(_compare(one_expected, {name: found[name][row] for name in names}, names))
+    return float(np.max(differences) if precision == "float32" else np.median(differences))
 
 
 def _compare(expected, found: Arrays, output_names: Sequence[str]) -> float:
@@ -166,6 +205,24 @@ def _compare(expected, found: Arrays, output_names: Sequence[str]) -> float:
         scale = max(1.0, np.abs(values).max())
         difference = np.maximum(difference, np.abs(found[name] - values).max() / scale)  # NaN stays NaN.
     return float(difference)
+
+
+def _difference_error(format: str, precision: str, graph: Graph, difference: float) -> ValueError:
+    if precision == "float32":
+        return ValueError(
+            f"`format` must give the same results as TensorFlow. Received: format={format!r}, whose "
+            f"results differ by {difference:.2g}. {_advice_for_numbers(graph)}"
+        )
+    way_out = {
+        "float16": "Leave `precision` out: weights of the model are out of the range of float16.",
+        "int8": "Give more images, as the model will see them, to `calibration`; or choose "
+        "precision='float16'.",
+    }[precision]
+    return ValueError(
+        f"`precision` must keep the results of TensorFlow within {_MAX_DIFFERENCES[precision]}, for half of "
+        f"the images at least. Received: precision={precision!r} and format={format!r}, whose results differ "
+        f"by {difference:.2g}. {way_out}"
+    )
 
 
 def _conversion_error(cam, format: str, graph: Graph, error: Exception) -> ValueError:

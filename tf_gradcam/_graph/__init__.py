@@ -10,6 +10,7 @@ from tf_gradcam._graph.graph import (
     is_dense_head,
     mean_poolings,
     non_affine_operations,
+    operations_after,
     operations_between,
 )
 from tf_gradcam._graph.placement import Placement, Places
@@ -29,6 +30,7 @@ __all__ = [
     "is_probability",
     "mean_poolings",
     "non_affine_operations",
+    "operations_after",
     "operations_between",
     "strides_between",
 ]

@@ -58,8 +58,19 @@ _SHAPE_OPERATIONS = ("Rank", "Shape", "ShapeN", "Size")  # Operations that read 
 
 def operations_between(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
     """Return the operations between `start` and `end`, whose values depend on `start`, in order."""
-    path = ancestors([end], lambda operation: operation is start.op)
-    reached, found = {start.ref()}, []
+    return _reached([start], end, ancestors([end], lambda operation: operation is start.op))
+
+
+def operations_after(starts: Sequence[tf.Tensor], end: tf.Tensor) -> list[tf.Operation]:
+    """Return the operations on the way to `end` whose values depend on one of `starts`, in order.
+
+    One of `starts` may depend on another.
+    """
+    return _reached(starts, end, ancestors([end]))
+
+
+def _reached(starts, end, path):
+    reached, found = {start.ref() for start in starts}, []
     for operation in end.graph.get_operations():
         reads_values = operation in path and operation.type not in _SHAPE_OPERATIONS
         if reads_values and any(tensor.ref() in reached for tensor in operation.inputs):

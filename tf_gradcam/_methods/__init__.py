@@ -12,10 +12,11 @@ from tf_gradcam._methods.protocol import (
     is_slow,
     methods_of_layers,
     reports_progress,
+    takes_all_scores,
     takes_channels,
     takes_gradients,
 )
-from tf_gradcam._methods.registry import get, method_name
+from tf_gradcam._methods.registry import get, keeps_rows_apart, method_name
 from tf_gradcam._methods.scene import Scene, SceneContext, SourceImage, make_scene
 
 __all__ = [
@@ -33,10 +34,12 @@ __all__ = [
     "is_classless",
     "is_formula",
     "is_slow",
+    "keeps_rows_apart",
     "make_scene",
     "method_name",
     "methods_of_layers",
     "reports_progress",
+    "takes_all_scores",
     "takes_channels",
     "takes_gradients",
 ]

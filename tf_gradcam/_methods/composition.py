@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
 from tf_gradcam._graph import non_affine_operations
-from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
+from tf_gradcam._methods.chunks import ALGORITHM, copies_per_pass, sum_chunks, sum_of_copies
 from tf_gradcam._methods.formulas import gradcam_plus_plus
 from tf_gradcam._methods.protocol import (
     Method,
@@ -77,9 +77,9 @@ class smooth:
         # The first map gives the shape of the sum.
         first = apply_method(method, scene.at(self._noisy_copies(scene.image, tf.constant([0]))))
 
-        def step(indices):
+        def step(indices, weights):
             maps = apply_method(method, scene.at(self._noisy_copies(scene.image, indices + 1)))
-            return [_sum_of_copies(maps, first)]
+            return [sum_of_copies(maps, first, weights)]
 
         (total,) = sum_chunks(self.samples - 1, copies_per_pass(self.batch, scene.image), step, [first])
         return total / self.samples
@@ -88,11 +88,11 @@ class smooth:
         """Return the mean of the gradients by `source`; `with_powers`, also of their squares and cubes."""
         powers = (1, 2, 3) if with_powers else (1,)
 
-        def step(indices):
+        def step(indices, weights):
             noisy = scene.at(self._noisy_copies(scene.image, indices))
             differentiate = noisy.image_gradients if source is scene.image else noisy.gradients
             gradients = differentiate(noisy.score)
-            return [_sum_of_copies(gradients**power, source) for power in powers]
+            return [sum_of_copies(gradients**power, source, weights) for power in powers]
 
         zeros = [tf.zeros_like(source) for _ in powers]
         sums = sum_chunks(self.samples, copies_per_pass(self.batch, scene.image), step, zeros)
@@ -104,7 +104,7 @@ class smooth:
         spread = tf.reduce_max(image, axes, keepdims=True) - tf.reduce_min(image, axes, keepdims=True)
         noise = tf.map_fn(
             lambda index: tf.random.stateless_normal(
-                tf.shape(image)[1:], tf.stack([self.seed, index]), dtype=image.dtype
+                tf.shape(image)[1:], tf.stack([self.seed, index]), dtype=image.dtype, alg=ALGORITHM
             ),
             indices,
             fn_output_signature=tf.TensorSpec(image.shape[1:], image.dtype),
@@ -127,11 +127,6 @@ def _warn_if_affine(scene, samples) -> None:
 
 def _is_gradcam_plus_plus(formula) -> bool:
     return getattr(formula, "func", formula) is gradcam_plus_plus  # or a partial of it
-
-
-def _sum_of_copies(copies, one_copy):
-    """Return the sum `(N, ...)` of the copies `(R * N, ...)`, given one of them `(N, ...)`."""
-    return tf.reduce_sum(tf.reshape(copies, tf.concat([[-1], tf.shape(one_copy)], axis=0)), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tf_gradcam._arrays import array_or_empty
 from tf_gradcam._checks import check_counts
 from tf_gradcam._graph import Placement, operations_between
 from tf_gradcam._heatmap import place_map
-from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks
+from tf_gradcam._methods.chunks import copies_per_pass, sum_chunks, sum_of_copies
 from tf_gradcam._methods.formulas import gradcam
 from tf_gradcam._methods.scene import Scene
 
@@ -96,13 +96,13 @@ class integrated_gradients:
         image = scene.image
         baseline = self._baseline_tensor(image)
 
-        def step(indices):
+        def step(indices, weights):
             fraction = (tf.cast(indices, image.dtype) + 0.5) / self.steps
             fraction = tf.reshape(fraction, [-1] + [1] * image.shape.rank)
             points = baseline + fraction * (image - baseline)
             scenes = scene.at(tf.reshape(points, tf.concat([[-1], tf.shape(image)[1:]], axis=0)))
             gradients = scenes.image_gradients(scenes.score)
-            return (tf.reduce_sum(tf.reshape(gradients, tf.shape(points)), axis=0),)
+            return [sum_of_copies(gradients, image, weights)]
 
         copies = copies_per_pass(self.batch, image)
         (gradients,) = sum_chunks(self.steps, copies, step, [tf.zeros_like(image)])

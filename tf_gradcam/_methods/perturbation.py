@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_gradcam._checks import check_counts, check_number, check_seed
 from tf_gradcam._graph import non_affine_operations
 from tf_gradcam._heatmap import place_map
-from tf_gradcam._methods.chunks import copies_per_pass, gather_chunks, sum_chunks
+from tf_gradcam._methods.chunks import ALGORITHM, copies_per_pass, gather_chunks, merge_copies, sum_chunks
 from tf_gradcam._methods.scene import Scene
 
 Progress = Callable[[int, int], None]
@@ -60,7 +60,7 @@ class ablationcam:
             removed = tf.transpose(tf.gather(chosen, indices, axis=1))
             kept = tf.one_hot(removed, activations.shape[-1], 0, 1, dtype=activations.dtype)
             kept = tf.reshape(kept, [-1, tf.shape(removed)[1], *ones, activations.shape[-1]])
-            return _split_copies(scene.tail(_merge_copies(activations * kept, activations)), scene)
+            return _split_copies(scene.tail(merge_copies(activations * kept, activations)), scene)
 
         copies = copies_per_pass(self.batch, activations)
         scores = gather_chunks(tf.shape(chosen)[1], copies, step, scene.score.dtype)
@@ -155,7 +155,7 @@ class sscam:
             size = tf.shape(masks)[2:]
             noise = tf.map_fn(
                 lambda index: tf.random.stateless_normal(
-                    size, [self.seed, index], 0, self.noise, masks.dtype
+                    size, [self.seed, index], 0, self.noise, masks.dtype, alg=ALGORITHM
                 ),
                 samples,
                 fn_output_signature=masks.dtype,
@@ -254,12 +254,13 @@ class rise:
         image = scene.image
         make_masks = self._mask_function(image)
 
-        def step(indices):
+        def step(indices, weights):
             masks = make_masks(indices)
             scores = _split_copies(scene.at(_masked(image, masks[:, None])).score, scene)
             _report_progress(self.progress, indices, self.masks, scores)
-            explained = tf.tensordot(scores, masks, [[0], [0]])
-            return explained, tf.reduce_sum(scores, axis=0), tf.reduce_sum(masks, axis=0)
+            scores *= tf.cast(weights, scores.dtype)[:, None]
+            kept = tf.tensordot(tf.cast(weights, masks.dtype), masks, 1)
+            return tf.tensordot(scores, masks, [[0], [0]]), tf.reduce_sum(scores, axis=0), kept
 
         zeros = [tf.zeros_like(values) for values in (image[..., 0], scene.score, image[0, ..., 0])]
         explained, score, kept = sum_chunks(self.masks, copies_per_pass(self.batch, image), step, zeros)
@@ -271,9 +272,10 @@ class rise:
         """Return the function from indices `(B,)` to masks `(B, *axes)` in [0, 1]."""
         size, axes = tf.shape(image)[1:-1], image.shape.rank - 2
         cell = -(-size // self.cells)
-        draws = tf.random.stateless_uniform([self.masks, *[self.cells] * axes], [self.seed, 0])
-        shifts = tf.random.stateless_uniform([self.masks, axes], [self.seed, 1]) * tf.cast(cell, tf.float32)
-        shifts = tf.cast(shifts, tf.int32)
+        grid = [self.cells] * axes
+        draws = tf.random.stateless_uniform([self.masks, *grid], [self.seed, 0], alg=ALGORITHM)
+        shifts = tf.random.stateless_uniform([self.masks, axes], [self.seed, 1], alg=ALGORITHM)
+        shifts = tf.cast(shifts * tf.cast(cell, tf.float32), tf.int32)
 
         def make_masks(indices):
             kept = tf.cast(tf.gather(draws, indices) < self.probability, image.dtype)
@@ -318,7 +320,7 @@ def _mask_scores(scene, activations, method, samples=1, change_masks=None) -> tf
 
 def _channel_masks(channels, lengths, placement):
     """Return channels `(B, N, *grid)` placed on the image, scaled to [0, 1]; a constant channel is 0."""
-    values = _merge_copies(channels, channels[0])
+    values = merge_copies(channels, channels[0])
     axes = list(range(1, values.shape.rank))
     values -= tf.reduce_min(values, axes, keepdims=True)  # A constant channel is then exactly 0.
     values = tf.cast(place_map(values, lengths, "bilinear", placement), values.dtype)
@@ -333,13 +335,7 @@ def _masked(image, masks):
     missing = [1] * (image.shape.rank - masks.shape.rank)  # such as the time axis of a video
     masks = tf.reshape(masks, tf.concat([shape[:2], missing, shape[2:], [1]], axis=0))
     # A layer may compute in float64 on an image in float32.
-    return _merge_copies(tf.cast(masks, image.dtype) * image, image)
-
-
-def _merge_copies(copies, batch):
-    """Return B copies `(B, N, ...)` of `batch` `(N, ...)` as one batch `(B * N, ...)`."""
-    merged = tf.reshape(copies, tf.concat([[-1], tf.shape(batch)[1:]], axis=0))
-    return tf.ensure_shape(merged, [None, *batch.shape[1:]])
+    return merge_copies(tf.cast(masks, image.dtype) * image, image)
 
 
 def _split_copies(score, scene):

@@ -89,6 +89,15 @@ def reports_progress(method: Method) -> bool:
     )
 
 
+def takes_all_scores(method: Method) -> bool:
+    """Return whether `method` explains several scores of an image at once: its attribute `takes_all_scores`.
+
+    Its scene then has a score `(N, M)`, and it returns maps `(N, M, *grid)`. For any other method there is a
+    scene for each score.
+    """
+    return getattr(method, "takes_all_scores", False)
+
+
 def takes_channels(method: Method) -> bool:
     """Return whether `method` can be limited to some of a layer's channels: its attribute `channels`."""
     return hasattr(method, "channels")

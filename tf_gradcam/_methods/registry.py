@@ -31,6 +31,7 @@ from tf_gradcam._methods.image_gradients import (
 from tf_gradcam._methods.perturbation import ablationcam, iscam, rise, scorecam, sscam
 from tf_gradcam._methods.presets import PRESETS
 from tf_gradcam._methods.protocol import Method, Preset, is_at_image, is_formula
+from tf_gradcam._methods.reciprocal import reciprocam
 from tf_gradcam._methods.scoring import cam, finercam, shapleycam
 
 
@@ -39,7 +40,8 @@ class About(NamedTuple):
 
     Attributes:
         method: the method.
-        cost: cost in forward passes of the network, for its last layer with K channels, and n samples.
+        cost: cost in forward passes of the network, for its last layer with K channels and Z places, and n
+            samples.
         signed: whether the map is negative at evidence against the target, and not only 0.
         paper: authors and year.
     """
@@ -66,6 +68,7 @@ METHODS = {
     "fem": About(fem, "1", False, "Fuad 2020"),
     "kpca_cam": About(kpca_cam, "1", False, "Karmani 2024"),
     "ablationcam": About(ablationcam(), "1 + K heads", True, "Desai & Ramaswamy 2020"),
+    "reciprocam": About(reciprocam(), "1 + Z heads", True, "Byun & Lee 2024"),
     "scorecam": About(scorecam(), "K", False, "Wang 2020"),
     "sscam": About(sscam(), "n K", False, "Wang, Naidu 2020"),
     "iscam": About(iscam(), "n K", False, "Naidu 2020"),
@@ -95,6 +98,16 @@ def get(method: Any) -> Any:
     if isinstance(method, str) and method in PRESETS:
         return PRESETS[method]
     return method if isinstance(method, Preset) else _get_one(method)
+
+
+def keeps_rows_apart(method: Method) -> bool:
+    """Return whether `method` is a formula of this library: their maps of a batch are those of each row."""
+    if isinstance(method, functools.partial):
+        is_plain = all(
+            isinstance(each, int | float | None) for each in (*method.args, *method.keywords.values())
+        )
+        return is_plain and keeps_rows_apart(method.func)
+    return any(method is each for each in vars(formulas).values())
 
 
 def _of_several_layers(listed) -> tuple[Method, ...]:

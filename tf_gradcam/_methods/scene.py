@@ -104,7 +104,7 @@ class Scene:
         image: the input on which the layer depends, `(N, *axes, C)` float, in the value range of the model's
             input, with the channels last and a channel axis of length 1 if it has none.
         activations: the layer's activations on its grid, `(N, *grid, K)` float.
-        score: the target's score, `(N,)` float.
+        score: the target's score, `(N,)` float; `(N, M)` for M scores if the method has `takes_all_scores`.
         index: the class that is explained, `(N,)` int32, or `None` if the target is not a class.
         logits: `(N, classes)` float if the score is one of several logits, else `None`.
         layer_output: the tensor that the layer returned, in the graph.
@@ -204,7 +204,7 @@ class Scene:
             activations: `(R * N, *grid, K)` float, R copies of the batch, one after another.
 
         Returns:
-            Their score, `(R * N,)` float.
+            Their score, `(R * N,)` float, or `(R * N, M)` if the scene has M scores.
         """
         context = self._context
         if context.grid is None:

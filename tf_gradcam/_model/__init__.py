@@ -1,5 +1,6 @@
 """Call and read a Keras model: inputs, layers, forward pass, logits, gradients. Used by all above."""
 
+from tf_gradcam._model.batched_gradients import batched_gradients
 from tf_gradcam._model.differentiate import (
     ONE_MAP_PER_IMAGE,
     PATCHES_COUNT,
@@ -68,6 +69,7 @@ __all__ = [
     "are_channels_first",
     "as_batch",
     "as_weights",
+    "batched_gradients",
     "build_model",
     "call_model",
     "check_gradient",

@@ -76,18 +76,27 @@ def _unscaled_or_plain(scaled, plain):
     return tf.where(tf.math.is_finite(unscaled), unscaled, plain)
 
 
-def check_gradient(gradient: tf.Tensor, images: tf.Tensor, grid: Grid) -> tf.Tensor:
+def check_gradient(
+    gradient: tf.Tensor, images: tf.Tensor, grid: Grid, scores: int | tf.Tensor = 1
+) -> tf.Tensor:
     """Return `gradient`, with checks of its values in the graph; `images` are those of its batch.
+
+    With `scores` it holds the gradients of so many scores, one after another.
 
     Raises:
         tf.errors.InvalidArgumentError: when the graph runs, with the text `ONE_MAP_PER_IMAGE` if there are
             more rows than images; with `PATCHES_COUNT` if the score depends on a class token, but no patch.
     """
-    row_count, image_count = tf.shape(gradient)[0], tf.shape(images)[0]
-    checks = [tf.debugging.assert_equal(row_count, image_count, ONE_MAP_PER_IMAGE)]
+    checks, known = [], (gradient.shape[0], images.shape[0])
+    if None in known or known[0] != known[1]:
+        row_count, image_count = tf.shape(gradient)[0], tf.shape(images)[0] * scores
+        checks.append(tf.debugging.assert_equal(row_count, image_count, ONE_MAP_PER_IMAGE))
     if grid.extra:
-        patches_count = tf.reduce_any(to_grid(gradient, grid) != 0)
-        checks.append(tf.debugging.Assert(patches_count | tf.reduce_all(gradient == 0), [PATCHES_COUNT]))
+        by_patches, by_all = (
+            tf.reduce_any(tf.reshape(values, [scores, -1]) != 0, axis=1)
+            for values in (to_grid(gradient, grid), gradient)
+        )
+        checks.append(tf.debugging.Assert(tf.reduce_all(by_patches | ~by_all), [PATCHES_COUNT]))
     with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(gradient)
 

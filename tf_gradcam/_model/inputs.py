@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import formats
-from tf_gradcam._arrays import real_array
+from tf_gradcam._arrays import check_whole_numbers, real_array
 from tf_gradcam._model.keras_internals import functional_graph
 from tf_gradcam._model.specs import count_call_arguments, declared_specs, is_channels_first, specs_to_trace
 from tf_gradcam._tensors import check_has_values, tensor_of_variable
@@ -197,25 +197,7 @@ def _check_shape(name, image, spec) -> None:
             f"{hint}"
         )
     if spec.dtype.is_integer and image.dtype != spec.dtype and hasattr(image, "numpy"):
-        _check_whole_numbers(name, image.numpy(), spec.dtype)
-
-
-def _check_whole_numbers(name, values, dtype) -> None:
-    """Raise a `ValueError` unless a cast of `values` to the model's integer dtype changes none of them."""
-    if values.dtype.kind not in "iub":
-        values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        received = "NaN or infinity"
-    elif values.dtype.kind == "f" and np.any(values % 1):
-        received = "fractions"
-    elif values.min() < dtype.min or values.max() > dtype.max:
-        received = f"values from {values.min():g} to {values.max():g}"
-    else:
-        return
-    raise ValueError(
-        f"`{name}` must hold whole numbers, as the model takes {dtype.name}: from {dtype.min} to "
-        f"{dtype.max}. Received: {received}."
-    )
+        check_whole_numbers(name, image.numpy(), np.iinfo(spec.dtype.as_numpy_dtype))
 
 
 def require_specs(model: keras.Model, images: Any = None) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_gradcam._arrays import is_channels_first
 from tf_gradcam._model.keras_internals import functional_graph
 
 _TRIAL_SIDE = 128  # Height or width of a trial image, in pixels, if the model leaves it open.
@@ -82,15 +83,3 @@ def with_open_sides(shape: Sequence[int | None]) -> list[int | None]:
     """Return the shape of a batch of images with every axis open except the channel axis."""
     channels = 1 if is_channels_first(shape) else len(shape) - 1
     return [length if axis == channels else None for axis, length in enumerate(shape)]
-
-
-def is_channels_first(shape: Sequence[int | None], unknown: bool = False) -> bool:
-    """Return whether the channel axis comes right after the batch axis in the shape of a batch of images.
-
-    Args:
-        shape: shape of the images, with the batch axis.
-        unknown: value to return if the shape is not clear: if both ends or neither may be channels.
-    """
-    usual = (1, 3, 4)
-    is_clear = len(shape) == 4 and (shape[1] in usual) != (shape[-1] in usual)
-    return shape[1] in usual if is_clear else unknown

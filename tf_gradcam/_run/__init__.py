@@ -3,6 +3,14 @@
 from tf_gradcam._run.chosen_methods import choose_methods
 from tf_gradcam._run.evaluation import Evaluation, Measures, choose_metrics, evaluate_photographs
 from tf_gradcam._run.evaluation_page import write_evaluation
+from tf_gradcam._run.file_models import (
+    FileCam,
+    check_file_request,
+    input_spec,
+    layer_name,
+    name_of_method,
+    refusal,
+)
 from tf_gradcam._run.files import RESULTS_FILE, may_write, write_picture
 from tf_gradcam._run.findings import Finding
 from tf_gradcam._run.fitting import fit_to_spec
@@ -32,11 +40,13 @@ __all__ = [
     "RESULTS_FILE",
     "Classifier",
     "Evaluation",
+    "FileCam",
     "Finding",
     "Journal",
     "Measures",
     "Photograph",
     "Request",
+    "check_file_request",
     "check_manifest",
     "choose_methods",
     "choose_metrics",
@@ -49,13 +59,17 @@ __all__ = [
     "fit_to_spec",
     "format_probability",
     "freeze_if_possible",
+    "input_spec",
+    "layer_name",
     "load_model_file",
     "make_viewable",
     "may_write",
     "model_manifest",
+    "name_of_method",
     "picture_names",
     "read_photograph",
     "read_photograph_within",
+    "refusal",
     "request_manifest",
     "without_addresses",
     "write_evaluation",

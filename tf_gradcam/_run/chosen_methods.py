@@ -3,13 +3,12 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-import keras
-
 from tf_gradcam import methods
 from tf_gradcam._explain import GradCAM
 from tf_gradcam._methods import is_at_image, is_classless, is_slow, takes_channels
-from tf_gradcam._model import layer_path
+from tf_gradcam._run.file_models import FileCam, check_file_request, layer_name, name_of_method
 from tf_gradcam._run.request import Request
+from tf_gradcam._runtimes import LoadedExplainer
 
 
 class MethodExplainer(NamedTuple):
@@ -20,7 +19,7 @@ class MethodExplainer(NamedTuple):
     """
 
     name: str
-    cam: GradCAM
+    cam: Any  # a `GradCAM` or a `FileCam`
     layer: str
     classless: bool
     slow: bool
@@ -59,15 +58,26 @@ def choose_methods(request: Request) -> dict[str, Any]:
     return chosen
 
 
-def make_explainers(model: keras.Model, chosen: dict[str, Any], request: Request) -> list[MethodExplainer]:
-    """Return an explainer for each method. Methods at the image get no layer if others get one."""
+def make_explainers(model: Any, request: Request) -> list[MethodExplainer]:
+    """Return an explainer for each method. Methods at the image get no layer if others get one.
+
+    Args:
+        model: the Keras model, or a loaded file, which has one method.
+        request: the methods, layer, and what else is asked for.
+
+    Raises:
+        ValueError: as `choose_methods` does; or if the model or file can't fulfil the request.
+    """
+    if isinstance(model, LoadedExplainer):
+        check_file_request(model, request)
+        file = FileCam(model)
+        return [MethodExplainer(name_of_method(file), file, layer_name(file), False, False)]
+    chosen = choose_methods(request)
     at_layer: dict[str, Any] = {"layer": request.layer, "call": request.call, "fuse": request.fuse}
     only_at_image = all(map(is_at_image, chosen.values()))
     explainers = []
     for name, method in chosen.items():
         requested = {} if is_at_image(method) and not only_at_image else at_layer
         cam = GradCAM(model, method=method, **requested)
-        layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
-        path = "image" if cam.layer is None else ", ".join(layer_path(model, layer) for layer in layers)
-        explainers.append(MethodExplainer(name, cam, path, is_classless(method), is_slow(method)))
+        explainers.append(MethodExplainer(name, cam, layer_name(cam), is_classless(method), is_slow(method)))
     return explainers

@@ -16,8 +16,8 @@ from tf_gradcam import targets
 from tf_gradcam._checks import one_line
 from tf_gradcam._files import take_bands
 from tf_gradcam._images import class_probabilities, coarse_heatmaps
-from tf_gradcam._model import require_specs
-from tf_gradcam._run.chosen_methods import MethodExplainer, choose_methods, make_explainers
+from tf_gradcam._run.chosen_methods import MethodExplainer, make_explainers
+from tf_gradcam._run.file_models import input_spec
 from tf_gradcam._run.fitting import channels_of, fit_channels, fit_to_spec, fit_volume_to_spec
 from tf_gradcam._run.freezing import freeze_if_possible
 from tf_gradcam._run.request import Classifier, Request, class_index
@@ -75,10 +75,10 @@ class PhotographExplainer:
 
     def __init__(self, request: Request, classifier: Classifier) -> None:
         self._request, self._classifier = request, classifier
-        self.methods = make_explainers(classifier.model, choose_methods(request), request)
+        self.methods = make_explainers(classifier.model, request)
         self.is_slow = any(method.slow for method in self.methods)
         self.labels = classifier.labels
-        spec = require_specs(classifier.model)
+        spec = input_spec(classifier.model)
         self.takes_volumes, self.channels = len(getattr(spec, "shape", ())) == 5, channels_of(spec)
         requested = request.target
         self.target = None if requested is None else class_index(requested, classifier.labels)
@@ -134,7 +134,7 @@ class PhotographExplainer:
     def to_inputs(self, images) -> np.ndarray:
         """Return photographs as the model takes them, `(N, h, w, C)`."""
         model, preprocess, _ = self._classifier
-        spec = require_specs(model)
+        spec = input_spec(model)
         # One by one, as a user's function may depend on the whole array, for example on its mean.
         inputs = [preprocess(fit_to_spec(self.take_bands(image), spec)) for image in images]
         return np.concatenate([np.asarray(each) for each in inputs])
@@ -147,7 +147,7 @@ class PhotographExplainer:
     def volume_to_input(self, volume: np.ndarray) -> np.ndarray:
         """Return a volume `(D, H, W, C)` as the model takes it, `(1, d, h, w, C)`."""
         model, preprocess, _ = self._classifier
-        return np.asarray(preprocess(fit_volume_to_spec(self.take_bands(volume), require_specs(model))))
+        return np.asarray(preprocess(fit_volume_to_spec(self.take_bands(volume), input_spec(model))))
 
     def take_bands(self, image: np.ndarray) -> np.ndarray:
         """Return the requested bands of `(*axes, C)` for a model of as many channels; else all of them."""
@@ -183,7 +183,7 @@ def explain_and_time(cam: Any, images: np.ndarray, target: Any, size: Any) -> tu
     """Return an explanation and the seconds it took."""
     start = time.perf_counter()
     explanation = cam(images, target, size=size)
-    explanation.heatmap.numpy()  # A GPU is done when the heatmap is here.
+    np.asarray(explanation.heatmap)  # A GPU is done when the heatmap is here.
     return explanation, time.perf_counter() - start
 
 
@@ -220,16 +220,16 @@ def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[Im
 
     `outputs` are those of the explained output, `seconds` what the whole batch took.
     """
-    heatmaps, scores = explanation.heatmap.numpy(), explanation.score.numpy()
+    heatmaps, scores = np.asarray(explanation.heatmap), np.asarray(explanation.score)
     if len(scores) != len(heatmaps):
         raise ValueError(
             "`model` must give one answer for each photograph. Received: a model with one answer for a batch "
             f"of {len(heatmaps)}, as for a bag of patches. Explain bags with GradCAM."
         )
     has_class = explanation.target is not None
-    classes = explanation.target.numpy() if has_class else [None] * len(heatmaps)
+    classes = np.asarray(explanation.target) if has_class else [None] * len(heatmaps)
     explanations = []
-    outputs, tops, grids = outputs.numpy(), highest_values(explanation), coarse_heatmaps(explanation)
+    outputs, tops, grids = np.asarray(outputs), highest_values(explanation), coarse_heatmaps(explanation)
     of_images = zip(heatmaps, scores, classes, outputs, tops, grids, strict=True)
     for heatmap, score, index, output, top, grid in of_images:
         class_scores = _class_scores(output, has_class)
@@ -250,7 +250,7 @@ def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[Im
 
 def highest_values(explanation: Any) -> list[float | None]:
     """Return the highest value of each signed map, or 0; `None` for several layers, which have no unit."""
-    if isinstance(explanation.map, tuple):
+    if explanation.map is None or isinstance(explanation.map, tuple):
         return [None] * len(explanation.heatmap)
     maps = np.asarray(explanation.map)
     return [max(0.0, float(each.max())) for each in maps]
@@ -292,7 +292,7 @@ def make_row(
     if method.classless:
         row = {"label": EVERY_CLASS, "class": None, "probability": None, "score": None}
     if not explanation.heatmap.any():
-        where = "in the image" if method.cam.layer is None else f"at layer {method.layer}"
+        where = "in the image" if method.layer == "image" else f"at layer {method.layer}"
         what = "stands out" if method.classless else f"speaks for {row['label']}"
         row["warning"] = one_line(f"blank heatmap: nothing {where} {what}")
     seconds = round(explanation.seconds, 4)

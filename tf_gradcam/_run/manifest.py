@@ -17,7 +17,9 @@ import tensorflow as tf
 
 from tf_gradcam import __version__
 from tf_gradcam._model import child_layers
+from tf_gradcam._run.file_models import file_manifest
 from tf_gradcam._run.request import Classifier, Request
+from tf_gradcam._runtimes import LoadedExplainer
 
 # What a manifest notes, and a later run may have another of: Keras names a model anew in each process, and
 # other versions of these packages give the same results but for rounding.
@@ -29,8 +31,10 @@ _NOT_SETTINGS = re.compile(
 )
 
 
-def model_manifest(model: keras.Model, labels: Sequence[str] | None) -> dict[str, Any]:
+def model_manifest(model: keras.Model | LoadedExplainer, labels: Sequence[str] | None) -> dict[str, Any]:
     """Return what tells a model from others, and the versions that run it."""
+    if isinstance(model, LoadedExplainer):
+        return file_manifest(model, labels)
     return {
         "tf_gradcam": __version__,
         "keras": keras.version(),

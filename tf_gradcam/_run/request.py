@@ -14,6 +14,7 @@ import numpy as np
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._files import PictureOptions
 from tf_gradcam._images import ALPHA
+from tf_gradcam._runtimes import LoadedExplainer
 
 AS_IT_IS = PictureOptions()  # as the file says
 
@@ -87,9 +88,9 @@ def shown_as(options: PictureOptions, values: Any, is_of_patient: bool) -> Pictu
 
 
 class Classifier(NamedTuple):
-    """A model, the preprocessing of its input, and the names of its classes, if known."""
+    """A model or a loaded file, the preprocessing of its input, and the names of its classes, if known."""
 
-    model: keras.Model
+    model: keras.Model | LoadedExplainer
     preprocess: Callable
     labels: tuple[str, ...] | None
 

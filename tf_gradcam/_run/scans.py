@@ -206,9 +206,9 @@ def _evidence(explanation) -> np.ndarray:
 
     Of several layers it is their fused heatmap: each is already divided by its maximum.
     """
-    if isinstance(explanation.map, tuple):
-        return explanation.heatmap.numpy()
-    return np.maximum(explanation.map.numpy(), 0)
+    if explanation.map is None or isinstance(explanation.map, tuple):
+        return np.asarray(explanation.heatmap)
+    return np.maximum(np.asarray(explanation.map), 0)
 
 
 def _finding(explanations, evidence, method, explainer) -> Finding:

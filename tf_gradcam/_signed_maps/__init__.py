@@ -1,6 +1,6 @@
 """Images and a target to signed maps, in the graph. Used by `_explain`, `_concepts` and `_export`."""
 
-from tf_gradcam._signed_maps.answers import ANSWER_COUNT, is_one_answer
+from tf_gradcam._signed_maps.answers import ANSWER_COUNT, check_one_target, is_one_answer
 from tf_gradcam._signed_maps.image_source import find_input
 from tf_gradcam._signed_maps.not_finite import with_nan
 from tf_gradcam._signed_maps.placed import find_placements, relative_placements
@@ -14,6 +14,7 @@ __all__ = [
     "SignedMaps",
     "apply_preprocess",
     "cast_to_specs",
+    "check_one_target",
     "find_input",
     "find_placements",
     "find_source",

@@ -7,6 +7,7 @@ other. Its score has one row, and every image has a map: the gradient of the one
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import targets
@@ -49,6 +50,18 @@ def score_answers(
 def is_one_answer(answers: tf.Tensor, images: tf.Tensor) -> bool:
     """Return whether `answers` are known to have one row, and `images` not."""
     return bool(answers.shape.rank) and answers.shape[0] == 1 and images.shape[0] != 1
+
+
+def check_one_target(target: Any, score: tf.Tensor) -> None:
+    """Raise a `ValueError` if `target` has different rows where the `score` is one for all images.
+
+    The graph has this check too, for a target whose values are known only in it. XLA leaves it out.
+    """
+    if score.shape[0] != 1:
+        return
+    for array in target_arrays(target):
+        if isinstance(array, np.ndarray) and (array != array[:1]).any():
+            raise ValueError(_ONE_TARGET)
 
 
 def _explained_outputs(target, outputs) -> list[tf.Tensor]:

@@ -23,6 +23,7 @@ from tf_gradcam._methods import (
     is_at_image,
     is_formula,
     make_scene,
+    takes_all_scores,
     takes_gradients,
 )
 from tf_gradcam._model import (
@@ -41,6 +42,7 @@ from tf_gradcam._signed_maps.image_source import find_input, image_source
 from tf_gradcam._signed_maps.not_finite import not_finite, with_nan
 from tf_gradcam._signed_maps.placed import find_placements, find_strides
 from tf_gradcam._signed_maps.preprocess import apply_preprocess, check_preprocessed
+from tf_gradcam._signed_maps.several_scores import check_map, maps_of_scores, scores_second
 from tf_gradcam._signed_maps.tapped import ImageAxes, TappedLayer, find_source, image_axes, tapped_layer
 from tf_gradcam._targets import class_logits, log_odds, pick, pin_choices, taken_for_logits
 from tf_gradcam._tensors import at_least_float32
@@ -220,7 +222,8 @@ def _class_activation_maps(passed, pooled, logits) -> tf.Tensor:
     (backward,) = tf.gradients(logits, [pooled], seed)
 
     def head(position):
-        return tf.gradients(backward, [seed], tf.reshape(position, tf.shape(pooled)))[0]
+        given = tf.cast(tf.reshape(position, tf.shape(pooled)), pooled.dtype)
+        return tf.gradients(backward, [seed], given)[0]
 
     scores = tf.vectorized_map(head, positions)  # (positions, N, classes)
     maps = tf.transpose(scores, [1, 2, 0]) / tf.cast(tf.shape(positions)[0], scores.dtype)
@@ -238,19 +241,22 @@ def _maps_by_formula(passed, formulas) -> list[tf.Tensor]:
             for formula, *pair in zip(formulas, on_grid, gradients, strict=True)
         ]
         for signed_map, activations in zip(maps, on_grid, strict=True):
-            _check_map(signed_map, [activations])
+            check_map(signed_map, [activations])
         return maps
 
     score = passed.score
     if score.shape.rank == 1:
         return maps_for(tf.ones_like(score))
+    several = maps_of_scores(score, passed.tapped, formulas, passed.batch)
+    if several is not None:
+        return several
     # One backward pass for each score, with one forward pass. A loop, because there may be many scores.
     stacked = tf.map_fn(
         lambda seed: maps_for(tf.broadcast_to(seed, tf.shape(score))),
         tf.eye(tf.shape(score)[1], dtype=score.dtype),
         fn_output_signature=[activations.dtype for activations in on_grid],
     )
-    return [_scores_second(maps) for maps in stacked]
+    return [scores_second(maps) for maps in stacked]
 
 
 def _gradients(passed, seed) -> list[tf.Tensor]:
@@ -286,7 +292,7 @@ def _map_by_scene(passed, method, target, tapped):
     layer_call, activations, grid = (None, None, None) if tapped is None else tapped
     context = SceneContext(passed.model, layer_call, grid, passed.images, passed.source, target)
     context = context._replace(one_answer=is_one_answer(passed.score, passed.batch))
-    if passed.score.shape.rank == 1:
+    if passed.score.shape.rank == 1 or takes_all_scores(method):
         own_pass = ForwardPass([] if tapped is None else [activations], passed.outputs)
         return _map_of_scene(method, context, own_pass)
     dtype = at_least_float32(passed.source.image if tapped is None else activations).dtype
@@ -296,7 +302,7 @@ def _map_by_scene(passed, method, target, tapped):
 def _map_of_scene(method, context, own_pass):
     scene = make_scene(context, context.images, own_pass, context.target)
     signed_map = apply_method(method, scene)
-    _check_map(signed_map, [scene.activations, scene.image])
+    check_map(signed_map, [scene.activations, scene.image], scene.score)
     return signed_map
 
 
@@ -309,19 +315,4 @@ def _map_of_each_score(method, context, count, dtype):
         return tf.cast(signed_map, dtype)
 
     columns = tf.range(count)
-    return _scores_second(tf.map_fn(map_of, columns, fn_output_signature=dtype, parallel_iterations=1))
-
-
-def _scores_second(maps):
-    """Return maps `(M, N, ...)` of M scores with the axis of the scores second, `(N, M, ...)`."""
-    return tf.transpose(maps, [1, 0, *range(2, maps.shape.rank)])
-
-
-def _check_map(signed_map, sources):
-    ranks = [source.shape.rank - 1 for source in sources]
-    if not tf.is_tensor(signed_map) or signed_map.shape.rank not in ranks:
-        received = getattr(signed_map, "shape", type(signed_map).__name__)
-        raise ValueError(
-            "`method` must return a map, a tensor (N, h, w), from activations and gradients (N, h, w, K). "
-            f"Received: {received} from {sources[0].shape}"
-        )
+    return scores_second(tf.map_fn(map_of, columns, fn_output_signature=dtype, parallel_iterations=1))

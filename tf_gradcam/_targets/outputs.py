@@ -16,6 +16,9 @@ def pick(values: tf.Tensor, index: Any, axis: int = 1) -> tf.Tensor:
     For an index out of range it is NaN, and so is the gradient for that image. `tf.gather` alone would give
     the gradient to another image.
     """
+    if values.shape.rank == 2 and len(index.shape) == 1 and _is_in_range(index, values.shape[1]):
+        rows = np.arange(values.shape[0], dtype=np.int32)
+        return tf.gather_nd(values, np.stack([rows, np.asarray(index, np.int32)], axis=1))
     count = tf.shape(values)[axis]
     possible = tf.clip_by_value(index, 0, count - 1)
     picked = tf.gather(values, possible, axis=axis, batch_dims=1)
@@ -40,6 +43,8 @@ def in_range(index: Any, limits: Any, noun: str = "class") -> tf.Tensor:
         noun: what is counted, for the error.
     """
     index = tf.convert_to_tensor(index)
+    if _is_in_range(index, limits):
+        return index
     is_possible = tf.reduce_all((index >= 0) & (index < limits))
     rule = f"`target` must be a {noun} that the model has, from 0 and below"
     check = tf.debugging.Assert(is_possible, [rule, limits, "Received:", index])
@@ -49,8 +54,22 @@ def in_range(index: Any, limits: Any, noun: str = "class") -> tf.Tensor:
 
 def given_or_best(index: Any, values: tf.Tensor) -> tf.Tensor:
     """Return `index`, with that of the largest of `values` `(N, classes)` where it is `PREDICTED`."""
+    if tf.executing_eagerly():
+        best = np.argmax(values, axis=-1).astype(np.int32)
+        return in_range(np.where(np.equal(index, PREDICTED), best, index), values.shape[-1])
     best = tf.argmax(values, axis=-1, output_type=tf.int32)
     return in_range(tf.where(tf.equal(index, PREDICTED), best, index), tf.shape(values)[-1])
+
+
+def _is_in_range(index, limits) -> bool:
+    """Return whether indices are known to be in range, as they can be in eager mode.
+
+    There each small operation takes milliseconds when it runs for the first time, so it is worth knowing.
+    """
+    if not tf.executing_eagerly():
+        return False
+    index = np.asarray(index)
+    return bool(np.all((index >= 0) & (index < np.asarray(limits))))
 
 
 def without_class(index: Any, values: tf.Tensor) -> tf.Tensor:

@@ -37,6 +37,7 @@ _CODES = {
     "eigengradcam": _GRADIENT_WEIGHTED,
     "cam": _CLASS_ACTIVATION,
     "ablationcam": _CLASS_ACTIVATION,
+    "reciprocam": _CLASS_ACTIVATION,
     "scorecam": _CLASS_ACTIVATION,
     "sscam": _CLASS_ACTIVATION,
     "iscam": _CLASS_ACTIVATION,

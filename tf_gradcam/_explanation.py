@@ -1,11 +1,12 @@
-"""`Explanation`, the result of an explainer, with its `repr`, `overlay` and `show`. Public at top level."""
+"""`Explanation`, the result of an explainer, with its `repr`, `overlay` and `show`. Public at top level.
 
-from collections.abc import Mapping, Sequence
+`_explain` fills it with tensors, `_runtimes` with arrays. It never imports TensorFlow.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_gradcam._images import ALPHA, Look, overlay_named, show_named
 
@@ -16,7 +17,7 @@ _MAX_SHOWN = 6  # Numbers of a score or target in one line.
 
 
 class Explanation(NamedTuple):
-    """The result of a `GradCAM`: tensors on the model's device.
+    """The result of a `GradCAM`: tensors on the model's device. Of a file that was loaded: NumPy arrays.
 
     `(h, w)` stands for the layer's grid, `(H, W)` for the heatmap's size: one length for a signal, three for
     a volume or video. If several scores are explained for each image, as with `targets.Classes`, the first
@@ -32,14 +33,16 @@ class Explanation(NamedTuple):
         target: `(N,)` int32, the class that was explained, or `None` if the target is not a class.
         outputs: outputs of the model.
         heatmaps: a tuple with the heatmap of each layer.
+
+    A file with several layers holds their fused heatmap alone: `map` is `None` and `heatmaps` is empty.
     """
 
-    heatmap: tf.Tensor
-    map: Any  # A tensor, or a tuple of tensors.
-    score: tf.Tensor
-    target: tf.Tensor | None
+    heatmap: Any  # A tensor or an array, as the others.
+    map: Any  # Or a tuple of them.
+    score: Any
+    target: Any | None
     outputs: Any
-    heatmaps: tuple[tf.Tensor, ...]
+    heatmaps: tuple[Any, ...]
 
     def __repr__(self) -> str:
         """Return shapes, ranges, target and score in at most six lines."""
@@ -118,20 +121,39 @@ class Explanation(NamedTuple):
 def _summary(values) -> str:
     """Return the shape of each tensor in `values`, and its range unless it is symbolic."""
     texts = []
-    for tensor in keras.tree.flatten(values):
-        if tensor is None:
-            continue
+    for tensor in _leaves(values):
         text = str(tuple(tensor.shape))
-        if hasattr(tensor, "numpy") and tensor.dtype.is_floating and 0 not in tensor.shape:
-            text += f" from {tf.reduce_min(tensor).numpy():.4g} to {tf.reduce_max(tensor).numpy():.4g}"
+        array = _numbers(tensor)
+        if array is not None and array.dtype.kind not in "biu" and array.size:
+            text += f" from {array.min():.4g} to {array.max():.4g}"
         texts.append(text)
     return "; ".join(texts[:3] + ["..."] * (len(texts) > 3)) or "None"
 
 
 def _first_numbers(values) -> str:
     """Return the first numbers of a tensor, or its shape if it is symbolic."""
-    if values is None or not hasattr(values, "numpy"):
+    array = None if values is None else _numbers(values)
+    if array is None:
         return "None" if values is None else str(tuple(values.shape))
-    flat = values.numpy().ravel()
+    flat = array.ravel()
     shown = [f"{number:.4g}" if flat.dtype.kind == "f" else str(number) for number in flat[:_MAX_SHOWN]]
     return f"[{', '.join(shown)}{', ...' if len(flat) > _MAX_SHOWN else ''}]"
+
+
+def _leaves(values) -> Iterator[Any]:
+    """Yield the tensors or arrays in nested tuples, lists and dicts, those of a dict by its keys' order."""
+    if isinstance(values, Mapping):
+        for key in sorted(values):
+            yield from _leaves(values[key])
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _leaves(value)
+    elif values is not None:
+        yield values
+
+
+def _numbers(values) -> np.ndarray | None:
+    """Return the numbers of a tensor or an array; `None` for a tensor that is symbolic."""
+    if isinstance(values, np.ndarray | np.generic):
+        return np.asarray(values)
+    return values.numpy() if hasattr(values, "numpy") else None

@@ -1,0 +1,19 @@
+"""Files that answer with heatmaps, and the runtimes that run them: `load`. Public at top level.
+
+Nothing here imports TensorFlow but `savedmodel`, where a SavedModel is loaded.
+"""
+
+from tf_gradcam._runtimes.loaded import LoadedExplainer, load
+from tf_gradcam._runtimes.notes import write_notes
+from tf_gradcam._runtimes.single_files import SUFFIXES, Arrays, InputSpec, require_packages, runner
+
+__all__ = [
+    "SUFFIXES",
+    "Arrays",
+    "InputSpec",
+    "LoadedExplainer",
+    "load",
+    "require_packages",
+    "runner",
+    "write_notes",
+]
