@@ -27,6 +27,20 @@ def assert_same(found, expected, tolerance=1e-5):
 # The same answers
 
 
+def test_within_a_tape_it_has_the_gradients_of_the_plain_one(images):
+    plain = GradCAM(build("functional"))
+    gradients = []
+    for cam in (plain, plain.freeze()):
+        tensor = tf.constant(images)
+        cam(tensor)
+        with tf.GradientTape() as tape:
+            tape.watch(tensor)
+            score = cam(tensor, 1).score
+        gradients.append(tape.gradient(score, tensor).numpy())
+    assert np.any(gradients[0])
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=0, atol=1e-5 * np.abs(gradients[0]).max())
+
+
 @pytest.mark.parametrize(
     "layer",
     ["relu2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("conv1", ["conv1", "relu2"]))],

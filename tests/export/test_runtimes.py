@@ -378,6 +378,14 @@ def test_a_litert_file_holds_built_in_operations_only(written):
     assert schema.BuiltinOperator.CONV_2D in codes
 
 
+def test_seven_classes_are_no_reason_to_refuse(images, tmp_path):
+    """The converter takes a whole number from 0 to 6 for a ReLU6, which LiteRT lacks for whole numbers."""
+    pool = [L.Conv2D(4, 3), L.GlobalAveragePooling2D()]
+    cam = GradCAM(keras.Sequential([keras.Input((SIDE, SIDE, 3)), *pool, L.Dense(7)]))
+    answer = runner(convert(cam, tmp_path / "seven.tflite", "litert", target=6))({"images": images})
+    np.testing.assert_allclose(answer["heatmap"], cam(images, 6).heatmap, atol=1e-5)
+
+
 def test_an_onnx_file_passes_the_check_and_its_batch_has_a_name(written):
     import onnx
 

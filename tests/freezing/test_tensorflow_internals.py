@@ -11,6 +11,7 @@ from tf_gradcam._freezing.tensorflow_internals import (
     inlined_graph,
     is_known,
     is_stateful,
+    may_record,
     simplified_graph,
     variables_to_constants,
 )
@@ -71,6 +72,15 @@ def test_operations_say_whether_they_are_known_and_have_a_state():
     assert is_stateful("RandomUniform")
     assert is_stateful("Assert")
     assert not is_stateful("Conv2D")
+
+
+def test_an_open_tape_is_known():
+    assert not may_record()
+    with tf.GradientTape() as tape:
+        assert may_record()
+        with tape.stop_recording():
+            assert not may_record()
+    assert not may_record()
 
 
 def test_onednn_has_the_operations_that_keep_a_filter():

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_gradcam._freezing import graph_function as graph_module
 from tf_gradcam._freezing.folding import frozen_graph
-from tf_gradcam._freezing.graph_function import graph_function, graph_outputs
+from tf_gradcam._freezing.graph_function import graph_function, plain_function
 from tf_gradcam._freezing.weight_graph import evaluated, node_name, weight_graph
 
 SIDE = 6
@@ -39,9 +39,9 @@ def test_what_depends_on_weights_alone_is_computed_once():
     a.assign(tf.zeros(3))  # The values are those of the moment.
     x = random(2, 3, seed=2)
     a_then, b_then = random(3), random(3, seed=1)
-    inside = concrete(lambda x: tuple(graph_outputs(rest, [x])), tf.TensorSpec([None, 3]))
+    inside = concrete(lambda x: tuple(plain_function(rest)(x)), tf.TensorSpec([None, 3]))
     assert inside.captured_inputs == []
-    by_xla = tf.function(lambda x: tuple(graph_outputs(rest, [x])), autograph=False, jit_compile=True)
+    by_xla = tf.function(lambda x: tuple(plain_function(rest)(x)), autograph=False, jit_compile=True)
     for found in (graph_function(rest)(tf.constant(x)), inside(tf.constant(x)), by_xla(tf.constant(x))):
         np.testing.assert_allclose(found[0], x * np.exp(a_then) + b_then, rtol=1e-5)
         np.testing.assert_allclose(found[1], a_then + b_then, rtol=1e-6)
@@ -95,6 +95,22 @@ def test_scales_and_shifts_become_one_bias(kind):
     assert left == ["BiasAdd"]
     x = tf.constant(random(2, SIDE, SIDE, 4, seed=4))
     np.testing.assert_allclose(graph_function(graph)(x)[0], function(x), rtol=1e-4, atol=1e-4)
+
+
+def test_what_only_a_gradient_left_behind_does_not_keep_a_scale():
+    kernel, scale = tf.Variable(random(3, 3, 4, 8)), tf.Variable(random(8, seed=1))
+
+    def gradient(x):
+        y = convolution(x, kernel) * scale
+        return tf.gradients(tf.reduce_sum(tf.nn.relu(y)), [x])[0], tf.nn.relu(y)
+
+    function = concrete(gradient, IMAGE)
+    graph = frozen_graph(function, None)
+    left = operations(graph)
+    assert "Mul" not in left
+    x = tf.constant(random(2, SIDE, SIDE, 4, seed=4))
+    for found, expected in zip(graph_function(graph)(x), function(x), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 UNFOLDED = {

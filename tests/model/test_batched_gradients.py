@@ -38,6 +38,11 @@ def attention(x):
     return tf.reshape(scores @ tokens, [-1, 6, 6, 4])
 
 
+def multiplied_from_the_left(x):
+    product = tf.matmul(weights(4, 4), tf.reshape(x, [-1, 4]), transpose_b=True)
+    return tf.reshape(tf.transpose(product), [-1, 6, 6, 4])
+
+
 def normalized(x):
     mean, variance = tf.nn.moments(x, [-1], keepdims=True)
     return (x - mean) * tf.math.rsqrt(variance + 1e-3)
@@ -68,6 +73,7 @@ WAYS = {
     "many functions": of_many_functions,
     "quotient": lambda x: x / (1 + x * x),
     "1 x 1": convolved(1),
+    "1 x 1, wider than its input": convolved(1, padding=[[0, 0], [1, 1], [2, 0], [0, 0]]),
     "3 x 3": convolved(3),
     "3 x 3, strides": convolved(3, strides=2),
     "3 x 3, valid": convolved(3, padding="VALID"),
@@ -81,6 +87,7 @@ WAYS = {
     "squeezed and excited": squeezed_and_excited,
     "attention": attention,
     "normalized": normalized,
+    "product from the right": multiplied_from_the_left,
     "branched": branched,
     "deep": deep,
     "less than its batch": lambda x: x - tf.reduce_mean(x, 0, keepdims=True),
@@ -118,7 +125,14 @@ def test_each_has_the_gradients_that_it_has_alone(way):
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12 * np.abs(alone).max())
 
 
-MEANS = ["1 x 1", "3 x 3, strides", "relu, sum with itself", "deep", "squeezed and excited"]
+MEANS = [
+    "1 x 1",
+    "1 x 1, wider than its input",
+    "3 x 3, strides",
+    "relu, sum with itself",
+    "deep",
+    "squeezed and excited",
+]
 
 
 @pytest.mark.parametrize("way", MEANS)

@@ -88,6 +88,25 @@ def test_several_inputs_are_given_in_the_models_order_or_by_name(suffix, images,
             explainer(wrong)
 
 
+def test_several_inputs_without_an_order_are_given_by_name(images, tmp_path):
+    keras.utils.set_random_seed(0)
+    both = [keras.Input((SIDE, SIDE, 3), name=name) for name in ("zeta", "alpha")]  # of one shape
+    maps = [L.GlobalAveragePooling2D()(L.Conv2D(5, 3, activation="relu")(each)) for each in both]
+    model = keras.Model(both, L.Dense(3)(L.Concatenate()(maps)))
+    cam, given = GradCAM(model, model.layers[2]), [images, images[:, ::-1].copy()]
+    folder = export_gradcam(cam, tmp_path / "two")
+    manifest = folder / "assets.extra" / "gradcam.json"
+    notes = json.loads(manifest.read_text("utf-8"))
+    assert notes["inputs"] == ["zeta", "alpha"]
+    np.testing.assert_allclose(load(folder)(given).heatmap, cam(given).heatmap, atol=1e-5)
+    manifest.write_text(json.dumps({**notes, "inputs": None}), "utf-8")
+    explainer = load(folder)
+    with pytest.raises(ValueError, match="`images` must be a dict by the names of the inputs"):
+        explainer(given)
+    by_name = dict(zip(("zeta", "alpha"), given, strict=True))
+    np.testing.assert_allclose(explainer(by_name).heatmap, cam(given).heatmap, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def of_pixels(tmp_path_factory):
     """A file that takes uint8 pixels and explains class 2 on the layer's grid, and its explainer."""
@@ -115,8 +134,21 @@ def test_only_what_it_was_exported_for_is_explained(of_pixels, photographs):
     for name, value in {"size": (20, 30), "interpolation": "bicubic", "signed": True}.items():
         with pytest.raises(ValueError, match=f"`{name}` was fixed when the file was exported"):
             explainer(photographs, **{name: value})
+    with pytest.raises(ValueError, match=r"Leave it out: the signed map is `explanation.map`"):
+        explainer(photographs, signed=True)
     with pytest.raises(TypeError, match="takes no argument `sise`"):
         explainer(photographs, sise=3)
+
+
+def test_the_target_that_it_was_exported_for_may_be_said(images, tmp_path):
+    target = targets.TopClasses(2)
+    explainer = load(
+        export_gradcam(build("functional"), tmp_path / "best.onnx", format="onnx", target=target)
+    )
+    found = explainer(images, targets.TopClasses(2))
+    np.testing.assert_array_equal(found.heatmap, explainer(images).heatmap)
+    with pytest.raises(ValueError, match="`target` was fixed"):
+        explainer(images, targets.TopClasses(3))
 
 
 def test_it_says_what_it_is(small, of_pixels, exported_file):
@@ -162,9 +194,9 @@ def test_threads_call_it_at_the_same_time(cam, many, exported_file):
 def test_it_is_pickled_as_the_path_of_its_file(exported_file, images, monkeypatch, tmp_path):
     monkeypatch.chdir(exported_file(".onnx").parent)
     explainer = load("small.onnx", threads=2)
+    monkeypatch.chdir(tmp_path)
     pickled = pickle.dumps(explainer)
     assert len(pickled) < 1000
-    monkeypatch.chdir(tmp_path)
     copy = pickle.loads(pickled)
     assert (copy.threads, copy.format) == (2, "onnx")
     np.testing.assert_array_equal(copy(images).heatmap, explainer(images).heatmap)
@@ -252,6 +284,9 @@ def test_a_file_that_is_cut_short_is_refused(suffix, exported_file, tmp_path):
     for share in (0.1, 0.5, 0.8):
         path.write_bytes(whole[: int(share * len(whole))])
         refused(path, "it is cut short")
+    for count in (1, 100):  # within the notes at the end
+        path.write_bytes(whole[:-count])
+        refused(path, "it is cut short" if suffix == ".tflite" else "whole")
 
 
 @pytest.mark.slow
@@ -391,6 +426,8 @@ def test_a_savedmodel_explains_any_class(of_savedmodel, photographs):
         ([1, 2], "must be a class, or one for each of 3 images"),
         ([1.5, 2, 3], "must be a class, or one for each of 3 images"),
         (CLASSES, "must be a class from 0 to 4"),
+        (2**32 + 1, "must be a class, or one for each of 3 images"),
+        ([0, 1, -(2**32)], "must be a class, or one for each of 3 images"),
         (-1, "must be a class from 0 to 4"),
     ],
     ids=str,

@@ -89,6 +89,7 @@ def _manifest(cam: GradCAM, signatures, settings) -> dict[str, Any]:
         "labels": settings["labels"],
         "top_k": settings["top_k"],
         "boxes": settings["boxes"],
+        "inputs": [spec.name for spec in keras.tree.flatten(signatures["gradcam"].specs[0])],
         "signatures": list(signatures),
         "weights_sha256": checksum.hexdigest(),
         "versions": library_versions(),

@@ -25,7 +25,7 @@ from tf_gradcam._export.signatures import named_outputs
 from tf_gradcam._freezing import fold_variables, loops_with_variables
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._layers import default_layer
-from tf_gradcam._methods import is_formula
+from tf_gradcam._methods import is_formula, reciprocam
 from tf_gradcam._model import layer_path, require_specs, walk_layers
 from tf_gradcam._runtimes import SUFFIXES, Arrays, runner, write_notes
 
@@ -277,6 +277,8 @@ def _advice(cam, kind: str, name: str) -> str:
 
 
 def _advice_without_loops(cam) -> str:
+    if isinstance(cam.method, reciprocam):
+        return "Give the method as many `places` as the layer has: methods.reciprocam(places=...)."
     if not is_formula(cam.method):
         return "Choose a method without loops, as 'gradcam' or 'layercam', or format='tensorflow'."
     loops = [

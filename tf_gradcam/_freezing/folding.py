@@ -9,10 +9,15 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_gradcam._freezing.folded_scales import fold_scales
-from tf_gradcam._freezing.graph_function import graph_function, graph_outputs
+from tf_gradcam._freezing.graph_function import graph_function, plain_function
 from tf_gradcam._freezing.graph_nodes import GraphNodes
 from tf_gradcam._freezing.half_precision import use_half_precision
-from tf_gradcam._freezing.tensorflow_internals import call_flat, cleaned_graph, variables_to_constants
+from tf_gradcam._freezing.tensorflow_internals import (
+    call_flat,
+    cleaned_graph,
+    may_record,
+    variables_to_constants,
+)
 from tf_gradcam._freezing.weight_graph import WeightGraph, constant_graph, evaluated, weight_graph
 
 _LOOPS = ("StatelessWhile", "While")  # types of operations
@@ -85,8 +90,14 @@ def _folded_call(concrete, precision):
         if graph is None:
             folded = fold_variables(concrete)
             return lambda tensors: call_flat(folded, tensors)
-        run = graph_function(graph)
-    return lambda tensors: run(*tensors) if tf.executing_eagerly() else graph_outputs(graph, tensors)
+        run, plain = graph_function(graph), plain_function(graph)
+
+    def call(tensors):
+        # Fused operations have no gradient, and XLA does not know them.
+        is_fused = tf.executing_eagerly() and not may_record()
+        return run(*tensors) if is_fused else plain(*tensors)
+
+    return call
 
 
 def frozen_graph(

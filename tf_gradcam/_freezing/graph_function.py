@@ -5,7 +5,7 @@ all; an argument never is. oneDNN must know that a filter never changes, to brin
 once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -40,16 +40,20 @@ def graph_function(graph: WeightGraph) -> Callable[..., list[tf.Tensor]]:
     return lambda *tensors: call_flat(concrete, [*tensors, *values])
 
 
-def graph_outputs(graph: WeightGraph, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Return the outputs for tensors of a graph under construction, with the weights as its constants."""
-    copied = graph._replace(definition=with_nodes(graph.definition, graph.definition.node))
-    constant = _with_constants(copied, copied.weights)
+def plain_function(graph: WeightGraph) -> Callable[..., list[tf.Tensor]]:
+    """Return the graph as a function of operations that have gradients and that XLA knows.
 
-    def outputs(*arguments):
+    The weights are its constants. It is traced when it is called.
+    """
+
+    def outputs(*tensors):
+        copied = graph._replace(definition=with_nodes(graph.definition, graph.definition.node))
+        constant = _with_constants(copied, copied.weights)
         names = [spec.name for spec in constant.inputs]
-        return _imported(constant, dict(zip(names, arguments, strict=True)))
+        return _imported(constant, dict(zip(names, tensors, strict=True)))
 
-    return tf.function(outputs, autograph=False)(*tensors)  # A graph of its own: names could be taken.
+    specs = [tf.TensorSpec(each.shape, each.dtype) for each in graph.inputs]
+    return tf.function(outputs, input_signature=specs, autograph=False)
 
 
 def _imported(graph, given):

@@ -6,7 +6,7 @@ A graph definition is a list of nodes that name their inputs; this gives the sam
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._freezing.weight_graph import WeightGraph, make_placeholder, node_name, with_nodes
+from tf_gradcam._freezing.weight_graph import WeightGraph, make_placeholder, node_name, pruned
 
 _OPEN_LENGTH = 32  # Taken for an axis whose length is open, other than the batch axis.
 
@@ -121,14 +121,4 @@ class GraphNodes:
 
     def weight_graph(self) -> WeightGraph:
         """Return the graph without the nodes and weights that nothing needs any more."""
-        found = {spec.name for spec in self._graph.inputs} | self._output_nodes
-        waiting = list(found)
-        while waiting:
-            for name in map(node_name, self.nodes[waiting.pop()].input):
-                if name not in found:
-                    found.add(name)
-                    waiting.append(name)
-        kept = [node for node in self._graph.definition.node if node.name in found]
-        definition = with_nodes(self._graph.definition, kept)
-        weights = {name: value for name, value in self._weights.items() if name in found}
-        return self._graph._replace(definition=definition, weights=weights)
+        return pruned(self._graph._replace(weights=self._weights))

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+from tensorflow.python.eager import record
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.convert_to_constants import (
     _run_inline_graph_optimization,
@@ -95,6 +96,11 @@ def is_known(operation: str) -> bool:
 def is_stateful(operation: str) -> bool:
     """Return whether an operation can give something else for the same inputs, or does more than give."""
     return op_def_registry.get(operation).is_stateful
+
+
+def may_record() -> bool:
+    """Return whether a `tf.GradientTape` is open, which may watch what is computed now."""
+    return record.could_possibly_record()
 
 
 def has_onednn() -> bool:

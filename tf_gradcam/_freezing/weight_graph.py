@@ -120,13 +120,32 @@ def weight_graph(concrete: tf.types.experimental.ConcreteFunction) -> WeightGrap
     for node in nodes:
         node.attr.pop("_class", None)  # Where inlining wants it to be: at arguments and resources.
     outputs = [tensor.name for tensor in concrete.outputs]
-    return WeightGraph(with_nodes(definition, nodes), weights, inputs, outputs)
+    return pruned(WeightGraph(with_nodes(definition, nodes), weights, inputs, outputs))
 
 
 def constant_graph(folded: tf.types.experimental.ConcreteFunction) -> WeightGraph:
     """Return the graph of a function without variables, with its constants inside and its functions."""
     inputs = [tf.TensorSpec(tensor.shape, tensor.dtype, tensor.op.name) for tensor in folded.inputs]
-    return WeightGraph(folded.graph.as_graph_def(), {}, inputs, [tensor.name for tensor in folded.outputs])
+    outputs = [tensor.name for tensor in folded.outputs]
+    return pruned(WeightGraph(folded.graph.as_graph_def(), {}, inputs, outputs))
+
+
+def pruned(graph: WeightGraph) -> WeightGraph:
+    """Return the graph without the nodes and weights that neither outputs nor checks in the graph need.
+
+    A gradient leaves nodes behind that nothing reads, but that would count as readers of what they read.
+    """
+    nodes = {node.name: node for node in graph.definition.node}
+    found = {spec.name for spec in graph.inputs} | set(map(node_name, graph.outputs))
+    found |= {name for name, node in nodes.items() if is_known(node.op) and is_stateful(node.op)}
+    waiting = list(found)
+    while waiting:
+        new = set(map(node_name, nodes[waiting.pop()].input)) - found
+        found |= new
+        waiting += new
+    kept = [node for name, node in nodes.items() if name in found]
+    weights = {name: value for name, value in graph.weights.items() if name in found}
+    return graph._replace(definition=with_nodes(graph.definition, kept), weights=weights)
 
 
 def evaluated(graph: WeightGraph) -> WeightGraph:

@@ -16,6 +16,7 @@ from tf_gradcam._methods.protocol import (
     takes_channels,
     takes_gradients,
 )
+from tf_gradcam._methods.reciprocal import reciprocam
 from tf_gradcam._methods.registry import get, keeps_rows_apart, method_name
 from tf_gradcam._methods.scene import Scene, SceneContext, SourceImage, make_scene
 
@@ -38,6 +39,7 @@ __all__ = [
     "make_scene",
     "method_name",
     "methods_of_layers",
+    "reciprocam",
     "reports_progress",
     "takes_all_scores",
     "takes_channels",

@@ -256,7 +256,8 @@ def find_backward(operation: tf.Operation, sources: Sequence[tf.Tensor]) -> Back
     if has_custom_gradient(operation):
         return None
     rule = _RULES.get(operation.type)
-    found = None if rule is None or sources != [operation.inputs[0]] else rule(operation)
+    only_first = len(sources) == 1 and sources[0] is operation.inputs[0]
+    found = rule(operation) if rule is not None and only_first else None
     if found is None and operation.type in _VECTORIZED:
         return _own_gradient(operation, sources)
     return found
@@ -299,6 +300,8 @@ def _mean_of_pointwise(operation, options):
     """Return the function to the means over the grid, if each place is taken once, by a 1 x 1 convolution."""
     source, filters = operation.inputs
     is_pointwise = filters.shape[:2] == [1, 1] and filters.shape[2] == source.shape[-1]
+    if options["padding"] == b"EXPLICIT":  # Places of the padding are none of the input's.
+        return None
     if not is_pointwise or options["strides"] != [1] * 4 or options["data_format"] != b"NHWC":
         return None
     weights = tf.squeeze(filters, [0, 1])

@@ -16,6 +16,8 @@ from tf_gradcam._runtimes.verify import verify
 _MOST_THREADS = 1024
 _OUTPUTS = {"heatmap", "score", "scores"}  # of every file, besides others
 _FIXED = ("size", "interpolation", "signed")  # arguments of `GradCAM` that a file holds
+_OTHERWISE = ", or write another file: tf_gradcam.export_gradcam(..., {name}=...)"
+_SIGNED = ": the signed map is `explanation.map`, which show(..., signed=True) draws"
 
 
 class LoadedExplainer:
@@ -38,11 +40,12 @@ class LoadedExplainer:
         self, path: pathlib.Path, format: str, threads: int | None, runners: dict[str, Runner]
     ) -> None:
         self.path, self.format, self.threads = path, format, threads
+        self._whole_path = os.path.abspath(path)  # Now: the process may go to another folder.
         self._runners = runners
         self._runner = runners["gradcam"]
         self.notes = self._runner.notes
         self.name = str(self.notes.get("model", path.stem))
-        self.inputs: tuple[InputSpec, ...] = _in_order(self._runner.inputs, self.notes.get("inputs"))
+        self.inputs, self._is_order_known = _in_order(self._runner.inputs, self.notes.get("inputs"))
 
     def __repr__(self) -> str:
         """Return the file, its format and threads, what it takes, and what it explains, in one line."""
@@ -53,7 +56,7 @@ class LoadedExplainer:
 
     def __reduce__(self) -> tuple:
         """Be pickled as a call of `load`, with the whole path."""
-        return load, (os.path.abspath(self.path), self.threads)
+        return load, (self._whole_path, self.threads)
 
     @property
     def explains(self) -> str:
@@ -100,12 +103,23 @@ class LoadedExplainer:
                 )
             raise ValueError(
                 f"`{name}` was fixed when the file was exported. Received: {name}={fixed[name]!r:.80}. Leave "
-                f"it out, or write another file: tf_gradcam.export_gradcam(..., {name}=...)."
+                f"it out{_OTHERWISE.format(name=name) if name != 'signed' else _SIGNED}."
+            )
+        if not self._is_order_known and not isinstance(images, dict):
+            raise ValueError(
+                "`images` must be a dict by the names of the inputs, as the file does not say in which order "
+                f"the model takes them. Received: a {type(images).__name__}. The names are "
+                f"{', '.join(repr(spec.name) for spec in self.inputs)}."
             )
         arrays = as_arrays(images, self.inputs)
-        if target is None or (is_whole(target) and str(int(target)) == self.notes.get("target")):
+        if target is None or self._is_its_own(target):
             return _as_explanation(self._runner(arrays))
         return _as_explanation(self._run_target(arrays, target))
+
+    def _is_its_own(self, target: Any) -> bool:
+        """Return whether a target is the one that the file was exported for."""
+        text = str(int(target)) if is_whole(target) else repr(target)
+        return text == self.notes.get("target")
 
     def _run_target(self, arrays: dict[str, np.ndarray], target: Any) -> dict[str, np.ndarray]:
         """Return the answers of the signature that explains a given target."""
@@ -231,11 +245,11 @@ def _check_threads(threads: Any, format: str | None) -> None:
         )
 
 
-def _in_order(specs: tuple[InputSpec, ...], names: Any) -> tuple[InputSpec, ...]:
-    """Return specs in the order of the model's inputs, which LiteRT and OpenVINO do not keep."""
+def _in_order(specs: tuple[InputSpec, ...], names: Any) -> tuple[tuple[InputSpec, ...], bool]:
+    """Return specs in the order of the model's inputs, which no file keeps, and whether it is known."""
     by_name = {spec.name: spec for spec in specs}
     is_order = isinstance(names, list) and sorted(map(str, names)) == sorted(by_name)
-    return tuple(by_name[name] for name in names) if is_order else specs
+    return tuple(by_name[name] for name in names) if is_order else specs, is_order or len(specs) == 1
 
 
 def _closed(shape: tuple[int | None, ...], of_model: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -247,8 +261,9 @@ def _closed(shape: tuple[int | None, ...], of_model: tuple[int | None, ...]) -> 
 
 def _classes(target: Any, count: int) -> np.ndarray:
     """Return a class for each image, `(N,)` int32."""
-    classes = np.asarray(target)
-    if classes.dtype.kind not in "iu" or classes.shape not in ((), (count,)):
+    classes, limits = np.asarray(target), np.iinfo(np.int32)
+    is_known = classes.dtype.kind in "iu" and classes.shape in ((), (count,))
+    if not is_known or not (limits.min <= classes.min() and classes.max() <= limits.max):
         raise ValueError(
             f"`target` must be a class, or one for each of {count} images. Received: target={target!r:.80}"
         )

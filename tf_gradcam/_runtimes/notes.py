@@ -5,6 +5,7 @@ Lite's own metadata does it, a ZIP archive is appended to the file.
 """
 
 import json
+import os
 import pathlib
 import zipfile
 from typing import Any
@@ -45,11 +46,19 @@ def write_notes(path: pathlib.Path, format: str, notes: dict[str, Any]) -> None:
 
 
 def notes_of_litert(path: pathlib.Path) -> dict[str, Any]:
-    """Return the notes in a `.tflite` file; an empty dict if there are none."""
+    """Return the notes in a `.tflite` file; an empty dict if there are none.
+
+    Raises:
+        ValueError: if the file is cut short within them.
+    """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_LITERT_NAME) as file:
             return parse_notes(file.read(_MOST_BYTES))
     except (zipfile.BadZipFile, KeyError, OSError, RuntimeError, NotImplementedError, ValueError, EOFError):
+        with path.open("rb") as file:
+            file.seek(-min(_MOST_BYTES, path.stat().st_size), os.SEEK_END)
+            if _LITERT_NAME.encode() in file.read():
+                raise ValueError("it is cut short, or damaged at its end") from None
         return {}
 
 

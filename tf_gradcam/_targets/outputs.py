@@ -20,7 +20,8 @@ def pick(values: tf.Tensor, index: Any, axis: int = 1) -> tf.Tensor:
         rows = np.arange(values.shape[0], dtype=np.int32)
         return tf.gather_nd(values, np.stack([rows, np.asarray(index, np.int32)], axis=1))
     count = tf.shape(values)[axis]
-    possible = tf.clip_by_value(index, 0, count - 1)
+    # Not clipped: for 7 classes LiteRT's converter would make that a ReLU6, which it lacks for integers.
+    possible = tf.where((index >= 0) & (index < count), index, tf.zeros_like(index))
     picked = tf.gather(values, possible, axis=axis, batch_dims=1)
     if not values.dtype.is_floating:
         return picked
