@@ -57,7 +57,8 @@ available: their numbers are valid, but their heatmaps mean nothing.
 * An image with NaN or infinity gets `scores` and a `heatmap` of NaN, in every format; the others of its
   batch are as without it.
 * Layers over time, such as an LSTM, go into a file if they are built with `unroll=True`. Layers that Keras
-  quantized to int8 go in; float16 goes into ONNX and OpenVINO only.
+  quantized to int8 go in. A model that computes in float16 is refused where a file's results are others, as
+  with the policy `mixed_float16`: build it in float32, and write it with `precision="float16"`.
 
 * OpenVINO computes in bfloat16 by itself on a processor with AMX, which moved heatmaps by up to .058. For
   float32, compile with `core.compile_model(path, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})`, or for any
