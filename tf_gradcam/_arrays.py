@@ -1,7 +1,7 @@
 """Turn what a user gives into a NumPy array of real numbers, or say what is wrong with it: `real_array`.
 
 Called wherever images, heatmaps, masks, references or volumes come in; `is_channels_first` where these have
-axes, `check_whole_numbers` before a cast. It never imports TensorFlow.
+axes, `check_whole_numbers` before a cast, `expected_shapes` for errors. It never imports TensorFlow.
 """
 
 from collections.abc import Sequence
@@ -63,6 +63,14 @@ def is_channels_first(shape: Sequence[int | None], unknown: bool = False) -> boo
     usual = (1, 3, 4)
     is_clear = len(shape) == 4 and (shape[1] in usual) != (shape[-1] in usual)
     return shape[1] in usual if is_clear else unknown
+
+
+def expected_shapes(ranks: Sequence[int]) -> str:
+    """Return in words the shapes of inputs with these numbers of axes, the batch axis among them."""
+    if ranks == [4]:
+        return "an image (H, W, C) or a batch (N, H, W, C)"
+    shapes = [f"({', '.join(['N', *'ABCDEFG'[: rank - 1]])})" for rank in ranks]
+    return f"{' and '.join(shapes)}, or without the batch axis N"
 
 
 def check_whole_numbers(name: str, values: np.ndarray, limits: np.iinfo) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import formats
-from tf_gradcam._arrays import check_whole_numbers, real_array
+from tf_gradcam._arrays import check_whole_numbers, expected_shapes, real_array
 from tf_gradcam._model.keras_internals import functional_graph
 from tf_gradcam._model.specs import count_call_arguments, declared_specs, is_channels_first, specs_to_trace
 from tf_gradcam._tensors import check_has_values, tensor_of_variable
@@ -65,20 +65,13 @@ def _add_batch_axis(name, tensors, specs) -> list:
         tensors = [tensor[None] for tensor in tensors]  # a view of an array
     elif given != ranks:
         shapes = " and ".join(f"shape {tensor.shape}" for tensor in tensors)
-        raise ValueError(f"`{name}` must be {_expected_shapes(ranks)}. Received: {shapes}")
+        raise ValueError(f"`{name}` must be {expected_shapes(ranks)}. Received: {shapes}")
     if len({tensor.shape[0] for tensor in tensors} - {None}) > 1:
         raise ValueError(
             f"`{name}` must have the same batch size for each input. Received: batch sizes "
             f"{[tensor.shape[0] for tensor in tensors]}"
         )
     return tensors
-
-
-def _expected_shapes(ranks) -> str:
-    if ranks == [4]:
-        return "an image (H, W, C) or a batch (N, H, W, C)"
-    shapes = [f"({', '.join(['N', *'ABCDEFG'[: rank - 1]])})" for rank in ranks]
-    return f"{' and '.join(shapes)}, or without the batch axis N"
 
 
 def _one_per_input(name, images, specs) -> list:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam import formats
-from tf_gradcam._arrays import check_whole_numbers, is_channels_first, real_array
+from tf_gradcam._arrays import check_whole_numbers, expected_shapes, is_channels_first, real_array
 from tf_gradcam._runtimes.single_files import InputSpec
 
 
@@ -91,20 +91,13 @@ def _add_batch_axis(arrays, specs) -> list[np.ndarray]:
         arrays = [array[None] for array in arrays]
     elif given != ranks:
         shapes = " and ".join(f"shape {array.shape}" for array in arrays)
-        raise ValueError(f"`images` must be {_expected_shapes(ranks)}. Received: {shapes}")
+        raise ValueError(f"`images` must be {expected_shapes(ranks)}. Received: {shapes}")
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(
             "`images` must have the same batch size for each input. Received: batch sizes "
             f"{[len(array) for array in arrays]}"
         )
     return arrays
-
-
-def _expected_shapes(ranks) -> str:
-    if ranks == [4]:
-        return "an image (H, W, C) or a batch (N, H, W, C)"
-    shapes = [f"({', '.join(['N', *'ABCDEFG'[: rank - 1]])})" for rank in ranks]
-    return f"{' and '.join(shapes)}, or without the batch axis N"
 
 
 def _check_shape(array, spec) -> None:
