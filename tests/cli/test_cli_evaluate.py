@@ -10,7 +10,7 @@ import pytest
 from conftest import build
 from photo_files import LABELS, files, write_photo
 
-from tf_gradcam import _run
+from tf_gradcam import _evaluation
 from tf_gradcam._cli import main
 
 pytestmark = pytest.mark.usefixtures("plain")
@@ -97,7 +97,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tiny, capsys):
 def test_a_folder_that_can_not_be_written_to_is_refused_before_measuring(tiny, capsys, monkeypatch):
     write_photo("a.png")
     measured = []
-    monkeypatch.setattr("tf_gradcam._run.evaluation._measure", lambda *_: measured.append(1))
+    monkeypatch.setattr("tf_gradcam._evaluation.evaluation._measure", lambda *_: measured.append(1))
     assert evaluate("a.png", *tiny, "--out", "a.png/b") == 2
     assert "`--out` must be a folder that can be written to. Received: a.png/b: " in capsys.readouterr().err
     assert not measured
@@ -108,7 +108,7 @@ def test_a_full_disk_and_an_interrupt_have_the_codes_of_explain(tiny, capsys, mo
     command = ["a.png", *tiny, "--metrics", "sparseness"]
     pathlib.Path("evaluation").mkdir()
     pathlib.Path("evaluation/evaluation.json").write_text("{}")
-    nothing = _run.Evaluation([], "gradcam", "relu2", {}, [])
+    nothing = _evaluation.Evaluation([], "gradcam", "relu2", {}, [])
 
     def is_full(*args):
         raise OSError(errno.ENOSPC, "No space left on device", "evaluation.json")
@@ -116,10 +116,10 @@ def test_a_full_disk_and_an_interrupt_have_the_codes_of_explain(tiny, capsys, mo
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_run, "evaluate_photographs", lambda *args: nothing)
-    monkeypatch.setattr(_run, "write_evaluation", is_full)
+    monkeypatch.setattr(_evaluation, "evaluate_photographs", lambda *args: nothing)
+    monkeypatch.setattr(_evaluation, "write_evaluation", is_full)
     assert evaluate(*command) == 3
-    monkeypatch.setattr(_run, "evaluate_photographs", interrupt)
+    monkeypatch.setattr(_evaluation, "evaluate_photographs", interrupt)
     assert evaluate(*command) == 130
     assert "interrupted" in capsys.readouterr().err
     assert read_record() == {}

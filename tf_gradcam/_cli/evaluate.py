@@ -12,8 +12,9 @@ from tf_gradcam._cli.terminal import print_problem, report_progress, show_bar
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
-    begin(arguments)
-    from tf_gradcam._run import find_photographs, write_evaluation
+    begin(arguments, exported=False)
+    from tf_gradcam._evaluation import write_evaluation
+    from tf_gradcam._run import find_photographs
 
     found = find_photographs(arguments.photos)
     evaluation = _evaluate(found.photographs, arguments)
@@ -40,7 +41,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 def _evaluate(photographs, arguments):
     """Return the evaluation that the options ask for, and show the progress."""
     from tf_gradcam._cli.classifier import load_classifier
-    from tf_gradcam._run import Measures, Request, choose_methods, choose_metrics, evaluate_photographs
+    from tf_gradcam._evaluation import Measures, choose_metrics, evaluate_photographs
+    from tf_gradcam._run import Request, choose_methods
 
     measures = Measures(
         tuple(arguments.metrics or ()),

@@ -13,17 +13,11 @@ from photo_files import LABELS, classify, files, head, write_photo
 
 import tf_gradcam
 from tf_gradcam import metrics
-from tf_gradcam._run import (
-    Measures,
-    Photograph,
-    Request,
-    choose_metrics,
-    evaluate_photographs,
-    write_evaluation,
-)
-from tf_gradcam._run import evaluation as evaluation_module
-from tf_gradcam._run.evaluation import AGAINST_MASKS, SANITY_STAGES, WITH_BASELINES, WITH_PROBABILITY
-from tf_gradcam._run.evaluation_page import MEANINGS, make_page, to_record
+from tf_gradcam._evaluation import Measures, choose_metrics, evaluate_photographs, write_evaluation
+from tf_gradcam._evaluation import evaluation as evaluation_module
+from tf_gradcam._evaluation.evaluation import AGAINST_MASKS, SANITY_STAGES, WITH_BASELINES, WITH_PROBABILITY
+from tf_gradcam._evaluation.page import MEANINGS, make_page, to_record
+from tf_gradcam._run import Photograph, Request
 from tf_gradcam.metrics._catalogue import METRICS
 
 SIZES = {"a.png": (20, 30), "b.png": (40, 24), "<b>&.png": (20, 30)}

@@ -10,8 +10,8 @@ import pathlib
 from typing import Any
 
 from tf_gradcam._checks import printable
+from tf_gradcam._evaluation.evaluation import EvaluatedPhotograph, Evaluation
 from tf_gradcam._files import write_file
-from tf_gradcam._run.evaluation import EvaluatedPhotograph, Evaluation
 
 EVALUATION_FILE, PAGE_FILE = "evaluation.json", "evaluation.html"
 MOST_PICTURES = 200  # photographs of the page's gallery; all are in the JSON

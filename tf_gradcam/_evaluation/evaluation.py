@@ -15,14 +15,21 @@ import numpy as np
 
 from tf_gradcam import metrics, targets
 from tf_gradcam._checks import one_line
+from tf_gradcam._evaluation.object_masks import read_mask, resize_mask, split_masks
 from tf_gradcam._files import lock_folder
 from tf_gradcam._images import load_image, overlay, resize_pixels, size_within
 from tf_gradcam._model import is_channels_first, require_specs
-from tf_gradcam._run.batches import ReadResult, explain_batch, read_batches
-from tf_gradcam._run.findings import Finding, PhotographExplainer, make_up_picture
-from tf_gradcam._run.object_masks import read_mask, resize_mask, split_masks
-from tf_gradcam._run.photographs import Photograph
-from tf_gradcam._run.request import Classifier, Request
+from tf_gradcam._run import (
+    Classifier,
+    Finding,
+    Photograph,
+    PhotographExplainer,
+    ReadResult,
+    Request,
+    explain_batch,
+    make_up_picture,
+    read_batches,
+)
 
 AGAINST_MASKS = ("energy", "pointing_game", "rank_accuracy", "roc_auc", "auprc", "iou")
 WITH_BASELINES = ("deletion", "insertion", "insertion_minus_deletion", "mu_fidelity")

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from tf_gradcam._files import MAX_PIXELS
-from tf_gradcam._run.photographs import Photograph
+from tf_gradcam._run import Photograph
 
 _MODES = ("1", "L", "P", "RGB")  # of Pillow, of 8 bits or fewer and without an alpha channel
 _MUST = "the mask must be a PNG of 8 bits in which every pixel of the object is above 0"

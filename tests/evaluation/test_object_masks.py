@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tf_gradcam._evaluation.object_masks import read_mask, resize_mask, split_masks
 from tf_gradcam._run import Photograph
-from tf_gradcam._run.object_masks import read_mask, resize_mask, split_masks
 
 
 @pytest.fixture(autouse=True)
