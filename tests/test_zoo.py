@@ -53,7 +53,7 @@ def test_the_map_of_the_predicted_class_is_right(kind, expected, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", [1, 2])  # the first may run as it is, the second is compiled
-@pytest.mark.product(kept=lambda name, calls: calls == 1 or name in zoo.FEW)
+@pytest.mark.product(kept=lambda name, calls: name not in zoo.ALIKE and (calls == 1 or name in zoo.FEW))
 def test_make_gradcam_heatmap_is_right(kind, expected, calls):
     layer = None if kind.default else kind.layer
     for _ in range(calls):
@@ -100,7 +100,7 @@ def vit():
 @pytest.mark.parametrize(
     "layer", ["norm", *(pytest.param(each, marks=pytest.mark.slow) for each in ("block2", "block2/norm2"))]
 )
-@pytest.mark.product(kept=lambda layer: layer != "block2")
+@pytest.mark.product(kept=lambda layer: layer == "norm")
 def test_a_layer_whose_patches_are_never_read_is_refused_with_one_that_works(vit, layer):
     with pytest.raises(ValueError, match="`layer` must") as refusal:
         make_gradcam_heatmap(vit.model, vit.inputs, layer)

@@ -834,6 +834,37 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "ViT with flattened patches": vit_with_flattened_patches,
     "Swin": swin,
 }
+# Kinds that a part of the library behind the forward pass sees as it sees another one, by that one: the tests
+# of such a part leave them to `make test-all`. That each has the right map is tested in test_zoo.py.
+ALIKE = {
+    "Sequential around functional": "nested, 3 deep",
+    "nested, 1 deep": "nested, 3 deep",
+    "nested, 2 deep": "nested, 3 deep",
+    "nested with its pooling": "nested, 3 deep",
+    "custom layer": "convolution in a custom layer",
+    "subclassed, never built": "subclassed",
+    "Sequential, never built": "Sequential",
+    "functional around custom layer": "functional around subclassed",
+    "image and table in a list": "image and table in a dict",
+    "table and image in a list": "image and table in a dict",
+    "subclassed, of a dict": "image and table in a dict",
+    "two images, the first": "two images, the second",
+    "image and signal, the image": "image and signal, the signal",
+    "outputs in a list": "outputs, nested",
+    "outputs in a tuple": "outputs, nested",
+    "outputs in a dict": "outputs, nested",
+    "siamese, first run": "siamese, second run",
+    "twice in a chain, first run": "twice in a chain, second run",
+    "mixed_bfloat16": "mixed_float16",
+    "channels_first inside": "channels_first",
+    "preprocessing inside, subclassed": "preprocessing inside",
+    "video": "volume",
+    "ConvLSTM, every frame": "ConvLSTM, last frame",
+    "one channel": "functional",
+    "13 bands": "functional",
+    "ViT with flattened patches": "ViT with average pooling",
+    "Swin": "ViT with average pooling",
+}
 # Of each sort one, where another test has them all.
 FEW = ["channels_first", "no channel axis", "image and table in a dict", "mixed_float16"]
 FEW += ["outputs, nested", "siamese, second run", "subclassed", "volume"]

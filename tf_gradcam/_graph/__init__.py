@@ -16,10 +16,12 @@ from tf_gradcam._graph.graph import (
 from tf_gradcam._graph.placement import Placement, Places
 from tf_gradcam._graph.probabilities import is_probability
 from tf_gradcam._graph.strides import strides_between
+from tf_gradcam._graph.token_blocks import TokenBlock, token_blocks, without_copies
 
 __all__ = [
     "Placement",
     "Places",
+    "TokenBlock",
     "ancestors",
     "concatenated_parts",
     "find_token_start",
@@ -33,4 +35,6 @@ __all__ = [
     "operations_after",
     "operations_between",
     "strides_between",
+    "token_blocks",
+    "without_copies",
 ]

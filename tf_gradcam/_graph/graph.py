@@ -4,7 +4,7 @@ Called while a model is being traced, by discovery, scenes, methods and exports.
 """
 
 import collections
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,8 @@ _SHAPE_OPERATIONS = ("Rank", "Shape", "ShapeN", "Size")  # Operations that read 
 
 def operations_between(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
     """Return the operations between `start` and `end`, whose values depend on `start`, in order."""
-    return _reached([start], end, ancestors([end], lambda operation: operation is start.op))
+    path = ancestors([end], lambda operation: operation is start.op)
+    return operations_reached([start], end.graph, path)
 
 
 def operations_after(starts: Sequence[tf.Tensor], end: tf.Tensor) -> list[tf.Operation]:
@@ -66,12 +67,15 @@ def operations_after(starts: Sequence[tf.Tensor], end: tf.Tensor) -> list[tf.Ope
 
     One of `starts` may depend on another.
     """
-    return _reached(starts, end, ancestors([end]))
+    return operations_reached(starts, end.graph, ancestors([end]))
 
 
-def _reached(starts, end, path):
+def operations_reached(
+    starts: Sequence[tf.Tensor], graph: tf.Graph, path: Container[tf.Operation]
+) -> list[tf.Operation]:
+    """Return the operations of `path`, in `graph`, whose values depend on one of `starts`, in order."""
     reached, found = {start.ref() for start in starts}, []
-    for operation in end.graph.get_operations():
+    for operation in graph.get_operations():
         reads_values = operation in path and operation.type not in _SHAPE_OPERATIONS
         if reads_values and any(tensor.ref() in reached for tensor in operation.inputs):
             reached.update(tensor.ref() for tensor in operation.outputs)

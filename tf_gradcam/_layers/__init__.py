@@ -12,6 +12,7 @@ from tf_gradcam._layers.discovery import (
     trace_trial,
 )
 from tf_gradcam._layers.finer_layer import locating_layers
+from tf_gradcam._layers.last_block import last_block
 from tf_gradcam._layers.weights import LayerWeights, weights_by_layer
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "draws_whole_image",
     "ends_without_convolution",
     "final_activation",
+    "last_block",
     "list_layers",
     "locating_layers",
     "maps_from_trial",

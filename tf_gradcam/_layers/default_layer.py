@@ -176,7 +176,7 @@ def _find_default(model, images) -> _Default:
     if not candidates:
         raise ValueError(
             f"`model` must have a layer with a map (N, h, w, K). Received: model={model.name!r}, "
-            "which has no such layer."
+            'which has no such layer. Explain the image itself, as by method="integrated_gradients".'
         )
     used = candidates
     if candidates[-1].grid.extra:
