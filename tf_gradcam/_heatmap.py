@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_gradcam._arrays import array_or_empty
 from tf_gradcam._checks import did_you_mean
+from tf_gradcam._tensors import at_least_float32
 
 Interpolation: TypeAlias = str | tuple[str, float]  # A method of `tf.image.resize`, or ("gaussian", cells).
 
@@ -127,9 +128,9 @@ def place_map(
             `tf_gradcam._model.Placement` has them. The edges are rounded to whole pixels of `size`.
 
     Returns:
-        `(B, *size)` float32.
+        `(B, *size)` float32; float64 for bilinear maps in float64: methods run the network on them.
     """
-    values, lengths = tf.cast(values, tf.float32), tf.cast(size, tf.int32)
+    values, lengths = at_least_float32(values), tf.cast(size, tf.int32)
     first, extents, flipped = tf.zeros_like(lengths), lengths, None
     if placement is not None:
         if placement.order is not None:
@@ -139,7 +140,9 @@ def place_map(
         first = tf.reduce_min(edges, axis=1)
         extents, flipped = tf.maximum(tf.reduce_max(edges, axis=1) - first, 1), placement.flipped
     # Run eagerly, one resize takes a fraction of the time of the many small steps of the weights.
-    in_steps = interpolation != "bilinear" or not (tf.executing_eagerly() and placement is None)
+    in_steps = interpolation != "bilinear" or not (
+        tf.executing_eagerly() and placement is None and values.dtype == tf.float32
+    )
     if in_steps and (interpolation == "bilinear" or not isinstance(interpolation, str)):
         return _draw_by_weights(values, lengths, interpolation, first, extents, flipped)
     resized = _resize_by_tensorflow(values, extents, interpolation)
@@ -152,11 +155,11 @@ def _draw_by_weights(values, lengths, interpolation, first, extents, flipped) ->
     It is faster than `tf.image.resize`, whose bilinear values XLA gets wrong where it enlarges by an odd
     whole factor (TensorFlow 2.21); and no shape depends on where the map lies: XLA would compile anew.
     """
-    axes = values.shape.rank - 1
+    axes, dtype = values.shape.rank - 1, values.dtype
     for axis in reversed(range(axes)):  # The last one first, as it is the cheapest.
-        count = tf.shape(values)[axis + 1]
+        count = values.shape[axis + 1] or tf.shape(values)[axis + 1]
         is_flipped = None if flipped is None else flipped[axis]
-        weights = _weights(interpolation, count, lengths[axis], first[axis], extents[axis], is_flipped)
+        weights = _weights(interpolation, count, lengths[axis], first[axis], extents[axis], is_flipped, dtype)
         if axis == axes - 1:
             values = tf.matmul(values, weights)
         elif axis == axes - 2:
@@ -170,7 +173,7 @@ def _draw_by_weights(values, lengths, interpolation, first, extents, flipped) ->
     return values
 
 
-def _weights(interpolation, count, length, first, extent, flipped) -> tf.Tensor:
+def _weights(interpolation, count, length, first, extent, flipped, dtype) -> tf.Tensor:
     """Return the weight of each cell for each pixel, `(count, length)`; 0 for pixels beside the map.
 
     The kernel of `tf.image.resize` that it calls Gaussian ends after 1.5 cells and has a fixed deviation of
@@ -180,18 +183,18 @@ def _weights(interpolation, count, length, first, extent, flipped) -> tf.Tensor:
     is_inside = (pixels >= 0) & (pixels < extent)
     if flipped is not None:
         pixels = tf.where(flipped, extent - 1 - pixels, pixels)
-    count = tf.cast(count, tf.float32)
-    cells_per_pixel = count / tf.cast(extent, tf.float32)
-    centres = (tf.cast(pixels, tf.float32) + 0.5) * cells_per_pixel - 0.5  # Of the pixels, in cells.
+    count = tf.cast(count, dtype)
+    cells_per_pixel = count / tf.cast(extent, dtype)
+    centres = (tf.cast(pixels, dtype) + 0.5) * cells_per_pixel - 0.5  # Of the pixels, in cells.
     if isinstance(interpolation, str):  # Bilinear: beyond the outer centres, the outer cells go on.
         centres = tf.clip_by_value(centres, 0.0, count - 1)
         weights = tf.nn.relu(1 - tf.abs(centres[None, :] - tf.range(count)[:, None]))
     else:
-        deviation = interpolation[1] * tf.maximum(1.0, cells_per_pixel)
+        deviation = interpolation[1] * tf.maximum(tf.cast(1, dtype), cells_per_pixel)
         distances = (centres[None, :] - tf.range(count)[:, None]) / deviation
         # A softmax, as far from all cells the sum of the weights is 0 in float32.
         weights = tf.nn.softmax(-0.5 * distances**2, axis=0)
-    return weights * tf.cast(is_inside, tf.float32)
+    return weights * tf.cast(is_inside, dtype)
 
 
 def _resize_by_tensorflow(values, size, interpolation) -> tf.Tensor:

@@ -9,7 +9,7 @@ import tensorflow as tf
 import zoo
 from conftest import SIDE, chain, parts
 from oracle import Oracle
-from zoo import FEW, with_other_places
+from zoo import ALIKE, FEW, with_other_places
 
 from tf_gradcam import GradCAM, methods, targets
 from tf_gradcam._graph.graph import ancestors
@@ -21,9 +21,11 @@ SLOW = pytest.mark.slow
 NAMES = [name for name in zoo.KINDS if name != "text"]
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=[] if name in FEW else SLOW) for name in NAMES]
-)
+def marks(name):
+    return [] if name in FEW else pytest.mark.full if name in ALIKE else SLOW
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in NAMES])
 def name(request):
     return request.param
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tf_gradcam._checks import check_counts, check_number, check_seed
-from tf_gradcam._graph import non_affine_operations
+from tf_gradcam._graph import Placement, non_affine_operations
 from tf_gradcam._heatmap import place_map
 from tf_gradcam._methods.chunks import ALGORITHM, copies_per_pass, gather_chunks, merge_copies, sum_chunks
 from tf_gradcam._methods.scene import Scene
@@ -256,7 +256,7 @@ class rise:
 
         def step(indices, weights):
             masks = make_masks(indices)
-            scores = _split_copies(scene.at(_masked(image, masks[:, None])).score, scene)
+            scores = _split_copies(scene.at(masked_images(image, masks[:, None])).score, scene)
             _report_progress(self.progress, indices, self.masks, scores)
             scores *= tf.cast(weights, scores.dtype)[:, None]
             kept = tf.tensordot(tf.cast(weights, masks.dtype), masks, 1)
@@ -306,10 +306,10 @@ def _mask_scores(scene, activations, method, samples=1, change_masks=None) -> tf
     placement = scene.layer_placement()
 
     def step(indices):
-        masks = _channel_masks(tf.gather(channels, indices // samples), lengths, placement)
+        masks = channel_masks(tf.gather(channels, indices // samples), lengths, placement)
         if change_masks is not None:
             masks = change_masks(masks, indices % samples)
-        scores = _split_copies(scene.at(_masked(scene.image, masks)).score, scene)
+        scores = _split_copies(scene.at(masked_images(scene.image, masks)).score, scene)
         _report_progress(method.progress, indices, count, scores)
         return scores
 
@@ -318,7 +318,7 @@ def _mask_scores(scene, activations, method, samples=1, change_masks=None) -> tf
     return tf.transpose(tf.reduce_mean(scores, axis=1))
 
 
-def _channel_masks(channels, lengths, placement):
+def channel_masks(channels: tf.Tensor, lengths: tf.Tensor, placement: Placement | None) -> tf.Tensor:
     """Return channels `(B, N, *grid)` placed on the image, scaled to [0, 1]; a constant channel is 0."""
     values = merge_copies(channels, channels[0])
     axes = list(range(1, values.shape.rank))
@@ -329,7 +329,7 @@ def _channel_masks(channels, lengths, placement):
     return tf.reshape(masks, tf.concat([tf.shape(channels)[:2], lengths], axis=0))
 
 
-def _masked(image, masks):
+def masked_images(image: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
     """Return `image` times masks `(B, N or 1, *lengths)` of its last axes, `(B * N, *axes, C)`."""
     shape = tf.shape(masks)
     missing = [1] * (image.shape.rank - masks.shape.rank)  # such as the time axis of a video

@@ -75,6 +75,14 @@ def is_at_image(method: Method) -> bool:
     return getattr(method, "at_image", False)
 
 
+def reads_blocks(method: Method) -> bool:
+    """Return whether `method`, or one inside it, reads every block of a transformer: its `reads_blocks`.
+
+    Its layer is the last block.
+    """
+    return any(getattr(each, "reads_blocks", False) for each in _with_inner_methods(method))
+
+
 def image_formula(method: Method) -> Callable | None:
     """Return the attribute `formula` of a method, from an image and a gradient to a map, or `None`."""
     return getattr(method, "formula", None)

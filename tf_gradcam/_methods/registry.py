@@ -28,6 +28,8 @@ from tf_gradcam._methods.image_gradients import (
     guided_gradcam,
     integrated_gradients,
 )
+from tf_gradcam._methods.legrad import legrad
+from tf_gradcam._methods.optimized import opticam
 from tf_gradcam._methods.perturbation import ablationcam, iscam, rise, scorecam, sscam
 from tf_gradcam._methods.presets import PRESETS
 from tf_gradcam._methods.protocol import Method, Preset, is_at_image, is_formula
@@ -67,11 +69,13 @@ METHODS = {
     "eigengradcam": About(eigengradcam, "1", False, "pytorch-grad-cam"),
     "fem": About(fem, "1", False, "Fuad 2020"),
     "kpca_cam": About(kpca_cam, "1", False, "Karmani 2024"),
+    "legrad": About(legrad(), "2", False, "Bousselham 2025"),
     "ablationcam": About(ablationcam(), "1 + K heads", True, "Desai & Ramaswamy 2020"),
     "reciprocam": About(reciprocam(), "1 + Z heads", True, "Byun & Lee 2024"),
     "scorecam": About(scorecam(), "K", False, "Wang 2020"),
     "sscam": About(sscam(), "n K", False, "Wang, Naidu 2020"),
     "iscam": About(iscam(), "n K", False, "Naidu 2020"),
+    "opticam": About(opticam(), "2.5 n", False, "Zhang 2024"),
     "rise": About(rise(), "n", True, "Petsiuk 2018"),
     "gradient": About(gradient(), "2.5", False, "Simonyan 2014"),
     "gradient_x_input": About(gradient_x_input(), "2.5", True, "Shrikumar 2016"),

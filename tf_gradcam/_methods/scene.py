@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tf_gradcam._graph import Placement, Places, ancestors, operations_between
+from tf_gradcam._graph import (
+    Placement,
+    Places,
+    TokenBlock,
+    ancestors,
+    operations_between,
+    token_blocks,
+)
 from tf_gradcam._model import (
     ForwardPass,
     Grid,
@@ -206,16 +213,30 @@ class Scene:
         Returns:
             Their score, `(R * N,)` float, or `(R * N, M)` if the scene has M scores.
         """
-        context = self._context
-        if context.grid is None:
+        if self._context.grid is None:
             return self.at(activations).score
+        copies = tf.shape(activations)[0] // tf.shape(self.layer_output)[0]
+        original = repeat_batch(self.layer_output, copies)
+        values = from_grid(tf.cast(activations, self.layer_output.dtype), self._context.grid, original)
+        return self.tail_of_output(values)
+
+    def tail_of_output(self, layer_output: tf.Tensor) -> tf.Tensor:
+        """Run the part of the network after the layer on other outputs of the layer.
+
+        Unlike `tail` it replaces what has no place on the grid too: a class token and registers.
+
+        Args:
+            layer_output: of the dtype and shape of the scene's `layer_output`, with R copies of the batch,
+                one after another.
+
+        Returns:
+            Their score, `(R * N,)` float, or `(R * N, M)` if the scene has M scores.
+        """
+        context = self._context
         if context.one_answer:
             raise _one_answer_error()
-        copies = tf.shape(activations)[0] // tf.shape(self.layer_output)[0]
-        images, target = self._copies(copies)
-        original = repeat_batch(self.layer_output, copies)
-        values = from_grid(tf.cast(activations, self.layer_output.dtype), context.grid, original)
-        outputs = forward(context.model, images, context.layer_calls, replace=[values]).outputs
+        images, target = self._copies(tf.shape(layer_output)[0] // tf.shape(self.layer_output)[0])
+        outputs = forward(context.model, images, context.layer_calls, replace=[layer_output]).outputs
         score, _ = _score_column(context, target, outputs, find_logits(outputs))
         return tf.cast(score, self.activations.dtype)
 
@@ -229,6 +250,28 @@ class Scene:
         rank = self.image.shape.rank - 2 if grid is None or end is not None else len(grid.shape)
         axes = spatial_axes(self.model_input, rank, source.channels_first)
         return Places(self.model_input, axes or (), self.layer_output if end is None else end)
+
+    def token_blocks(self) -> list[TokenBlock]:
+        """Return the blocks of a vision transformer up to the layer, which returns the tokens after the last.
+
+        Raises:
+            ValueError: if the layer returns no tokens after a block.
+        """
+        return token_blocks([self.model_input], [self.score], self.layer_output)
+
+    def map_of_tokens(self, values: tf.Tensor) -> tf.Tensor:
+        """Return one value for each token of the layer, `(N, T)`, as the map `(N, *grid)` of its patches.
+
+        Raises:
+            ValueError: if the layer does not return the tokens of an image's patches.
+        """
+        grid = self._context.grid
+        if grid is None or grid.extra is None:
+            raise ValueError(
+                "`method` needs a layer that returns the tokens of an image's patches. Received: a layer "
+                f"that returns {self.layer_output.shape}. Choose another layer or method."
+            )
+        return to_grid(values[..., None], grid)[..., 0]
 
     def layer_placement(self) -> Placement | None:
         """Return where the layer's map lies on the image that the model takes; `None` for all of it."""
