@@ -78,11 +78,11 @@ def test_half_precision_answers_nearly_the_same_at_every_batch_size(model, free_
     ("layer", "method"),
     [
         ("middle", "gradcam"),
+        pytest.param("last", "layercam", marks=pytest.mark.full),
+        pytest.param("middle", "gradcam_plus_plus", marks=pytest.mark.full),
         *(
             pytest.param(layer, method, marks=pytest.mark.slow)
             for layer, method in [
-                ("last", "layercam"),
-                ("middle", "gradcam_plus_plus"),
                 ("last", methods.scorecam(channels=4)),
                 (None, "gradient"),
                 (["middle", "last"], "gradcam"),
@@ -104,6 +104,29 @@ def test_every_method_and_layer_is_nearly_the_same(layer, method, free_casts):
         assert np.any(found.heatmap != expected.heatmap)
     else:
         assert_near(found, expected, 0.05)
+
+
+class OwnFilter(L.Layer):
+    """A convolution whose filter depends on the images."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(3, 3, shape[-1], 16))
+        self.bias = self.add_weight(shape=(16,), initializer="random_normal")
+
+    def call(self, inputs):
+        kernel = self.kernel * (1 + keras.ops.mean(inputs))
+        return keras.ops.relu(keras.ops.conv(inputs, kernel, padding="same") + self.bias)
+
+
+def test_convolutions_with_leaky_relu_or_a_filter_that_is_no_weight_run_in_half_precision(free_casts):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = L.LeakyReLU(0.4)(L.BatchNormalization()(L.Conv2D(16, 3, use_bias=False)(inputs)))
+    x = L.LeakyReLU(0.1)(x + L.Conv2D(16, 3, padding="same")(x))
+    x = L.Conv2D(8, 3, activation="relu", name="last")(OwnFilter()(x))
+    plain = GradCAM(keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x))), "last")
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    assert_near(plain.freeze(precision="bfloat16")(images, 1), plain(images, 1), 0.1)
 
 
 def test_float16_is_nearer_than_bfloat16(functional, images, free_casts):

@@ -93,9 +93,11 @@ def _folded_call(concrete, precision):
         run, plain = graph_function(graph), plain_function(graph)
 
     def call(tensors):
-        # Fused operations have no gradient, and XLA does not know them.
-        is_fused = tf.executing_eagerly() and not may_record()
-        return run(*tensors) if is_fused else plain(*tensors)
+        if may_record():
+            # Fused operations have no gradient, and one with a gradient of its own, as a swish, has it in the
+            # trace alone.
+            return [each for each in tf.nest.flatten(concrete(*tensors)) if each is not None]
+        return run(*tensors) if tf.executing_eagerly() else plain(*tensors)  # XLA knows no fused operation.
 
     return call
 

@@ -10,8 +10,16 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._freezing.kept_filters import filter_names, keep_filters, with_grouped_swish
-from tf_gradcam._freezing.tensorflow_internals import call_flat, fused_graph, has_onednn, simplified_graph
+from tf_gradcam._freezing.graph_nodes import GraphNodes
+from tf_gradcam._freezing.kept_filters import filter_names, keep_filters, with_more_fused
+from tf_gradcam._freezing.single_places import use_products
+from tf_gradcam._freezing.tensorflow_internals import (
+    CPU,
+    call_flat,
+    fused_graph,
+    has_onednn,
+    simplified_graph,
+)
 from tf_gradcam._freezing.weight_graph import (
     WeightGraph,
     data_inputs,
@@ -19,10 +27,10 @@ from tf_gradcam._freezing.weight_graph import (
     make_placeholder,
     node_name,
     with_nodes,
+    without_needless_control,
 )
 
 _LARGE = 2**14  # bytes of a weight, above which it is no constant
-_CPU = "/job:localhost/replica:0/task:0/device:CPU:0"
 
 
 def graph_function(graph: WeightGraph) -> Callable[..., list[tf.Tensor]]:
@@ -83,8 +91,11 @@ def _fused(graph):
     small = {name for name, value in graph.weights.items() if not _is_large(value)}
     graph = _with_constants(graph, small - filters)
     for node in graph.definition.node:
-        node.device = _CPU  # Nothing is fused on an unknown device.
+        node.device = CPU  # Nothing is fused on an unknown device.
     graph = graph._replace(definition=simplified_graph(graph.definition, graph.kept_nodes()))
+    nodes = GraphNodes(without_needless_control(graph))
+    use_products(nodes)
+    graph = nodes.weight_graph()
     for number, node in enumerate(graph.definition.node):
         if node.name in graph.weights:  # Only what looks constant is fused.
             make_constant(node, _stand_in(number, graph.weights[node.name]))
@@ -93,7 +104,7 @@ def _fused(graph):
         node.device = ""
         if node.name in graph.weights:
             make_placeholder(node, graph.weights[node.name])
-    graph = with_grouped_swish(graph._replace(definition=definition))
+    graph = with_more_fused(graph._replace(definition=definition))
     return _with_constants(graph, keep_filters(graph))
 
 

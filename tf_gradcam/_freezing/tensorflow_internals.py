@@ -3,20 +3,20 @@
 `tests/explain/test_tensorflow_internals.py` has a test for each, which fails if a new version changes it.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+from tensorflow.core.protobuf import config_pb2, device_properties_pb2, meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.eager import record
 from tensorflow.python.framework import op_def_registry
-from tensorflow.python.framework.convert_to_constants import (
-    _run_inline_graph_optimization,
-    convert_variables_to_constants_v2,
-)
-from tensorflow.python.grappler import tf_optimizer
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.grappler import cluster, tf_optimizer
 from tensorflow.python.util import _pywrap_util_port
 
+CPU = "/job:localhost/replica:0/task:0/device:CPU:0"
+_LOWERED = "_lower_using_switch_merge"  # Attribute of loops and conditions that run as many operations.
 GraphDef = Any  # `tf.compat.v1.GraphDef`, which has no types.
 
 
@@ -48,7 +48,16 @@ def call_flat(
 
 def inlined_graph(concrete: tf.types.experimental.ConcreteFunction) -> GraphDef:
     """Return the graph of `concrete` with the functions that it calls inlined, loops excepted."""
-    return _run_inline_graph_optimization(concrete, False, False)
+    definition = concrete.graph.as_graph_def()
+    nodes = [definition.node, *(function.node_def for function in definition.library.function)]
+    for node in itertools.chain.from_iterable(nodes):
+        if _LOWERED in node.attr:
+            node.attr[_LOWERED].b = False
+    for function in definition.library.function:
+        function.attr.pop("api_implements", None)  # Another form of a function, which keeps it from inlining.
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.optimizers.append("function")
+    return _optimized(definition, [each.op.name for each in (*concrete.inputs, *concrete.outputs)], config)
 
 
 def simplified_graph(definition: GraphDef, kept: Sequence[str]) -> GraphDef:
@@ -85,7 +94,11 @@ def _optimized(definition, kept, config):
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=definition)
     meta_graph.collection_def["train_op"].node_list.value.extend(kept)
     config.graph_options.rewrite_options.min_graph_nodes = -1  # Small ones too.
-    return tf_optimizer.OptimizeGraph(config, meta_graph)
+    # Devices of its own would be looked for, by a session and with lines in the log, in each run.
+    device = device_properties_pb2.NamedDevice(name=CPU)
+    device.properties.type, device.properties.frequency, device.properties.num_cores = "CPU", 1000, 1
+    described = cluster.Cluster(devices=[device])
+    return tf_optimizer.OptimizeGraph(config, meta_graph, verbose=False, cluster=described)
 
 
 def is_known(operation: str) -> bool:

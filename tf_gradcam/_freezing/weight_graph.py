@@ -86,6 +86,20 @@ def with_nodes(definition: GraphDef, nodes: Iterable[Any]) -> GraphDef:
     return graph
 
 
+def without_needless_control(graph: WeightGraph) -> WeightGraph:
+    """Return the graph without control inputs that do not lead to a check, such as those from constants.
+
+    Grappler leaves them where it has computed a constant, and fuses no operation that has one.
+    """
+    stateful = [node.name for node in graph.definition.node if is_stateful(node.op)]
+    needed = _downstream(graph, stateful, with_control=True)
+    for node in graph.definition.node:
+        inputs = [each for each in node.input if each[0] != "^" or each[1:] in needed]
+        if len(inputs) < len(node.input):
+            replace_inputs(node, inputs)
+    return graph
+
+
 def weight_graph(concrete: tf.types.experimental.ConcreteFunction) -> WeightGraph | None:
     """Return the graph of `concrete` beside the present values of its variables.
 
@@ -195,11 +209,11 @@ def _resources(definition, captured):
     return found
 
 
-def _downstream(graph, names):
+def _downstream(graph, names, with_control=False):
     """Return the names of the nodes that depend on those given, and these."""
     users: dict[str, list[str]] = {}
     for node in graph.definition.node:
-        for source in data_inputs(node):
+        for source in node.input if with_control else data_inputs(node):
             users.setdefault(node_name(source), []).append(node.name)
     found, waiting = set(names), list(names)
     while waiting:
