@@ -80,6 +80,35 @@ def test_a_class_for_map_batches_gives_the_rows_of_one_machine():
         tf_gradcam.ray.explainer("none.keras")()
 
 
+def test_a_class_for_map_batches_takes_an_exported_file(exported_file, served):
+    paths = [write_photo(f"photos/{number}.png", (20, 30), seed=number) for number in range(3)]
+    file = exported_file(".onnx")
+    tf_gradcam.explain_dataset(file, "photos", "rows", dtype="float32")
+    expected = by_id("rows")
+
+    def rows(model, **given):
+        tables = tf_gradcam.ray.explainer(model, **{"dtype": "float32", **given})()({"path": np.array(paths)})
+        return {row["id"]: row for row in pa.concat_tables(tables).to_pylist()}
+
+    loaded = tf_gradcam.load(file, threads=1)
+    for model, given in ((file, {}), (str(file), {"threads": 2}), (loaded, {}), (lambda: loaded, {})):
+        assert_same(rows(model, **given), expected)
+    scaled = rows(file, preprocess=unit)
+    assert scaled[paths[0]]["score"] != pytest.approx(expected[paths[0]]["score"], rel=1e-3)
+    assert {row["error"] for row in rows(served).values()} == {None}
+    for model, given, words in [
+        (file, {"layer": "conv2"}, "`layer` must be left out for an exported file"),
+        (file, {"method": "gradcam"}, "`method` must be left out for an exported file"),
+        (file, {"call": 0}, "`call` must be left out for an exported file"),
+        (served, {"preprocess": unit}, "`preprocess` must be left out, as the file has its own"),
+        (served, {"threads": 2}, "`threads` must be None for a SavedModel"),
+        (loaded, {"threads": 2}, "`threads` must be None unless `model` is the path of an exported file"),
+        ("model.keras", {"threads": 2}, "`threads` must be None unless `model` is the path"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            tf_gradcam.ray.explainer(model, **given)()
+
+
 def test_without_ray_the_message_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
@@ -177,8 +206,8 @@ def test_each_image_has_one_row_when_a_machine_is_killed(cluster):
     assert_same(found, by_id("local"))
     # Each engine goes on where the other ended.
     write_photo("photos/more.png", (32, 48))
-    assert "1 images explained, 2000 before" in run(*on_ray, "--out", "local").stdout
-    assert "1 images explained, 2000 before" in run(*_BUILT_IN_WORKERS, "--out", "rows").stdout
+    assert "1 image explained, 2000 skipped" in run(*on_ray, "--out", "local").stdout
+    assert "1 image explained, 2000 skipped" in run(*_BUILT_IN_WORKERS, "--out", "rows").stdout
 
 
 _RAISES_IN_WORKERS = """
@@ -199,9 +228,38 @@ def test_a_worker_that_cannot_explain_ends_the_run_with_a_sentence(modules, clus
     options = ["--model", "model.keras", "--preprocess", "raises_in_workers:unit", "--engine", "ray"]
     done = run(*options, "--address", cluster.address)
     assert done.returncode == 2, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tf-gradcam: error:")]
     assert line == "tf-gradcam: error: a worker can't explain: this machine lacks the weights"
     assert "Traceback" not in done.stderr + done.stdout
+
+
+_WITHOUT_TENSORFLOW = """
+import sys
+def unit(images):
+    if sys.modules.keys() & {"tensorflow", "keras"}:
+        raise ValueError("TensorFlow is imported")
+    return images / 255
+"""
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_explains_with_an_exported_file_and_without_tensorflow(modules, cluster, exported_file):
+    for number in range(40):
+        write_photo(f"photos/{number}.png", (32, 48), seed=number)
+    (modules / "without_tensorflow.py").write_text(_WITHOUT_TENSORFLOW)
+    for number, suffix in enumerate((".onnx", ".tflite", ".xml")):
+        options = ["--model", os.path.relpath(exported_file(suffix)), "--dtype", "float32"]
+        options += ["--preprocess", "without_tensorflow:unit"]
+        local = run(*options, "--out", f"local{number}")
+        assert local.returncode == 0, local.stderr
+        options += ["--engine", "ray", "--address", cluster.address, "--workers", "2", "--batch-size", "8"]
+        done = run(*options, "--out", f"rows{number}")
+        assert done.returncode == 0, done.stderr
+        assert "40 images explained, 0 skipped" in done.stdout
+        found = by_id(f"rows{number}")
+        assert {row["error"] for row in found.values()} == {None}
+        assert_same(found, by_id(f"local{number}"))
 
 
 @pytest.mark.full

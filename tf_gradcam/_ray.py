@@ -13,9 +13,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import keras
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tf_gradcam._checks import one_line
 from tf_gradcam._dataset import (
@@ -26,23 +24,27 @@ from tf_gradcam._dataset import (
     RowMaker,
     check_moved,
     count_errors,
+    fit_file,
     fit_pixels,
 )
-from tf_gradcam._explain import GradCAM
 from tf_gradcam._optional import require
-from tf_gradcam._run import PAYS_TO_FREEZE, load_model_file
+from tf_gradcam._run import PAYS_TO_FREEZE, FileCam, load_model_file, refusal
+from tf_gradcam._runtimes import LoadedExplainer, is_exported, load
 
-Build = Callable[[], tuple[GradCAM, Callable]]  # the explainer, and what fits a file to its input
+if TYPE_CHECKING:
+    import keras
+
+Build = Callable[[], tuple[Any, Callable]]  # the explainer, and what fits a file to its input
 
 _FAILURE = "failure"  # the column of a worker that can't explain
 _BATCHES_IN_TASK = 8  # at most: the next batches are read while one is explained
 
 
 def explainer(
-    model: str | os.PathLike | Callable[[], keras.Model],
+    model: "str | os.PathLike | LoadedExplainer | Callable[[], keras.Model | LoadedExplainer]",
     layer: Any = None,
     *,
-    method: Any = "gradcam",
+    method: Any = None,
     preprocess: Callable | None = None,
     call: int | None = None,
     fuse: str | None = None,
@@ -51,29 +53,38 @@ def explainer(
     dtype: str = "float16",
     batch_size: int = 32,
     draft: bool = False,
+    threads: int | None = None,
 ) -> type:
     """Return a class for `ray.data.Dataset.map_batches` that explains the images of a batch of paths.
 
-    Each worker builds the model once. The batches need a column `path`, and may have `id` and `target`; the
-    rows that come back are those of `tf_gradcam.explain_dataset`. An image that can't be read or explained is
-    a row with an error. A model that can't be built ends the run.
+    Each worker builds or loads the model once. The batches need a column `path`, and may have `id` and
+    `target`; the rows that come back are those of `tf_gradcam.explain_dataset`. An image that can't be read
+    or explained is a row with an error. A model that can't be built ends the run.
 
     Args:
         model: path of a `.keras` or `.h5` file that each worker can read, which is loaded in Keras's safe
-            mode; or a function without arguments that returns a model, for all other models.
-        layer: as `tf_gradcam.GradCAM` takes it, and so are `method`, `preprocess`, `call` and `fuse`.
-            Functions are sent to the workers.
-        method: see there.
-        preprocess: gets the pixels of a file, 0 to 255, resized to the model's input.
+            mode; or a function without arguments that returns a model, for all other models. Or path of what
+            `export_gradcam` wrote, or what `tf_gradcam.load` loaded: a worker then needs no TensorFlow,
+            except for a SavedModel; `layer`, `method`, `call` and `fuse` must be `None`, as the file has its
+            own.
+        layer: as `tf_gradcam.GradCAM` takes it, and so are `preprocess`, `call` and `fuse`. Functions are
+            sent to the workers.
+        method: see there; `None` for Grad-CAM.
+        preprocess: gets the pixels of a file, 0 to 255, resized to the model's input. It must be `None` for
+            an exported file that has its own.
         call: see there.
         fuse: see there.
         target: the class to explain in all images; `None` for the column `target`, or each image's own
             predicted class.
-        labels: names of the classes.
+        labels: names of all classes, in the order of the model's outputs, two for a sigmoid unit; `None` for
+            those that an exported file notes, if it does.
         dtype: of the maps, `"float16"` or `"float32"`.
         batch_size: images that are explained together. A batch of Ray's may be larger: a worker reads the
             next images while it explains.
         draft: as `tf_gradcam.explain_dataset` takes it.
+        threads: how many threads a `.tflite`, `.onnx` or `.xml` file computes with in each worker; `None`
+            for one, or for those of what `tf_gradcam.load` loaded. Reserve as many CPUs for a worker:
+            `map_batches(..., num_cpus=threads)`. For other models it must be `None`.
 
     Example:
 
@@ -86,14 +97,39 @@ def explainer(
     rows.write_parquet("maps")
     ```
     """
-    build = functools.partial(_build, model, layer, method, preprocess, call, fuse)
+    given = {"layer": layer, "method": method, "call": call, "fuse": fuse}
+    build = functools.partial(_build, model, given, preprocess, threads)
     return _explainer_class(build, DatasetOptions(target, labels, dtype, batch_size, draft=draft))
 
 
-def _build(model, layer, method, preprocess, call, fuse) -> tuple[GradCAM, Callable]:
-    built = model() if callable(model) else load_model_file(os.fspath(model))
-    cam = GradCAM(built, layer, preprocess=preprocess, call=call, method=method, fuse=fuse)
-    return cam, fit_pixels(cam.model)
+def _build(model, given: dict[str, Any], preprocess, threads) -> tuple[Any, Callable]:
+    built = _built(model, threads)
+    if isinstance(built, LoadedExplainer):
+        for name, value in given.items():
+            if value is not None:
+                raise refusal(name, value)
+        return FileCam(built), fit_file(built, preprocess)
+    from tf_gradcam._explain import GradCAM
+
+    arguments = {name: value for name, value in given.items() if value is not None}
+    cam = GradCAM(built, preprocess=preprocess, **arguments)
+    return cam, fit_pixels(cam.model, preprocess)
+
+
+def _built(model, threads) -> Any:
+    """Return the Keras model or the loaded file of a worker."""
+    is_path = isinstance(model, str | os.PathLike)
+    if is_path and is_exported(model):
+        return load(model, threads if threads is not None or os.path.isdir(model) else 1)
+    if threads is not None:
+        raise ValueError(
+            f"`threads` must be None unless `model` is the path of an exported file. Received: "
+            f"threads={threads!r:.80}. Give the path, or say it where it is loaded: "
+            "tf_gradcam.load(path, threads)."
+        )
+    if isinstance(model, LoadedExplainer):
+        return model
+    return load_model_file(os.fspath(model)) if is_path else model()
 
 
 def _explainer_class(build: Build, options: DatasetOptions, prepare: Callable = RowMaker.freeze) -> type:
@@ -186,11 +222,13 @@ class RayCluster(NamedTuple):
             ends with the run.
         workers: how many processes explain.
         gpus: of each worker; a fraction shares one.
+        cpus: of each worker; `None` for one, or none beside a GPU.
     """
 
     address: str = "local"
     workers: int = 1
     gpus: float = 0
+    cpus: int | None = None
 
 
 def require_ray() -> Any:
@@ -248,7 +286,7 @@ def run_on_ray(
             if rows is not None:
                 errors = count_errors(rows)
                 parts.add(rows)
-                explained, failed = explained + len(rows), failed + errors
+                explained, failed = explained + len(rows) - errors, failed + errors
                 advance(len(rows), errors, 0)
     return DatasetRun(out, explained, failed, skipped)
 
@@ -266,6 +304,7 @@ def _explained(ray, items, workers, batch_size, cluster) -> Iterator[Any]:
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=cluster.workers),
             num_gpus=cluster.gpus or None,
+            num_cpus=cluster.cpus,
         )
         try:
             for received in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -314,7 +353,9 @@ def _connected(ray, cluster) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    own = {"num_cpus": cluster.workers, "include_dashboard": False} if cluster.address == "local" else {}
+    own: dict[str, Any] = {}
+    if cluster.address == "local":
+        own = {"num_cpus": cluster.workers * (cluster.cpus or 1), "include_dashboard": False}
     with _kept_sigterm():
         ray.init(cluster.address, log_to_driver=False, logging_level="warning", **own)
     try:

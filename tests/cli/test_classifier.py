@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 import sys
 
 import keras
@@ -102,6 +103,29 @@ def test_weights_that_cannot_be_downloaded_are_said_in_one_line(monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet50", broken)
     with pytest.raises(ValueError, match="couldn't be downloaded: URL fetch failure on https://example.org"):
         load_classifier("ResNet50")
+
+
+NEEDS_KERAS = """
+import sys
+sys.modules.update(tensorflow=None, keras=None)  # An import of them raises.
+from tf_gradcam._cli import main
+model = ["--model", "small.onnx"]
+main(["evaluate", "a.png", *model])
+main(["layers", *model])
+main(["export", *model, "--out", "served"])
+main(["serve-check", "small.onnx", "a.png"])
+"""
+
+
+def test_a_single_file_is_refused_before_tensorflow_is_imported():
+    pathlib.Path("small.onnx").touch()
+    done = subprocess.run([sys.executable, "-c", NEEDS_KERAS], capture_output=True, text=True)
+    *said, of_check = done.stderr.splitlines()
+    words = "`--model` must be a Keras model for this command. Received: small.onnx, an exported one"
+    assert len(said) == 3
+    assert all(words in line for line in said)
+    assert "must be a model's folder of versions" in of_check
+    assert "tf-gradcam explain PHOTO --model small.onnx" in of_check
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

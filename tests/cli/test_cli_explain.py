@@ -24,6 +24,12 @@ pytestmark = pytest.mark.usefixtures("plain")
 RESULTS = {"explanations.json", ".explanations.jsonl"}
 
 
+@pytest.fixture(autouse=True)
+def without_progress(monkeypatch):
+    """Keep lines of progress out of what is compared, however busy the machine is."""
+    monkeypatch.setattr(cli_terminal, "SECONDS_BETWEEN_LINES", 3600.0)
+
+
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     """A folder with the small network of conftest.py in a file, and the names of its five classes."""

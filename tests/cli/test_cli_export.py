@@ -33,6 +33,7 @@ def tiny(functional):
     ("options", "told"),
     [
         (["--out", "cat.onnx"], "`path` must be a folder of the model's versions for format='tensorflow'"),
+        (["--out", "cat.onnx"], "Received: path='cat.onnx'. Or give format='onnx'"),
         (["--out", "cat.onnx", "--format", "onnx", "--top-k", "2"], "`--top-k` is for --format tensorflow"),
         (["--out", "cat.onnx", "--format", "onnx", "--boxes", "0"], "`--boxes` is for --format tensorflow"),
         (["--out", "cat.onnx", "--format", "onnx", "--frozen"], "`--frozen` is for --format tensorflow"),

@@ -12,12 +12,14 @@ import pytest
 from photo_files import head, write_photo
 
 from tf_gradcam._cli import main
+from tf_gradcam._cli import run as cli_run
 from tf_gradcam._dataset.parts import read_manifest
 
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_run, "SECONDS_BETWEEN_LINES", 3600.0)  # However busy the machine is.
     head(3, "softmax").save("model.keras")
 
 
@@ -36,17 +38,17 @@ def test_counts_are_said_first_and_errors_at_the_end(capsys):
     assert run("photos") == 0
     out, err = capsys.readouterr()
     assert err.startswith("tf-gradcam: 4 files found, 3 images taken, 1 that are no photographs skipped")
-    assert "3 images explained, 0 before; the rows are in rows" in out
+    assert "3 images explained, 0 skipped that had a row before; the rows are in rows" in out
     pathlib.Path("photos/broken.png").write_bytes(b"no")
     assert run("photos", "--quiet") == 1
     out, err = capsys.readouterr()
-    assert "1 images have an error; their rows say which" in err
-    assert "1 images explained, 3 before" in out
+    assert "1 image has an error; its row says which" in err
+    assert "0 images explained, 3 skipped that had a row before" in out
     # Of the same images again, none is explained, and one still has an error.
     assert run("photos", "--quiet", "--to", "pictures") == 1
     out, err = capsys.readouterr()
-    assert "0 images explained, 4 before" in out
-    assert "1 images have an error; their rows say which" in err
+    assert "0 images explained, 4 skipped that had a row before" in out
+    assert "1 image has an error; its row says which" in err
     os.unlink("photos/sub/1.png")
     assert run("photos", "--quiet", "--to", "pictures") == 1
     out, err = capsys.readouterr()
@@ -75,6 +77,22 @@ def test_a_wrong_request_ends_with_2(capsys):
         assert run(*arguments) == 2
         assert message in capsys.readouterr().err
     assert not pathlib.Path("rows").exists()
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_labels_of_other_classes_are_refused_before_rows_are_removed(engine, capsys):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    write_photo("photos/a.png")
+    assert run("photos") == 0
+    for count in (2, 4):
+        pathlib.Path("labels.txt").write_text("name\n" * count)
+        assert run("photos", "--labels", "labels.txt", "--restart", "--engine", engine) == 2
+        assert (
+            f"`--labels` must name 3 classes, in the order of the model's outputs. Received: {count} names"
+            in (capsys.readouterr().err)
+        )
+    assert read_ids() == ["photos/a.png"]
 
 
 def test_help_names_the_exit_codes(capsys):

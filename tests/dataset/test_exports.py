@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import zlib
 
 import cv2
@@ -16,6 +17,7 @@ import zarr
 from photo_files import files, head, write_photo
 
 import tf_gradcam
+from tf_gradcam._files import lock_folder
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,26 @@ def test_an_export_replaces_only_an_earlier_one(folder, monkeypatch):
         tf_gradcam.export_rows(folder / "rows", "cvs")
     with pytest.raises(ValueError, match="which has none"):
         tf_gradcam.export_rows(folder / "photos", "csv")
+
+
+def test_what_a_killed_export_left_is_removed_and_nothing_else(folder):
+    other, living, foreign = f"rows.zarr-{'0' * 32}", f"rows-pictures-{'1' * 32}", "rows-pictures-mine"
+    left = {name: folder / f".tf_gradcam-{name}.unfinished" for name in (other, living, foreign)}
+    left["killed"] = folder / f".tf_gradcam-rows-pictures-{'2' * 32}.unfinished"
+    for path in left.values():
+        path.mkdir()
+        (path / "map").write_text("half of it")
+    (left["killed"] / ".tf_gradcam-lock").touch()  # A killed process leaves the file, but no lock on it.
+    try:
+        with lock_folder(left[living]):
+            tf_gradcam.export_rows(folder / "rows", "pictures")
+        assert [name for name, path in left.items() if not path.exists()] == ["killed"]
+        assert (left[living] / "map").exists()
+        tf_gradcam.export_rows(folder / "rows", "pictures")
+        assert [name for name, path in left.items() if path.exists()] == [other, foreign]
+    finally:
+        for path in left.values():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,9 @@ def test_what_is_skipped_is_counted():
     write_photo("photos/deep/er/a.png")
     write_photo("photos/.hidden.png")
     pathlib.Path("photos/notes.md").write_text("x")
-    counts = "3 files found, 1 images taken, 1 that are no photographs, 1 hidden skipped"
+    counts = "3 files found, 1 image taken, 1 that are no photographs, 1 hidden skipped"
     assert str(find_items(["photos"])) == counts
-    assert str(find_items(["photos", "photos/deep"])).startswith("3 files found, 1 images")
+    assert str(find_items(["photos", "photos/deep"])).startswith("3 files found, 1 image ")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there, file names are text")

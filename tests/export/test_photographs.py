@@ -1,5 +1,6 @@
 """In the graph: what `load_image` and `overlay` do, from and to encoded files."""
 
+import functools
 import io
 
 import cv2
@@ -54,6 +55,12 @@ decode = jit(lambda data: decode_photograph(data, 3))
 declared_size, orientation_of = jit(_declared_size), jit(_exif_orientation)
 
 
+@functools.cache
+def fit(size, channels=3):
+    """Return the graph that makes of a file what a model of that size gets, traced once."""
+    return jit(lambda data: fit_to_model(data, decode_photograph(data, channels), size))
+
+
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
 def test_a_file_is_decoded_as_load_image_does(data):
     if data.startswith(b"RIFF") and not hasattr(tf.io, "decode_webp"):
@@ -100,8 +107,7 @@ def test_a_png_of_16_bits_is_drawn_with_the_pixels_of_load_image(values):
 @pytest.mark.parametrize("values", OF_16_BITS.values(), ids=OF_16_BITS)
 def test_a_model_gets_the_values_of_a_png_of_16_bits(values, size, channels):
     data = png_of_16_bits(values)
-    fit = jit(lambda data: fit_to_model(data, decode_photograph(data, channels), size))
-    seen = fit(data).numpy()
+    seen = fit(size, channels)(data).numpy()
     assert seen.dtype == np.float32
     expected = values.astype(np.float32)
     if channels == 1 and values.ndim == 3:
@@ -117,8 +123,7 @@ def test_a_model_gets_the_values_of_a_png_of_16_bits(values, size, channels):
 def test_a_model_gets_the_pixels_of_any_other_file(data):
     if data.startswith(b"RIFF") and not hasattr(tf.io, "decode_webp"):
         pytest.skip("this TensorFlow is too old to read WebP")
-    fit = jit(lambda data: fit_to_model(data, decode_photograph(data, 3), (20, 30)))
-    np.testing.assert_array_equal(fit(data), resize(decode(data), (20, 30)))
+    np.testing.assert_array_equal(fit((20, 30))(data), resize(decode(data), (20, 30)))
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "GIF"])

@@ -57,10 +57,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(kind, marks=() if kind in ("functional", "subclassed") else pytest.mark.full)
-        for kind in KINDS
-    ],
+    params=[pytest.param(kind, marks=() if kind == "subclassed" else pytest.mark.full) for kind in KINDS],
 )
 def exported(request, tmp_path_factory):
     """A model of each kind, and the version that it was exported to without any option."""
@@ -545,7 +542,7 @@ def test_a_format_that_there_is_not_is_refused(functional, tmp_path):
         export_gradcam(functional, tmp_path, format="tflite")
 
 
-@pytest.mark.parametrize("more", [{"labels": LABELS}, {"frozen": True}, {"top_k": 2}], ids=str)
+@pytest.mark.parametrize("more", [{"frozen": True}, {"top_k": 2}], ids=str)
 def test_what_only_a_savedmodel_has_is_refused_for_a_file(functional, more, tmp_path):
     with pytest.raises(ValueError, match="is for format='tensorflow' alone"):
         export_gradcam(functional, tmp_path / "cat.onnx", format="onnx", **more)

@@ -272,6 +272,25 @@ def test_a_video_comes_back_with_its_clock_whatever_the_number_of_maps(takes, of
     assert np.load(f"gradcam/{row['map']}").shape == (22 if takes == "images" else 16, SIDE, SIDE)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_scene_of_any_number_of_bands_and_any_size_is_fitted_to_the_model(dtype):
+    bands = 13
+    scene = np.random.default_rng(0).integers(0, 200, (50, 77, bands)).astype(dtype)
+    write_scene("scene.tif", scene)
+    seen = []
+
+    def see(images):
+        seen.append(np.asarray(images))
+        return images / np.float32(1000)
+
+    (row,) = run(pointing(SIDE, SIDE, bands)._replace(preprocess=see), "scene.tif", target="lesion")
+    assert "error" not in row
+    values = scene if dtype == "uint8" else scene.astype(np.float32)
+    for band in range(bands):
+        alone = cv2.resize(values[..., band].copy(), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(seen[-1][0, ..., band], alone)
+
+
 # Windows
 
 

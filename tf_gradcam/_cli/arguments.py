@@ -27,6 +27,7 @@ from tf_gradcam._cli.options import (
     add_scale_options,
     add_scan_options,
     add_target_option,
+    add_threads_option,
 )
 from tf_gradcam._cli.report import run_report
 from tf_gradcam._cli.run import run_dataset_command
@@ -82,7 +83,7 @@ _REPORT_EXIT_CODES = (
     "Exit code: 0; 2 for wrong usage, or a folder without a run; else as `tf-gradcam explain --help` says."
 )
 _REPORT_EXAMPLES = """examples:
-  tf-gradcam report rows                           # rows/report.html
+  tf-gradcam report rows                           # rows-report.html
   tf-gradcam report rows --out report.html --title 'Defects, line 3'
   tf-gradcam report rows --photos /data --most 300 # relative paths start from /data"""
 
@@ -159,6 +160,7 @@ def _add_run(commands) -> None:
         "with a column path, and target and id if they are known",
     )
     add_model_option(command)
+    add_threads_option(command, "every core; one for .tflite, and on Ray")
     add_layer_options(command)
     add_target_option(command)
     command.add_argument(
@@ -183,7 +185,7 @@ def _add_report(commands) -> None:
         epilog=f"{textwrap.fill(_REPORT_EXIT_CODES, 100)}\n\n{_REPORT_EXAMPLES}",
     )
     command.add_argument("folder", metavar="DIR", help="folder that `tf-gradcam run` wrote to")
-    command.add_argument("--out", metavar="FILE", help="file to write (default: report.html in DIR)")
+    command.add_argument("--out", metavar="FILE", help="file to write (default: DIR-report.html, beside it)")
     command.add_argument(
         "--photos", metavar="DIR", help="folder that relative paths start from (default: the current one)"
     )

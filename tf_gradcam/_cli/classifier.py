@@ -7,20 +7,22 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-import keras
-
-from tf_gradcam import pretrained
 from tf_gradcam._checks import did_you_mean, one_line
-from tf_gradcam._run import Classifier, load_model_file
-from tf_gradcam._runtimes import SUFFIXES, LoadedExplainer, load
+from tf_gradcam._cli.terminal import import_tensorflow, without_log
+from tf_gradcam._run import Classifier, check_preprocess, file_labels, load_model_file
+from tf_gradcam._runtimes import load, needs_no_tensorflow
 
 EMBEDDED = "efficientnet_lite0"
 _MODEL_FILES = (".keras", ".h5", ".hdf5")
-_EXPORTED = tuple(SUFFIXES.values())
 
 
 def load_classifier(
-    model: str, preprocess: str | None = None, labels: str | None = None, *, exported: bool = False
+    model: str,
+    preprocess: str | None = None,
+    labels: str | None = None,
+    *,
+    exported: bool = False,
+    threads: int | None = None,
 ) -> Classifier:
     """Return the classifier that the options `--model`, `--preprocess` and `--labels` name.
 
@@ -32,6 +34,7 @@ def load_classifier(
             model's own, and for nothing where the model is a file.
         labels: path of a text file with a class per line, or `None` for the model's own, if they are known.
         exported: whether the command takes an exported model.
+        threads: how many threads an exported file computes with; `None` for its runtime's own number.
 
     Raises:
         ImportError, OSError, ValueError: naming the option, if there is no such model, function or file, or
@@ -40,11 +43,16 @@ def load_classifier(
     names = _read_labels(labels) if labels else None  # first, as a model takes longer
     if is_exported(model):
         if not exported:
-            raise ValueError(
-                f"`--model` must be a Keras model for this command. Received: {model}, an exported one. Only "
-                "`explain` and `run` take it."
-            )
-        return _load_exported(model, preprocess, names)
+            raise _needs_keras(model)
+        return _load_exported(model, preprocess, names, threads)
+    if threads is not None:
+        raise ValueError(
+            f"`threads` is for an exported file: .tflite, .onnx or .xml. Received: {threads}, and {model}. "
+            "TensorFlow takes its number from TF_NUM_INTRAOP_THREADS."
+        )
+    import_tensorflow()
+    from tf_gradcam import pretrained
+
     if model == EMBEDDED:
         classifier = Classifier(pretrained.efficientnet_lite0(), pretrained.preprocess, pretrained.labels())
     elif model.lower().endswith(_MODEL_FILES):
@@ -56,25 +64,43 @@ def load_classifier(
     return classifier._replace(labels=names) if names else classifier
 
 
+def check_needs_keras(model: str) -> None:
+    """Raise a `ValueError` if `--model` is a file of an exported model; TensorFlow is not imported for it."""
+    if needs_no_tensorflow(model):
+        raise _needs_keras(model)
+
+
+def _needs_keras(model) -> ValueError:
+    return ValueError(
+        f"`--model` must be a Keras model for this command. Received: {model}, an exported one. Only "
+        "`explain` and `run` take it."
+    )
+
+
 def is_exported(model: str) -> bool:
     """Return whether `--model` names a file or folder that `tf-gradcam export` writes."""
-    if model == EMBEDDED or callable(getattr(keras.applications, model, None)):
+    if needs_no_tensorflow(model):
+        return True
+    if model == EMBEDDED or not os.path.isdir(model):
         return False
-    return model.lower().endswith(_EXPORTED) or os.path.isdir(model)
+    import keras  # Late: only a folder may have the name of a model.
+
+    return not callable(getattr(keras.applications, model, None))
 
 
-def _load_exported(path: str, preprocess: str | None, labels: tuple[str, ...] | None) -> Classifier:
-    model: LoadedExplainer = load(path)
-    own = model.notes.get("preprocess")
-    if preprocess and own:
-        raise ValueError(
-            f"`--preprocess` must be left out, as the file has its own. Received: {preprocess}, and {path} "
-            f"with {own}."
-        )
-    named = model.notes.get("labels")
-    if labels is None and isinstance(named, list):
-        labels = tuple(map(str, named))
-    return Classifier(model, _preprocess(preprocess) if preprocess else unchanged, labels)
+def _load_exported(
+    path: str, preprocess: str | None, labels: tuple[str, ...] | None, threads: int | None
+) -> Classifier:
+    try:
+        with without_log():
+            model = load(path, threads)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(str(error).replace("`path`", "`--model`").replace("path=", "")) from error
+    if preprocess:
+        check_preprocess(model, preprocess)
+    return Classifier(
+        model, _preprocess(preprocess) if preprocess else unchanged, labels or file_labels(model)
+    )
 
 
 def _read_labels(path) -> tuple[str, ...]:
@@ -104,6 +130,10 @@ def unchanged(images):
 
 
 def _build_application(name) -> Classifier:
+    import keras
+
+    from tf_gradcam import pretrained
+
     names = [each for each, build in vars(keras.applications).items() if callable(build)]
     if name not in names:
         raise ValueError(
@@ -129,6 +159,9 @@ def _preprocess(name) -> Callable:
         return lambda images: images / 255
     if ":" in name:
         return _import_function(*name.split(":", 1))
+    import_tensorflow()
+    import keras  # Late: an exported file needs none of it.
+
     modules = [
         each for each, module in vars(keras.applications).items() if hasattr(module, "preprocess_input")
     ]

@@ -46,10 +46,10 @@ def _explain_missing(photographs: list, arguments: argparse.Namespace, ending: c
         The journal of the folder, which `ending` closes, and the exception that ended the run before it was
         finished, if any.
     """
-    from tf_gradcam._run import Journal, choose_methods, request_manifest, write_results
+    from tf_gradcam._run import Journal, request_manifest, write_results
 
     request = _make_request(arguments)
-    choose_methods(request)  # A wrong method is reported before a model is loaded.
+    _check_methods(request, arguments)
     with report_progress(len(photographs)) as progress:
         classifier = _load(arguments)
         request = requested_of_file(request, classifier, arguments.method)
@@ -72,12 +72,12 @@ def _explain_missing(photographs: list, arguments: argparse.Namespace, ending: c
 
 def run_demo(arguments: argparse.Namespace) -> int:
     begin(arguments)
-    from tf_gradcam._run import choose_methods, demo_photographs
+    from tf_gradcam._run import demo_photographs
 
     photographs = demo_photographs()
     findings: list[list] = []
     request = _make_request(arguments)
-    choose_methods(request)  # A wrong method is reported before a model is loaded.
+    _check_methods(request, arguments)
     count = len(photographs)
     with report_progress(count) as progress:
         classifier = _load(arguments)
@@ -100,14 +100,37 @@ def _draw_contact_sheet(findings, arguments) -> None:
     draw_contact_sheet(findings, request.out / f"{name}.png", request)
 
 
-def begin(arguments: argparse.Namespace) -> None:
-    """Import TensorFlow; on a terminal, say that this and the model take a while."""
+def begin(arguments: argparse.Namespace, *, exported: bool = True) -> None:
+    """Say on a terminal that the model takes a while, and import TensorFlow if it needs it.
+
+    Args:
+        arguments: the command's.
+        exported: whether the command takes an exported file, which needs none.
+
+    Raises:
+        ValueError: at once, if it takes none and gets one.
+    """
     from rich import console
 
+    from tf_gradcam._cli.classifier import check_needs_keras
+    from tf_gradcam._runtimes import needs_no_tensorflow
+
+    if not exported:
+        check_needs_keras(arguments.model)
     terminal = console.Console(stderr=True)
     if terminal.is_terminal:
         terminal.print(f"Loading {printable(arguments.model)} ...", markup=False, highlight=False)
-    import_tensorflow()
+    if not (exported and needs_no_tensorflow(arguments.model)):
+        import_tensorflow()
+
+
+def _check_methods(request, arguments: argparse.Namespace) -> None:
+    """Raise a `ValueError` for a wrong method before a model is loaded. An exported file has its own."""
+    from tf_gradcam._run import choose_methods
+    from tf_gradcam._runtimes import is_exported
+
+    if not is_exported(arguments.model):
+        choose_methods(request)
 
 
 def _explain_with(
@@ -134,7 +157,8 @@ def _explain_with(
 def _load(arguments: argparse.Namespace):
     from tf_gradcam._cli.classifier import load_classifier
 
-    return load_classifier(arguments.model, arguments.preprocess, arguments.labels, exported=True)
+    given = arguments.model, arguments.preprocess, arguments.labels
+    return load_classifier(*given, exported=True, threads=arguments.threads)
 
 
 def _take_findings(found: Generator, take: Callable[[list], None]) -> RunEnd | None:
@@ -171,6 +195,7 @@ def _make_request(arguments: argparse.Namespace):
         colormap=arguments.colormap,
         fade=arguments.fade,
         vmax=getattr(arguments, "vmax", None),  # `demo` has none of these
+        signed=getattr(arguments, "signed", False),
         contour=getattr(arguments, "contour", None),
         boxes=arguments.boxes,
         picture=_picture_options(arguments),

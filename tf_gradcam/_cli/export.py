@@ -10,9 +10,11 @@ from tf_gradcam._cli.terminal import import_tensorflow
 
 
 def run_export(arguments: argparse.Namespace) -> int:
+    from tf_gradcam._cli.classifier import check_needs_keras, load_classifier, unchanged
+
+    check_needs_keras(arguments.model)
     import_tensorflow()
     from tf_gradcam import export_gradcam
-    from tf_gradcam._cli.classifier import load_classifier, unchanged
 
     classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels)
     options = {"frozen": arguments.frozen, "labels": classifier.labels, "top_k": arguments.top_k}
@@ -21,7 +23,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         given = {"frozen": arguments.frozen, "top_k": arguments.top_k, "boxes": arguments.boxes is not None}
         for name in [name for name in given if given[name]]:
             raise ValueError(f"`{name}` is for --format tensorflow alone. Leave it out.")
-        options = {}
+        options = {"labels": classifier.labels}
     try:
         written = export_gradcam(
             classifier.model,
@@ -38,7 +40,9 @@ def run_export(arguments: argparse.Namespace) -> int:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), arguments.out) from error
     print(f"{printable(written)} is written.")
-    if arguments.format == "tensorflow":
+    if arguments.format != "tensorflow":
+        print(f"Explain with it: tf-gradcam explain PHOTO --model {printable(written)}")
+    else:
         print(f"See what it answers: tf-gradcam serve-check {printable(arguments.out)} PHOTO")
     return 0
 

@@ -7,8 +7,10 @@ from tf_gradcam._cli.terminal import format_shape, import_tensorflow, print_tabl
 
 
 def run_layers(arguments: argparse.Namespace) -> int:
+    from tf_gradcam._cli.classifier import check_needs_keras, load_classifier
+
+    check_needs_keras(arguments.model)
     import_tensorflow()
-    from tf_gradcam._cli.classifier import load_classifier
     from tf_gradcam._layers import default_layer, list_layers
 
     model = load_classifier(arguments.model).model

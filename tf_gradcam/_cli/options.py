@@ -129,6 +129,15 @@ def add_model_option(parser) -> None:
     )
 
 
+def add_threads_option(parser, default="every core; one for .tflite") -> None:
+    parser.add_argument(
+        "--threads",
+        type=count,
+        metavar="N",
+        help=f"how many threads a .tflite, .onnx or .xml file computes with (default: {default})",
+    )
+
+
 def add_layer_option(parser) -> None:
     parser.add_argument(
         "--layer",
@@ -231,6 +240,7 @@ def add_export_options(parser) -> None:
 
 def add_explain_options(parser, out) -> None:
     add_model_option(parser)
+    add_threads_option(parser)
     add_layer_options(parser)
     add_class_options(parser)
     parser.add_argument(
@@ -295,6 +305,12 @@ def add_scale_options(parser) -> None:
         metavar="V",
         help="the value of the signed map that gets the full colour in every picture, to compare them "
         "(default: each heatmap is divided by its own maximum)",
+    )
+    parser.add_argument(
+        "--signed",
+        action="store_true",
+        help="also draw what speaks against the class, in blue; what speaks for it is red. "
+        "`tf-gradcam methods` says which methods tell the two apart. Not for scans",
     )
     parser.add_argument(
         "--contour",

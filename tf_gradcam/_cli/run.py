@@ -6,14 +6,13 @@ import functools
 import os
 import pathlib
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from tf_gradcam._checks import printable
 from tf_gradcam._cli.explain import begin, requested_layer, requested_output
-from tf_gradcam._cli.terminal import print_problem
+from tf_gradcam._cli.terminal import print_problem, say_now_and_then
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
@@ -21,7 +20,6 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 def run_dataset_command(arguments: argparse.Namespace) -> int:
     _check_engine(arguments)
     begin(arguments)
-    from tf_gradcam._cli.classifier import load_classifier
     from tf_gradcam._dataset import RowMaker, check_forms, export_with_problem, find_items, run_dataset
 
     if arguments.engine == "ray":
@@ -31,19 +29,21 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
     check_forms(arguments.to, arguments.out)  # before hours of work, not after them
     found = find_items(arguments.sources)
     print(f"tf-gradcam: {found}", file=sys.stderr)
-    classifier = load_classifier(arguments.model, arguments.preprocess, arguments.labels, exported=True)
+    classifier = _load(arguments, arguments.labels)
     cam, fit = _cam_and_fit(classifier, arguments)
     options = _options(arguments, classifier.labels)
     out = pathlib.Path(arguments.out)
     with _progress(len(found.items), arguments.quiet) as advance:
         if arguments.engine == "ray":
             build = functools.partial(build_in_worker, _for_workers(arguments))
-            cluster = RayCluster(arguments.address or "local", arguments.workers or 1, arguments.gpus or 0)
+            asked = arguments.workers or 1, arguments.gpus or 0, arguments.threads
+            cluster = RayCluster(arguments.address or "local", *asked)
             run = run_on_ray(build, RowMaker(cam, options, fit), found.items, out, options, cluster, advance)
         else:
             run = run_dataset(cam, found.items, out, options, fit, advance)
     print(
-        f"{run.explained} images explained, {run.skipped} before; the rows are in {printable(str(run.out))}"
+        f"{_images(run.explained)} explained, {run.skipped} skipped that had a row before; the rows are in "
+        f"{printable(str(run.out))}"
     )
     for form in arguments.to:
         path, problem = export_with_problem(run.out, form)
@@ -51,8 +51,13 @@ def run_dataset_command(arguments: argparse.Namespace) -> int:
         if problem:
             print_problem(problem, arguments, "warning")
     if run.failed:
-        print_problem(f"{run.failed} images have an error; their rows say which", arguments)
+        whose = "has an error; its row says" if run.failed == 1 else "have an error; their rows say"
+        print_problem(f"{_images(run.failed)} {whose} which", arguments)
     return 1 if run.failed else 0
+
+
+def _images(count: int) -> str:
+    return f"{count} image" if count == 1 else f"{count} images"
 
 
 def _options(arguments, labels) -> Any:
@@ -80,7 +85,6 @@ def _check_engine(arguments) -> None:
 
 def _cam_and_fit(classifier, arguments) -> tuple:
     """Return the explainer, and what fits a file to its input."""
-    from tf_gradcam import GradCAM
     from tf_gradcam._dataset import fit_and_preprocess
     from tf_gradcam._run import FileCam, name_of_method, refusal
     from tf_gradcam._runtimes import LoadedExplainer
@@ -92,6 +96,8 @@ def _cam_and_fit(classifier, arguments) -> tuple:
             if value is not None and (name, value) != ("method", name_of_method(file)):
                 raise refusal(name, value)
         return file, fit_and_preprocess(classifier)
+    from tf_gradcam import GradCAM
+
     cam = GradCAM(
         classifier.model,
         requested_layer(arguments),
@@ -106,7 +112,7 @@ def _for_workers(arguments) -> argparse.Namespace:
     """Return the options that a worker needs, with the whole path of a model's file."""
     from tf_gradcam._cli.classifier import is_exported
 
-    wanted = ("model", "preprocess", "layer", "call", "method", "fuse")
+    wanted = ("model", "preprocess", "layer", "call", "method", "fuse", "threads", "engine")
     options = {name: getattr(arguments, name) for name in wanted}
     if os.path.isfile(arguments.model) or is_exported(arguments.model):
         options["model"] = os.path.abspath(arguments.model)
@@ -115,15 +121,23 @@ def _for_workers(arguments) -> argparse.Namespace:
 
 def build_in_worker(arguments: argparse.Namespace) -> tuple:
     """Return the explainer that the options ask for, and what fits a file to its input."""
-    from tf_gradcam._cli.classifier import load_classifier
+    return _cam_and_fit(_load(arguments, None), arguments)
 
-    classifier = load_classifier(arguments.model, arguments.preprocess, exported=True)
-    return _cam_and_fit(classifier, arguments)
+
+def _load(arguments: argparse.Namespace, labels: str | None) -> Any:
+    """Return the classifier that the options ask for."""
+    from tf_gradcam._cli.classifier import load_classifier
+    from tf_gradcam._runtimes import needs_no_tensorflow
+
+    threads = arguments.threads
+    if threads is None and arguments.engine == "ray" and needs_no_tensorflow(arguments.model):
+        threads = 1  # A worker has one CPU of the cluster.
+    return load_classifier(arguments.model, arguments.preprocess, labels, exported=True, threads=threads)
 
 
 @contextlib.contextmanager
 def _progress(total: int, quiet: bool) -> Iterator:
-    """Show how many images are explained: a bar with rate and time left, or a line every 30 seconds.
+    """Show how many images are done: a bar with rate and time left, or a line every 30 seconds.
 
     Yields:
         The function `advance` of `run_dataset`.
@@ -143,11 +157,11 @@ def _progress(total: int, quiet: bool) -> Iterator:
 
         def advance(count: int, failed: int, before: int) -> None:
             if before:
-                bar.console.print(f"tf-gradcam: {before} of them were explained before", highlight=False)
+                bar.console.print(f"tf-gradcam: {before} of them had a row before", highlight=False)
             counted.add(count, failed, before)
             bar.update(task, advance=count + before, rate=counted.rate())
 
-        with contextlib.nullcontext() if quiet or terminal.is_terminal else counted.printed():
+        with contextlib.nullcontext() if quiet else say_now_and_then(counted.words, SECONDS_BETWEEN_LINES):
             yield advance
 
 
@@ -166,20 +180,6 @@ class _Counted:
     def rate(self) -> str:
         return f"{self._count / max(time.monotonic() - self._start, 1e-9):.1f} images/s"
 
-    @contextlib.contextmanager
-    def printed(self) -> Iterator[None]:
-        """Print a line on stderr every 30 seconds."""
-        done = threading.Event()
-
-        def print_lines() -> None:
-            while not done.wait(SECONDS_BETWEEN_LINES):
-                counts = f"{self._before + self._count} of {self._total}, {self._failed} errors"
-                print(f"tf-gradcam: explained {counts}, {self.rate()}", file=sys.stderr, flush=True)
-
-        printer = threading.Thread(target=print_lines, daemon=True)
-        printer.start()
-        try:
-            yield
-        finally:
-            done.set()
-            printer.join()
+    def words(self) -> str:
+        errors = "1 error" if self._failed == 1 else f"{self._failed} errors"
+        return f"{self._before + self._count} of {self._total} images done, {errors}, {self.rate()}"

@@ -18,6 +18,7 @@ class _SignatureRun(NamedTuple):
 
 
 def run_serve_check(arguments: argparse.Namespace) -> int:
+    version = _newest_version(arguments.exported)  # A wrong folder is said before TensorFlow is imported.
     import_tensorflow()
     import numpy as np
     import tensorflow as tf
@@ -25,7 +26,6 @@ def run_serve_check(arguments: argparse.Namespace) -> int:
     from tf_gradcam import formats, load_image
     from tf_gradcam._run import Photograph, make_viewable, read_photograph
 
-    version = _newest_version(arguments.exported)
     values = read_photograph(Photograph(arguments.photo, arguments.photo))
     picture = load_image(arguments.photo) if formats.is_scan(arguments.photo) else make_viewable(values)
     served = tf.saved_model.load(str(version))  # It must live as long as its signatures.
@@ -58,7 +58,14 @@ def run_serve_check(arguments: argparse.Namespace) -> int:
 
 def _newest_version(folder) -> pathlib.Path:
     """Return the version that a server would run, or the folder itself where it is one."""
+    from tf_gradcam._runtimes import needs_no_tensorflow
+
     folder = pathlib.Path(folder)
+    if needs_no_tensorflow(folder):
+        raise ValueError(
+            "`DIR` must be a model's folder of versions, which TensorFlow Serving takes. Received: "
+            f"{folder}, a single file. Try it with tf-gradcam explain PHOTO --model {folder}"
+        )
     if (folder / "saved_model.pb").is_file():
         return folder
     versions = [int(path.name) for path in folder.glob("*/") if path.name.isdecimal()]

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -67,10 +67,7 @@ def report_progress(total: int) -> Iterator[Progress]:
     Yields:
         The functions to call.
     """
-    from rich import console
-
     count, step = 0, ""
-    done = threading.Event()
 
     def advance() -> None:
         nonlocal count, step
@@ -80,16 +77,31 @@ def report_progress(total: int) -> Iterator[Progress]:
         nonlocal step
         step = words
 
-    def print_lines() -> None:
-        while not done.wait(SECONDS_BETWEEN_LINES):
-            rest = f", {step}" if step else ""
-            print(f"tf-gradcam: explained {count} of {total}{rest}", file=sys.stderr, flush=True)
+    with say_now_and_then(lambda: f"explained {count} of {total}{f', {step}' if step else ''}"):
+        yield Progress(advance, report)
 
-    reporter = threading.Thread(target=print_lines, daemon=True)
+
+@contextlib.contextmanager
+def say_now_and_then(words: Callable[[], str], seconds: float | None = None) -> Iterator[None]:
+    """Print what `words` returns on stderr every few seconds, if that is not a terminal.
+
+    Args:
+        words: called in another thread.
+        seconds: between two lines; `None` for `SECONDS_BETWEEN_LINES`.
+    """
+    from rich import console
+
+    done = threading.Event()
+
+    def print_lines() -> None:
+        while not done.wait(SECONDS_BETWEEN_LINES if seconds is None else seconds):
+            print(f"tf-gradcam: {words()}", file=sys.stderr, flush=True)
+
+    reporter = threading.Thread(target=print_lines, daemon=True, name="reporter")
     if not console.Console(stderr=True).is_terminal:
         reporter.start()
     try:
-        yield Progress(advance, report)
+        yield
     finally:
         done.set()
         if reporter.ident is not None:
@@ -116,14 +128,33 @@ def format_shape(shape: Iterable[int | None]) -> str:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow without its log, unless the user asked for one."""
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+    """Import TensorFlow without its log, unless the user asked for one.
+
+    Raises:
+        ImportError: if it is not installed; it says what works without it.
+    """
+    if sys.modules.get("tensorflow") is not None:
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    # While it loads, it ignores that setting and writes to the file descriptor, not to sys.stderr.
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ImportError(
+            "this needs TensorFlow, which isn't installed: pip install tensorflow. Without it, `explain` and "
+            "`run` take what `tf-gradcam export` wrote: --model FILE.onnx, .tflite or .xml."
+        )
+    with without_log():
+        importlib.import_module("tensorflow")
+
+
+@contextlib.contextmanager
+def without_log() -> Iterator[None]:
+    """Hide what TensorFlow or LiteRT log while they load, unless the user asked for their log."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    # While they load, they ignore that setting and write to the file descriptor, not to sys.stderr.
     with open(os.devnull, "w") as devnull, contextlib.ExitStack() as restore:
         stderr = os.dup(2)
         restore.callback(os.close, stderr)
         restore.callback(os.dup2, stderr, 2)
         os.dup2(devnull.fileno(), 2)
-        importlib.import_module("tensorflow")
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        yield

@@ -6,20 +6,31 @@ Users call it, and the command `run` does.
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
 
-from tf_gradcam import targets
 from tf_gradcam._dataset.items import array_items, find_items
 from tf_gradcam._dataset.parts import Parts
 from tf_gradcam._dataset.reading import Fit
 from tf_gradcam._dataset.row_maker import DatasetOptions, RowMaker, count_errors
 from tf_gradcam._dataset.rows import Item
-from tf_gradcam._explain import GradCAM
-from tf_gradcam._run import PAYS_TO_FREEZE, Classifier, FileCam, class_index, fit_to_spec, input_spec
+from tf_gradcam._run import (
+    PAYS_TO_FREEZE,
+    Classifier,
+    FileCam,
+    check_fits_dtype,
+    check_preprocess,
+    class_index,
+    fit_to_spec,
+    input_spec,
+)
 from tf_gradcam._runtimes import LoadedExplainer, load
+
+if TYPE_CHECKING:
+    import keras
+
+    from tf_gradcam._explain import GradCAM
 
 
 class DatasetRun(NamedTuple):
@@ -27,9 +38,9 @@ class DatasetRun(NamedTuple):
 
     Attributes:
         out: the folder of the parts.
-        explained: how many images were explained now.
-        failed: how many images of the data set have an error, explained now or before.
-        skipped: how many were explained before.
+        explained: how many images were explained now; those with an error don't count.
+        failed: how many images of the data set have an error, from now or before.
+        skipped: how many have a row from before, with an error or without, and were not read again.
     """
 
     out: pathlib.Path
@@ -39,7 +50,7 @@ class DatasetRun(NamedTuple):
 
 
 def explain_dataset(
-    cam: GradCAM | LoadedExplainer | str | os.PathLike,
+    cam: "GradCAM | LoadedExplainer | str | os.PathLike",
     data: Any,
     out: str | pathlib.Path,
     *,
@@ -73,7 +84,8 @@ def explain_dataset(
         out: the folder to write to.
         target: the class to explain in all images; `None` for the class in the table, or each image's own
             predicted one.
-        labels: names of the classes.
+        labels: names of all classes, in the order of the model's outputs, two for a sigmoid unit; `None` for
+            those that an exported file notes, if it does.
         dtype: of the maps, `"float16"` or `"float32"`.
         batch_size: images that are explained together.
         draft: whether large JPEG files are decoded at the smallest size that fills the model's input. It is
@@ -87,7 +99,8 @@ def explain_dataset(
     Raises:
         ImportError: if pyarrow is not installed: `pip install "tf_gradcam[scale]"`.
         ValueError: if `out` holds a run of another model or other options, and what differs; if another run
-            writes to it; if the model takes no single image; if a table has no column `path`.
+            writes to it; if the model takes no single image; if `labels` names more or fewer classes than
+            the model has; if a table has no column `path`.
 
     Example:
 
@@ -105,29 +118,68 @@ def explain_dataset(
     if isinstance(cam, str | os.PathLike):
         cam = load(cam)
     explainer = FileCam(cam) if isinstance(cam, LoadedExplainer) else cam
-    return run_dataset(explainer, items, pathlib.Path(out), options, fit_pixels(explainer.model))
+    fit = fit_pixels(explainer.model, getattr(explainer, "preprocess", None))
+    return run_dataset(explainer, items, pathlib.Path(out), options, fit)
 
 
 def target_of(target: str | None, output: str | int | None, labels: Sequence[str] | None) -> Any:
     """Return the target for a class by number or label, of one output of a model with several."""
     index = None if target is None else class_index(target, labels)
-    return index if output is None else targets.Output(output, index)
+    if output is None:
+        return index
+    from tf_gradcam import targets
+
+    return targets.Output(output, index)
 
 
 def fit_and_preprocess(classifier: Classifier) -> Fit:
     """Return the function from the values of a file to a classifier's input, preprocessed, `(h, w, C)`."""
     spec = input_spec(classifier.model)
-    return lambda values: np.asarray(classifier.preprocess(fit_to_spec(values, spec)))[0]
+
+    def fit(values: np.ndarray) -> np.ndarray:
+        fitted = np.asarray(classifier.preprocess(fit_to_spec(values, spec)))
+        check_fits_dtype(fitted, values, spec)
+        return fitted[0]
+
+    return fit
 
 
-def fit_pixels(model: keras.Model | LoadedExplainer) -> Fit:
-    """Return the function that fits the values of a file to a model's input, `(h, w, C)`."""
+def fit_pixels(model: "keras.Model | LoadedExplainer", preprocess: Callable | None = None) -> Fit:
+    """Return the function that fits the values of a file to a model's input, `(h, w, C)`.
+
+    Args:
+        model: the model or loaded file.
+        preprocess: what the explainer does before the model gets them.
+    """
     spec = input_spec(model)
-    return lambda values: fit_to_spec(values, spec)[0]
+
+    def fit(values: np.ndarray) -> np.ndarray:
+        fitted = fit_to_spec(values, spec)
+        if preprocess is None:
+            check_fits_dtype(fitted, values, spec)
+        return fitted[0]
+
+    return fit
+
+
+def fit_file(model: LoadedExplainer, preprocess: Callable | None) -> Fit:
+    """Return the function from the values of a file to an exported file's input, `(h, w, C)`.
+
+    Args:
+        model: the exported file.
+        preprocess: what it needs before; `None` where it has its own, or needs none.
+
+    Raises:
+        ValueError: if it has its own, and another is given.
+    """
+    if preprocess is None:
+        return fit_pixels(model)
+    check_preprocess(model, getattr(preprocess, "__name__", repr(preprocess)))
+    return fit_and_preprocess(Classifier(model, preprocess, None))
 
 
 def run_dataset(
-    cam: GradCAM | FileCam,
+    cam: "GradCAM | FileCam",
     items: Iterable[Item],
     out: pathlib.Path,
     options: DatasetOptions,
@@ -142,8 +194,8 @@ def run_dataset(
         out: the folder.
         options: the rest.
         fit: makes the explainer's input of what a file holds.
-        advance: called after each batch with the number of images that were explained, of errors among
-            them, and 0; and first with 0, 0 and the number of images that were explained before.
+        advance: called after each batch with the number of its images, of errors among them, and 0; and
+            first with 0, 0 and the number of images that have rows from before.
     """
     maker = RowMaker(cam, options, fit)
     known = maker.with_classes(items) if isinstance(items, list) else None
@@ -161,7 +213,7 @@ def run_dataset(
         for rows in maker.rows(item for item in known or items if item.id not in done):
             errors = count_errors(rows)
             parts.add(rows)
-            explained, failed = explained + len(rows), failed + errors
+            explained, failed = explained + len(rows) - errors, failed + errors
             advance(len(rows), errors, 0)
     return DatasetRun(out, explained, failed, skipped)
 

@@ -8,11 +8,13 @@ import concurrent.futures
 import contextlib
 import csv
 import functools
+import glob
 import hashlib
 import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import uuid
 import warnings
@@ -24,7 +26,7 @@ import numpy as np
 from tf_gradcam._checks import one_line, printable
 from tf_gradcam._dataset.fiftyone import write_fiftyone
 from tf_gradcam._ending import at_sudden_end
-from tf_gradcam._files import find_parts, unfinished
+from tf_gradcam._files import find_parts, lock_folder, unfinished
 from tf_gradcam._images import overlay
 from tf_gradcam._optional import require
 from tf_gradcam._run import write_picture
@@ -266,7 +268,8 @@ def _write_fiftyone(rows: _Rows, folder: pathlib.Path) -> None:
 def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield a new folder that becomes `path` at the end, in place of one that an earlier call wrote."""
     _check_own(path)
-    temporary = path.with_name(f".tf_gradcam-{uuid.uuid4().hex}.unfinished")
+    _remove_left(path)
+    temporary = path.with_name(f".tf_gradcam-{path.name}-{uuid.uuid4().hex}.unfinished")
     earlier = temporary.with_suffix(".earlier")
 
     def clean_up() -> None:
@@ -277,11 +280,20 @@ def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
     try:
         with at_sudden_end(clean_up):
-            temporary.mkdir(parents=True)
-            yield temporary
+            with lock_folder(temporary):  # So that a later call knows whether this process lives.
+                yield temporary
             (temporary / _MARK).touch()
             if path.exists():
                 os.replace(path, earlier)
             os.replace(temporary, path)
     finally:
         clean_up()
+
+
+def _remove_left(path: pathlib.Path) -> None:
+    """Remove what killed processes left of this folder; what a living one writes is locked by it."""
+    for left in path.parent.glob(f".tf_gradcam-{glob.escape(path.name)}-*.unfinished"):
+        is_own = re.fullmatch(r"[0-9a-f]{32}", left.stem.rpartition("-")[2])
+        if is_own and left.is_dir() and not left.is_symlink():
+            with contextlib.suppress(OSError, ValueError), lock_folder(left):
+                shutil.rmtree(left)

@@ -34,7 +34,9 @@ class Found:
     def __str__(self) -> str:
         """Return the counts in one line."""
         total, skipped = len(self.items) + sum(self.skipped.values()), self._skipped()
-        return f"{total} files found, {len(self.items)} images taken, {skipped or 'none'} skipped"
+        files = "file" if total == 1 else "files"
+        images = "image" if len(self.items) == 1 else "images"
+        return f"{total} {files} found, {len(self.items)} {images} taken, {skipped or 'none'} skipped"
 
     def _skipped(self) -> str:
         return ", ".join(f"{count} {reason}" for reason, count in self.skipped.items() if count)

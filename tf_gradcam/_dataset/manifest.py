@@ -1,13 +1,15 @@
 """What decides the rows of a run, as JSON can hold it: `make_manifest`. `dataset` calls it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tf_gradcam._dataset.rows import RowsAbout
-from tf_gradcam._explain import GradCAM
 from tf_gradcam._run import FileCam, model_manifest, without_addresses
 
+if TYPE_CHECKING:
+    from tf_gradcam._explain import GradCAM
 
-def make_manifest(cam: GradCAM | FileCam, about: RowsAbout, options: Any) -> dict[str, Any]:
+
+def make_manifest(cam: "GradCAM | FileCam", about: RowsAbout, options: Any) -> dict[str, Any]:
     """Return what decides the rows of a run; a run with another one is not taken up."""
     asked = {
         **model_manifest(cam.model, options.labels),

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tf_gradcam._arrays import is_channels_first
 from tf_gradcam._checks import one_line
 from tf_gradcam._dataset.rows import Item, ReadItem
-from tf_gradcam._model import is_channels_first
 from tf_gradcam._run import read_photograph_within
 
 _BATCHES_AHEAD = 2

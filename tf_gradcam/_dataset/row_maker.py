@@ -3,28 +3,31 @@
 import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from tf_gradcam import targets
+from tf_gradcam._arrays import is_channels_first
 from tf_gradcam._checks import is_whole, one_line
 from tf_gradcam._dataset.manifest import make_manifest
 from tf_gradcam._dataset.reading import Fit, read_ahead
 from tf_gradcam._dataset.rows import ExplainedBatch, Item, ReadItem, RowsAbout, make_rows, make_schema
-from tf_gradcam._explain import GradCAM
-from tf_gradcam._model import is_channels_first
 from tf_gradcam._optional import require
 from tf_gradcam._run import (
     FileCam,
     class_index,
+    explained_output,
+    file_labels,
     freeze_if_possible,
     input_spec,
     layer_name,
     name_of_method,
+    target_text,
     without_addresses,
 )
+
+if TYPE_CHECKING:
+    from tf_gradcam._explain import GradCAM
 
 
 class DatasetOptions(NamedTuple):
@@ -55,8 +58,11 @@ class RowMaker:
         TypeError, ValueError: if the explainer can't explain as the options say.
     """
 
-    def __init__(self, cam: GradCAM | FileCam, options: DatasetOptions, fit: Fit) -> None:
+    def __init__(self, cam: "GradCAM | FileCam", options: DatasetOptions, fit: Fit) -> None:
         _check_options(options)
+        if options.labels is None and isinstance(cam, FileCam):
+            options = options._replace(labels=file_labels(cam.model))
+        options = options._replace(labels=_plain_labels(options.labels))
         self._cam, self._options, self._fit = cam, options, fit
         self._about = _about(cam, options)
         self.schema = make_schema(_grid(cam, options), options.dtype)
@@ -121,10 +127,19 @@ def _explain(cam, batch: list[ReadItem], options, schema, about) -> Any:
         return _explain_groups(cam, groups, options, schema, about)
     try:
         return make_rows(batch, _explain_images(cam, batch, options), schema, about)
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+    except _errors_of_images(cam) as error:
         if len(batch) > 1:
             return _explain_groups(cam, [[each] for each in batch], options, schema, about)
         return make_rows([batch[0]._replace(image=None, error=one_line(error))], None, schema, about)
+
+
+def _errors_of_images(cam) -> tuple[type[Exception], ...]:
+    """Return the errors that an explainer raises about images; with a Keras model also one of TensorFlow."""
+    if isinstance(cam, FileCam):
+        return ValueError, TypeError
+    import tensorflow as tf
+
+    return ValueError, TypeError, tf.errors.InvalidArgumentError
 
 
 def _explain_groups(cam, groups, options, schema, about) -> Any:
@@ -143,7 +158,7 @@ def _explain_images(cam, batch, options) -> ExplainedBatch | None:
         return None
     images = np.stack([each.image for each in readable])
     explanation = cam(images, _target_of_images(readable, options.target), size=None)
-    outputs = _chosen_output(explanation.outputs, options.target)
+    outputs = _chosen_output(cam, explanation.outputs, options.target)
     has_classes = explanation.target is not None and getattr(outputs, "shape", None) is not None
     is_flat = has_classes and len(outputs.shape) == 2
     return ExplainedBatch(
@@ -151,6 +166,7 @@ def _explain_images(cam, batch, options) -> ExplainedBatch | None:
         np.asarray(explanation.score),
         None if explanation.target is None else np.asarray(explanation.target),
         np.asarray(outputs, np.float64) if is_flat else None,
+        target_text(cam.model, options.target),
     )
 
 
@@ -164,17 +180,29 @@ def _target_of_images(images, target) -> Any:
 
 def _takes_classes(target) -> bool:
     """Return whether a run leaves the class to the data set."""
-    return target is None or (isinstance(target, targets.Output) and target.target is None)
+    return target is None or (_is_output(target) and target.target is None)
 
 
-def _chosen_output(outputs, target) -> Any:
-    """Return the output that a target names, of a model with several."""
-    if not isinstance(target, targets.Output):
+def _is_output(target) -> bool:
+    """Return whether a target names one output of a model with several."""
+    if target is None or is_whole(target):
+        return False
+    from tf_gradcam import targets
+
+    return isinstance(target, targets.Output)
+
+
+def _chosen_output(cam, outputs, target) -> Any:
+    """Return the output that a target names, of a model with several, or the only one.
+
+    A file has the explained one alone.
+    """
+    if hasattr(outputs, "shape"):
         return outputs
-    if isinstance(outputs, dict):
-        return outputs.get(target.name)
-    is_position = isinstance(outputs, list | tuple) and isinstance(target.name, int)
-    return outputs[target.name] if is_position else None
+    if _is_output(target):
+        return explained_output(cam.model, outputs, target.name)
+    is_only = isinstance(outputs, dict | list | tuple) and len(outputs) == 1
+    return explained_output(cam.model, outputs, None) if is_only else outputs
 
 
 def _only_map(explanation) -> Any:
@@ -207,6 +235,7 @@ def _grid(cam, options) -> tuple[int, ...]:
             f"{tuple(shape)}. Build the model with an input size: keras.Input((224, 224, 3))."
         )
     explanation = _explain_made_up(cam, options.target)
+    _check_label_count(cam, options, explanation)
     maps = _only_map(explanation)
     if len(maps) != 1 or len(explanation.score.shape) != 1:
         raise ValueError("`cam` must give one map for each image. Received: several, or one for a batch.")
@@ -235,5 +264,40 @@ def _check_options(options) -> None:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {options.batch_size!r:.80}")
     if not isinstance(options.draft, bool):
         raise TypeError(f"`draft` must be True or False. Received: {options.draft!r:.80}")
-    if isinstance(options.labels, str):
-        raise TypeError(f"`labels` must be a sequence of names. Received: {options.labels!r:.80}")
+
+
+def _plain_labels(labels) -> tuple[str, ...] | None:
+    """Return names of classes, of any sequence, as a tuple."""
+    if labels is None:
+        return None
+    is_ordered = hasattr(labels, "__getitem__") and hasattr(labels, "__len__")
+    if isinstance(labels, str | bytes | dict) or not is_ordered:
+        raise TypeError(f"`labels` must be a sequence of names. Received: {labels!r:.80}")
+    names = tuple(labels)
+    for name in names:
+        if not isinstance(name, str):
+            kind = type(name).__name__
+            raise TypeError(f"`labels` must be strings. Received: {name!r:.80} (of type {kind})")
+    return tuple(map(str, names))
+
+
+def _check_label_count(cam, options, explanation) -> None:
+    """Raise a `ValueError` unless there is a name for each class of what is explained."""
+    count = _class_count(cam, options.target, explanation)
+    if options.labels is not None and count is not None and len(options.labels) != count:
+        raise ValueError(
+            f"`labels` must name {count} classes, in the order of the model's outputs. Received: "
+            f"{len(options.labels)} names"
+        )
+
+
+def _class_count(cam, target, explanation) -> int | None:
+    """Return how many classes the explained output has; `None` where it has none, or nothing tells."""
+    shape = tuple(getattr(_chosen_output(cam, explanation.outputs, target), "shape", ()))
+    if explanation.target is None or len(shape) < 2:
+        return None
+    if len(shape) > 2:  # Of a detector some columns are those of boxes.
+        asked = cam.model.notes.get("target") if isinstance(cam, FileCam) else repr(target)
+        if any(name in str(asked) for name in ("Detection(", "Box(")):
+            return None
+    return max(2, shape[-1])  # A sigmoid unit has two.

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_gradcam._images import boxes, class_probabilities
+from tf_gradcam._images import boxes
 from tf_gradcam._optional import require
+from tf_gradcam._run import class_probability, class_scores
 
 TOP = 5  # classes that a row names
 _BOX_THRESHOLD = 0.15  # of the maximum; Grad-CAM, section 4.1
@@ -63,12 +64,14 @@ class ExplainedBatch(NamedTuple):
         scores: `(N,)`.
         classes: `(N,)`, or `None` if the target is no class.
         outputs: `(N, C)`, or `None` if the model's outputs are no classes.
+        question: what was explained, as `target_text` returns it.
     """
 
     maps: np.ndarray
     scores: np.ndarray
     classes: np.ndarray | None
     outputs: np.ndarray | None
+    question: str = ""
 
 
 def make_schema(grid: Sequence[int], dtype: str) -> Any:
@@ -157,19 +160,18 @@ def _explained_row(explained, place, read, about) -> dict[str, Any]:
 
 def _of_outputs(explained, place, about) -> dict[str, Any]:
     """Return the best classes of an image, and the probability of the explained one."""
-    outputs = explained.outputs[place]
-    best = np.argsort(outputs)[::-1][:TOP]
+    output = explained.outputs[place]
+    target = None if explained.classes is None else int(explained.classes[place])
+    score = float(explained.scores[place])
+    scores = class_scores(output, target, score, explained.question)
+    numbers = np.arange(len(scores))
+    # Of equal scores the explained class comes first, as none is better.
+    best = np.lexsort((numbers, numbers != target, -scores))[:TOP]
     top = [
-        {"class": int(index), "label": _label(int(index), about.labels), "score": float(outputs[index])}
+        {"class": int(index), "label": _label(int(index), about.labels), "score": float(scores[index])}
         for index in best
     ]
-    found: dict[str, Any] = {"top": top}
-    if explained.classes is not None:
-        probability = class_probabilities(
-            outputs[None], explained.classes[place : place + 1], explained.scores[place : place + 1]
-        )
-        found["probability"] = None if probability is None else float(probability[0])
-    return found
+    return {"top": top, "probability": class_probability(output, target, score, explained.question)}
 
 
 def _places(signed, size) -> dict[str, Any]:

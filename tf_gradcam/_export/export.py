@@ -102,8 +102,8 @@ def export_gradcam(
         boxes: the threshold of `box`, such as 0.15, a fraction of the heatmap's maximum, 0 or more and below
             1; `None` for no boxes.
         format: `"tensorflow"`; or `"litert"` for a `.tflite` file, `"onnx"` for an `.onnx` file, `"openvino"`
-            for an `.xml` file and a `.bin` file beside it. The last three take no `labels`, `top_k`
-            or `boxes`, and are always frozen.
+            for an `.xml` file and a `.bin` file beside it. The last three take no `top_k` or
+            `boxes`, note the `labels` in the file, and are always frozen.
         precision: how such a file stores weights: `"float32"`; `"float16"`, half the size; or `"int8"`, a
             quarter, for which `calibration` is needed. It computes in float32 all the same, so it is not
             faster. `docs/formats.md` says by how much heatmaps differ.
@@ -138,14 +138,14 @@ def export_gradcam(
     check_precision(precision, calibration, format)
     _check_boxes(boxes)
     map_options: dict[str, Any] = {"size": size, "interpolation": interpolation}
+    names = _check_labels(labels)
     try:
         if target is not None:
             _explain_black_images(cam, target, map_options)
         if format != "tensorflow":
-            _check_savedmodel_only(format, labels=labels, frozen=frozen, top_k=top_k, boxes=boxes)
+            _check_savedmodel_only(format, frozen=frozen, top_k=top_k, boxes=boxes)
             weights: dict[str, Any] = {"precision": precision, "calibration": calibration}
-            return convert(cam, path, format, target=target, **map_options, **weights)
-        names = _check_labels(labels)
+            return convert(cam, path, format, target=target, labels=names, **map_options, **weights)
         explainer = cam.freeze() if frozen else cam
         signatures = explaining_signatures(explainer, target, names, top_k, boxes, map_options)
     except NotImplementedError as error:  # TensorFlow raises it where NumPy is called with its tensors.
@@ -195,9 +195,11 @@ def _check_path(path: str | os.PathLike, format: str) -> pathlib.Path:
         raise ValueError(f"`path` must be a folder on a local disk. Received: path={text!r}")
     path = pathlib.Path(text)
     if format == "tensorflow" and (path.is_file() or path.suffix in SUFFIXES.values()):
+        by_suffix = {suffix: known for known, suffix in SUFFIXES.items()}
+        other = f". Or give format={by_suffix[path.suffix]!r}" if path.suffix in by_suffix else ""
         raise ValueError(
             "`path` must be a folder of the model's versions for format='tensorflow'. "
-            f"Received: path={text!r}"
+            f"Received: path={text!r}{other}"
         )
     return path
 

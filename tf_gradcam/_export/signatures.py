@@ -87,10 +87,8 @@ def explaining_signatures(
     traced = tf.function(explain_target, autograph=False).get_concrete_function(specs)
     _check_operations(traced)
     outputs = traced.structured_outputs
-    scores = outputs["scores"].shape
-    # A sigmoid unit that answers yes or no has two classes.
-    class_count = max(2, scores[-1]) if "class" in outputs else None
-    _check_label_count(labels, class_count)
+    scores, class_count = outputs["scores"].shape, count_classes(outputs)
+    check_label_count(labels, class_count)
     can_choose = class_count is not None and target is None and not is_classless(cam.method)
     _check_top_k(top_k, class_count if can_choose and scores.rank == 2 and scores[-1] > 1 else None)
     signatures = {"gradcam": Signature(explain_target, [specs])}
@@ -252,7 +250,14 @@ def _check_operations(traced: tf.types.experimental.ConcreteFunction) -> None:
         )
 
 
-def _check_label_count(labels: list[str] | None, class_count: int | None) -> None:
+def count_classes(outputs: Any) -> int | None:
+    """Return how many classes the traced outputs of a heatmap have; `None` where no class is explained."""
+    # A sigmoid unit that answers yes or no has two classes.
+    return max(2, outputs["scores"].shape[-1]) if "class" in outputs else None
+
+
+def check_label_count(labels: list[str] | None, class_count: int | None) -> None:
+    """Raise a `ValueError` unless there is a name for each class."""
     if labels is not None and len(labels) != (class_count or 0):
         classes = "no classes to name" if class_count is None else f"{class_count} classes"
         raise ValueError(

@@ -21,7 +21,7 @@ from tf_gradcam._export.plain_windows import UnsupportedOperation
 from tf_gradcam._export.precision import calibration_batches, check_precision
 from tf_gradcam._export.rounded_weights import round_weights
 from tf_gradcam._export.runtimes import Graph, require_packages, write_graph
-from tf_gradcam._export.signatures import named_outputs
+from tf_gradcam._export.signatures import check_label_count, count_classes, named_outputs
 from tf_gradcam._freezing import fold_variables, loops_with_variables
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._layers import default_layer
@@ -45,6 +45,7 @@ def convert(
     format: str,
     *,
     target: Any = None,
+    labels: list[str] | None = None,
     size: str | tuple[int, int] | None = "input",
     interpolation: Interpolation | None = None,
     precision: str = "float32",
@@ -65,6 +66,7 @@ def convert(
             OpenVINO writes a `.bin` of the same name.
         format: `"litert"`, `"onnx"` or `"openvino"`.
         target: what to explain in every image; see `GradCAM`.
+        labels: the names of the classes, which the file notes.
         size: the size of the heatmap; see `GradCAM`.
         interpolation: how the heatmap is resized; see `GradCAM`.
         precision: how weights are stored; see `export_gradcam`.
@@ -90,6 +92,7 @@ def convert(
     require_packages(format)
     input_names, concrete = _trace(cam, target, size, interpolation)
     output_names = sorted(concrete.structured_outputs)
+    check_label_count(labels, count_classes(concrete.structured_outputs))
     if loops := loops_with_variables(concrete):
         raise _missing_operation_error(cam, format, "While", loops[0])
     try:
@@ -101,12 +104,9 @@ def convert(
     if precision == "int8":
         definition = round_weights(definition, "scores", batches)
     graph = Graph(definition, input_names, output_names)
-    notes = {
-        **describe_question(cam, target, size, interpolation),
-        "model": cam.model.name,
-        "inputs": list(input_names),
-        "versions": library_versions(),
-    }
+    question = describe_question(cam, target, size, interpolation)
+    about = {"model": cam.model.name, "inputs": list(input_names), "labels": labels}
+    notes = {**question, **about, "versions": library_versions()}
     with (
         tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder,
         at_sudden_end(lambda: shutil.rmtree(folder, ignore_errors=True)),

@@ -10,6 +10,7 @@ import stat
 import warnings
 from typing import Any
 
+from tf_gradcam._checks import check_no_address
 from tf_gradcam._files.decode import FORMATS, StoredImage, decode_file, from_pillow, unread_file
 from tf_gradcam._optional import require
 
@@ -30,6 +31,7 @@ def read_stored(source: Any, argument: str, at_least: tuple[int, int] | None = N
         FileNotFoundError, ImportError, ValueError: as `tf_gradcam.load_image` does.
     """
     if isinstance(source, str | os.PathLike):
+        check_no_address(argument, source)
         source = read_file(pathlib.Path(source), argument)
     if isinstance(source, bytes | bytearray):
         return _decode(source, argument, at_least)

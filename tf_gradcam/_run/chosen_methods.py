@@ -3,9 +3,6 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from tf_gradcam import methods
-from tf_gradcam._explain import GradCAM
-from tf_gradcam._methods import is_at_image, is_classless, is_slow, takes_channels
 from tf_gradcam._run.file_models import FileCam, check_file_request, layer_name, name_of_method
 from tf_gradcam._run.request import Request
 from tf_gradcam._runtimes import LoadedExplainer
@@ -31,6 +28,9 @@ def choose_methods(request: Request) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such method, or if a method can't fulfil the request.
     """
+    from tf_gradcam import methods
+    from tf_gradcam._methods import is_classless, takes_channels
+
     chosen: dict[str, Any] = {name: methods.get(name) for name in request.methods}
     names = ", ".join(chosen)
     if request.top > 1 and len(chosen) > 1:
@@ -72,6 +72,9 @@ def make_explainers(model: Any, request: Request) -> list[MethodExplainer]:
         check_file_request(model, request)
         file = FileCam(model)
         return [MethodExplainer(name_of_method(file), file, layer_name(file), False, False)]
+    from tf_gradcam._explain import GradCAM
+    from tf_gradcam._methods import is_at_image, is_classless, is_slow
+
     chosen = choose_methods(request)
     at_layer: dict[str, Any] = {"layer": request.layer, "call": request.call, "fuse": request.fuse}
     only_at_image = all(map(is_at_image, chosen.values()))

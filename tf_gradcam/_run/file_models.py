@@ -8,19 +8,20 @@ layer and method.
 import hashlib
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from tf_gradcam import __version__
-from tf_gradcam._explain import GradCAM
 from tf_gradcam._explanation import Explanation
-from tf_gradcam._images import resize_pixels
-from tf_gradcam._methods import method_name
-from tf_gradcam._model import layer_path, require_specs
+from tf_gradcam._images import coarse_heatmaps, resize_pixels
 from tf_gradcam._run.request import Request
 from tf_gradcam._runtimes import LoadedExplainer
+
+if TYPE_CHECKING:
+    import keras
+
+    from tf_gradcam._explain import GradCAM
 
 _CHUNK = 2**20
 
@@ -35,37 +36,85 @@ class FileCam:
     def __init__(self, model: LoadedExplainer) -> None:
         self.model = model
 
-    def __call__(self, images: Any, target: Any = None, *, size: Any = None) -> Explanation:
-        """Return the file's explanation; with `size`, `(H, W)`, its heatmaps are enlarged to that size."""
+    def __call__(
+        self, images: Any, target: Any = None, *, size: Any = None, signed: bool = False
+    ) -> Explanation:
+        """Return the file's explanation; with `size`, `(H, W)`, its heatmaps have that size.
+
+        They are those of the Keras model: enlarged from the layer's grid and divided by their maximum. Where
+        the file's heatmap is more than its map enlarged, as that of several layers or of a model that crops,
+        the heatmap itself is enlarged. With `signed` they are the signed maps, enlarged and divided by their
+        largest absolute value.
+
+        Raises:
+            ValueError: with `signed`, if the file doesn't say where its map lies on the image.
+        """
         explanation = self.model(images, target)
         if size is None:
             return explanation
-        heatmaps = [resize_pixels(heatmap, size) for heatmap in explanation.heatmap]
-        return explanation._replace(heatmap=np.stack(heatmaps))
+        grids = coarse_heatmaps(explanation)
+        if signed:
+            return explanation._replace(heatmap=_signed_heatmaps(explanation, grids, size))
+        pairs = zip(explanation.heatmap, grids, strict=True)
+        sources = [heatmap if grid is None else grid for heatmap, grid in pairs]
+        heatmaps = np.stack([resize_pixels(source.astype(np.float32), size) for source in sources])
+        if explanation.map is not None:  # Those of several layers are not divided once more.
+            highest = heatmaps.max(axis=(1, 2), keepdims=True)
+            heatmaps = np.divide(heatmaps, highest, out=heatmaps, where=highest > 0)
+        return explanation._replace(heatmap=heatmaps)
 
 
-def input_spec(model: keras.Model | LoadedExplainer) -> Any:
+def _signed_heatmaps(explanation: Explanation, grids: Sequence[Any], size: Any) -> np.ndarray:
+    """Return the signed maps of a file's explanation at a size, divided by their largest absolute value."""
+    maps = explanation.map
+    is_placed = maps is not None and all(
+        grid is not None or heatmap.shape == signed_map.shape or not heatmap.any()
+        for grid, heatmap, signed_map in zip(grids, explanation.heatmap, maps, strict=True)
+    )
+    if not is_placed:
+        raise ValueError(
+            "`signed` needs a file whose heatmap is its map enlarged. Received: one of several layers, of a "
+            "model that crops, or exported with another interpolation. Explain with the Keras model."
+        )
+    heatmaps = np.stack([resize_pixels(each.astype(np.float32), size) for each in maps])
+    highest = np.abs(heatmaps).max(axis=(1, 2), keepdims=True)
+    return np.divide(heatmaps, highest, out=heatmaps, where=highest > 0)
+
+
+def input_spec(model: "keras.Model | LoadedExplainer") -> Any:
     """Return the spec of a model's input, with `shape` and `dtype`; a tuple of them for several inputs."""
     if not isinstance(model, LoadedExplainer):
+        from tf_gradcam._model import require_specs
+
         return require_specs(model)
     inputs = model.fitting_inputs
     return inputs[0] if len(inputs) == 1 else inputs
 
 
-def layer_name(cam: GradCAM | FileCam) -> str:
+def layer_name(cam: "GradCAM | FileCam") -> str:
     """Return what rows call the layer: its path, several paths, or `"image"`."""
     if isinstance(cam, FileCam):
         return ", ".join(str(name or "image") for name in _notes_list(cam, "layer")) or "unknown"
+    from tf_gradcam._model import layer_path
+
     layers = cam.layer if isinstance(cam.layer, tuple) else (cam.layer,)
     return "image" if cam.layer is None else ", ".join(layer_path(cam.model, each) for each in layers)
 
 
-def name_of_method(cam: GradCAM | FileCam) -> str:
+def name_of_method(cam: "GradCAM | FileCam") -> str:
     """Return what rows call the method."""
     if not isinstance(cam, FileCam):
+        from tf_gradcam._methods import method_name
+
         return method_name(cam.method)
     method = str(cam.model.notes.get("method", "unknown"))
     return method.removeprefix("tf_gradcam.methods.")
+
+
+def file_labels(model: LoadedExplainer) -> tuple[str, ...] | None:
+    """Return the names of the classes that a file notes, if it does."""
+    labels = model.notes.get("labels")
+    return tuple(map(str, labels)) if isinstance(labels, list) else None
 
 
 def check_file_request(model: LoadedExplainer, request: Request) -> None:
@@ -80,6 +129,16 @@ def check_file_request(model: LoadedExplainer, request: Request) -> None:
         raise refusal("top", request.top)
     if len(request.methods) > 1:
         raise refusal("method", ", ".join(request.methods))
+
+
+def check_preprocess(model: LoadedExplainer, name: str) -> None:
+    """Raise a `ValueError` if a preprocessing is given, and the file has its own."""
+    own = model.notes.get("preprocess")
+    if own:
+        raise ValueError(
+            f"`preprocess` must be left out, as the file has its own. Received: {name:.80}, and "
+            f"{model.path} with {own}."
+        )
 
 
 def refusal(name: str, value: Any) -> ValueError:

@@ -10,18 +10,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from tf_gradcam import targets
 from tf_gradcam._checks import one_line
 from tf_gradcam._files import take_bands
-from tf_gradcam._images import class_probabilities, coarse_heatmaps
+from tf_gradcam._images import coarse_heatmaps
 from tf_gradcam._run.chosen_methods import MethodExplainer, make_explainers
+from tf_gradcam._run.class_scores import class_probability, class_scores, target_text
 from tf_gradcam._run.file_models import input_spec
-from tf_gradcam._run.fitting import channels_of, fit_channels, fit_to_spec, fit_volume_to_spec
+from tf_gradcam._run.fitting import (
+    channels_of,
+    check_fits_dtype,
+    fit_channels,
+    fit_to_spec,
+    fit_volume_to_spec,
+)
 from tf_gradcam._run.freezing import freeze_if_possible
 from tf_gradcam._run.request import Classifier, Request, class_index
-from tf_gradcam._targets import find_output, to_rows
+from tf_gradcam._runtimes import LoadedExplainer
 
 EVERY_CLASS = "every class"  # the label of a map that no class was chosen for
 
@@ -137,6 +142,8 @@ class PhotographExplainer:
         spec = input_spec(model)
         # One by one, as a user's function may depend on the whole array, for example on its mean.
         inputs = [preprocess(fit_to_spec(self.take_bands(image), spec)) for image in images]
+        for image, each in zip(images, inputs, strict=True):
+            check_fits_dtype(each, image, spec)
         return np.concatenate([np.asarray(each) for each in inputs])
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
@@ -147,7 +154,10 @@ class PhotographExplainer:
     def volume_to_input(self, volume: np.ndarray) -> np.ndarray:
         """Return a volume `(D, H, W, C)` as the model takes it, `(1, d, h, w, C)`."""
         model, preprocess, _ = self._classifier
-        return np.asarray(preprocess(fit_volume_to_spec(self.take_bands(volume), input_spec(model))))
+        spec = input_spec(model)
+        taken = np.asarray(preprocess(fit_volume_to_spec(self.take_bands(volume), spec)))
+        check_fits_dtype(taken, volume, spec)
+        return taken
 
     def take_bands(self, image: np.ndarray) -> np.ndarray:
         """Return the requested bands of `(*axes, C)` for a model of as many channels; else all of them."""
@@ -159,18 +169,24 @@ class PhotographExplainer:
 
     def _explain_class(self, run, method, inputs, size, index) -> list[ImageExplanation]:
         """Explain a batch for one class, a class per image, or the predicted ones where `index` is `None`."""
-        explanation, seconds = run(method.cam, inputs, self.target_of(index), size=size)
+        signed = {"signed": True} if self._request.signed else {}
+        explanation, seconds = run(method.cam, inputs, self.target_of(index), size=size, **signed)
         return self.split(explanation, seconds)
 
     def target_of(self, index: Any) -> Any:
         """Return the target for a class, a class per image, or the predicted ones where `index` is `None`."""
         name = self._request.output
-        return index if name is None else targets.Output(name, index)
+        if name is None:
+            return index
+        from tf_gradcam import targets
+
+        return targets.Output(name, index)
 
     def split(self, explanation: Any, seconds: float) -> list[ImageExplanation]:
         """Return the explanation of each image of a batch that took so many seconds."""
-        outputs = explained_output(self._classifier.model, explanation.outputs, self._request.output)
-        return split_explanation(explanation, outputs, seconds)
+        model = self._classifier.model
+        outputs = explained_output(model, explanation.outputs, self._request.output)
+        return split_explanation(explanation, outputs, seconds, target_text(model), self._request.signed)
 
 
 def make_up_picture(channels: int = 3) -> np.ndarray:
@@ -179,21 +195,22 @@ def make_up_picture(channels: int = 3) -> np.ndarray:
     return np.arange(256 * 256 * channels).reshape(256, 256, channels).astype(np.uint8)
 
 
-def explain_and_time(cam: Any, images: np.ndarray, target: Any, size: Any) -> tuple[Any, float]:
+def explain_and_time(cam: Any, images: np.ndarray, target: Any, **asked: Any) -> tuple[Any, float]:
     """Return an explanation and the seconds it took."""
     start = time.perf_counter()
-    explanation = cam(images, target, size=size)
+    explanation = cam(images, target, **asked)
     np.asarray(explanation.heatmap)  # A GPU is done when the heatmap is here.
     return explanation, time.perf_counter() - start
 
 
-def compile_only(cam: Any, images: np.ndarray, target: Any, size: Any) -> tuple[Any, float]:
+def compile_only(cam: Any, images: np.ndarray, target: Any, **asked: Any) -> tuple[Any, float]:
     """Compile what `explain_and_time` will run; return an explanation of zeros, and no time."""
+    import tensorflow as tf
 
     def zeros(spec):
         return None if spec is None else tf.zeros([length or 1 for length in spec.shape], spec.dtype)
 
-    trace = tf.function(lambda: cam(images, target, size=size), autograph=False).get_concrete_function()
+    trace = tf.function(lambda: cam(images, target, **asked), autograph=False).get_concrete_function()
     return tf.nest.map_structure(zeros, trace.structured_outputs), 0.0
 
 
@@ -215,10 +232,13 @@ def _explain_best_classes(
         yield explain_class([best[rank] for best in next_best])
 
 
-def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[ImageExplanation]:
+def split_explanation(
+    explanation: Any, outputs: Any, seconds: float, target: str, signed: bool = False
+) -> list[ImageExplanation]:
     """Return the explanation of each image of a batch.
 
-    `outputs` are those of the explained output, `seconds` what the whole batch took.
+    `outputs` are those of the explained output, `seconds` what the whole batch took, `target` its
+    `target_text`, and `signed` whether the heatmaps are signed.
     """
     heatmaps, scores = np.asarray(explanation.heatmap), np.asarray(explanation.score)
     if len(scores) != len(heatmaps):
@@ -229,17 +249,18 @@ def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[Im
     has_class = explanation.target is not None
     classes = np.asarray(explanation.target) if has_class else [None] * len(heatmaps)
     explanations = []
-    outputs, tops, grids = np.asarray(outputs), highest_values(explanation), coarse_heatmaps(explanation)
+    outputs, tops = np.asarray(outputs), highest_values(explanation, signed)
+    grids = coarse_heatmaps(explanation)
     of_images = zip(heatmaps, scores, classes, outputs, tops, grids, strict=True)
     for heatmap, score, index, output, top, grid in of_images:
-        class_scores = _class_scores(output, has_class)
+        explained = int(index) if has_class else None, float(score), target
         explanations.append(
             ImageExplanation(
                 heatmap,
                 float(score),
                 int(index) if has_class else None,
-                class_scores,
-                _probability(output, class_scores, index, score),
+                class_scores(output, *explained),
+                class_probability(output, *explained),
                 seconds / len(heatmaps),
                 top,
                 grid,
@@ -248,40 +269,26 @@ def split_explanation(explanation: Any, outputs: Any, seconds: float) -> list[Im
     return explanations
 
 
-def highest_values(explanation: Any) -> list[float | None]:
-    """Return the highest value of each signed map, or 0; `None` for several layers, which have no unit."""
+def highest_values(explanation: Any, signed: bool = False) -> list[float | None]:
+    """Return the highest value of each signed map, or 0, or with `signed` its largest absolute value.
+
+    `None` for several layers, which have no unit.
+    """
     if explanation.map is None or isinstance(explanation.map, tuple):
         return [None] * len(explanation.heatmap)
-    maps = np.asarray(explanation.map)
+    maps = np.abs(explanation.map) if signed else np.asarray(explanation.map)
     return [max(0.0, float(each.max())) for each in maps]
 
 
 def explained_output(model, outputs, name):
-    """Return the output of that name or position; of a model with one output, that."""
+    """Return the output of that name or position; of a model with one output, that. A file has one."""
+    if isinstance(model, LoadedExplainer):
+        return outputs
+    from tf_gradcam import targets
+    from tf_gradcam._targets import find_output, to_rows
+
     target = targets.Output(0 if name is None else name)
     return find_output(to_rows(target, 1, getattr(model, "output_names", None)).name, outputs)
-
-
-def _class_scores(output, has_class) -> np.ndarray:
-    """Return what the model returned for each class of an image; a single sigmoid unit stands for two."""
-    scores = output.astype("float64")
-    if scores.ndim > 1:  # a segmentation: the mean over its pixels
-        scores = scores.reshape(-1, scores.shape[-1]).mean(axis=0)
-    if has_class and scores.size == 1:
-        return np.array([1 - scores[0], scores[0]])
-    return scores
-
-
-def _probability(output, class_scores, index, score) -> float | None:
-    """Return the probability of the explained class of an image, if the model returns probabilities."""
-    if index is None:
-        return None
-    if output.ndim > 1:
-        # The score of a segmentation is a sum over pixels, so only the range of its outputs can be checked.
-        in_range = output.min() >= 0 and output.max() <= 1
-        return float(class_scores[index]) if in_range else None
-    probabilities = class_probabilities(output[None], np.array([index]), np.array([score]))
-    return None if probabilities is None else float(probabilities[0])
 
 
 def make_row(

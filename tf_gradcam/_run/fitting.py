@@ -5,8 +5,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tf_gradcam._arrays import is_channels_first
 from tf_gradcam._images import resize_pixels, size_within
-from tf_gradcam._model import is_channels_first
 
 MODEL_INPUT_SIDE = 512  # longest side of a photograph, in pixels, for a model that has no fixed size
 _VOLUME_SIDE = 256  # of a volume
@@ -36,7 +36,7 @@ def fit_to_spec(image: np.ndarray, spec: Any) -> np.ndarray:
     values = fit_channels(_resize(image, (height, width)), channels, image)
     if channels_first:
         values = values.transpose(2, 0, 1)
-    return values[None].astype("float32")
+    return _rounded(values[None].astype("float32"), image, spec)
 
 
 def fit_volume_to_spec(volume: np.ndarray, spec: Any) -> np.ndarray:
@@ -55,7 +55,30 @@ def fit_volume_to_spec(volume: np.ndarray, spec: Any) -> np.ndarray:
     values = fit_channels(resized.reshape(depth, height, width, -1), channels, volume)
     if channels_first:
         values = values.transpose(3, 0, 1, 2)
-    return values[None].astype("float32")
+    return _rounded(values[None].astype("float32"), volume, spec)
+
+
+def check_fits_dtype(values: Any, image: np.ndarray, spec: Any) -> None:
+    """Raise a `ValueError` if a model takes whole numbers, and those of a photograph are none, or too large.
+
+    Args:
+        values: what the model is to get of it, preprocessed.
+        image: the values of the file.
+        spec: the model's input spec.
+    """
+    dtype = _integer_dtype(spec)
+    if dtype is None:
+        return
+    values, limits = np.asarray(values), np.iinfo(dtype)
+    is_whole = values.dtype.kind in "iub" or not np.any(values % 1)  # The remainder of NaN is NaN, and true.
+    if is_whole and limits.min <= values.min() and values.max() <= limits.max:
+        return
+    raise ValueError(
+        f"`model` must take what the photograph holds: it takes {dtype}, whole numbers from {limits.min} to "
+        f"{limits.max}. Received: a photograph of {image.dtype} with values from {image.min():g} to "
+        f"{image.max():g}. Convert it to {dtype}; or explain with a model of floating input, or a file "
+        "exported from one without `preprocess`."
+    )
 
 
 def channels_of(spec: Any) -> int:
@@ -74,8 +97,20 @@ def _channels_last_shape(spec) -> tuple[tuple, bool]:
 def _resize(image, size) -> np.ndarray:
     # Pixels of 8 bits are rounded when they are resized, as `load_image` does it; other values are not.
     values = image if image.dtype == np.uint8 else image.astype(np.float32)
-    resized = resize_pixels(values, size)
-    return resized if resized.ndim == 3 else resized[..., None]
+    return resize_pixels(values, size)
+
+
+def _rounded(values, image, spec) -> np.ndarray:
+    """Return resized values, rounded where the file holds whole numbers and the model takes them."""
+    is_whole = image.dtype.kind in "iub" and _integer_dtype(spec) is not None
+    return np.rint(values) if is_whole else values
+
+
+def _integer_dtype(spec) -> str | None:
+    """Return the dtype that a model takes, if it is one of integers."""
+    dtype = getattr(spec, "dtype", None)
+    name = str(getattr(dtype, "name", dtype))
+    return name if name.startswith(("int", "uint")) else None
 
 
 def fit_channels(values: np.ndarray, channels: int | None, original: np.ndarray) -> np.ndarray:

@@ -1,15 +1,17 @@
 """Load a model from a file that nobody has to trust. The command line and workers of a cluster call it."""
 
 import os
-
-import keras
+from typing import TYPE_CHECKING
 
 from tf_gradcam._checks import one_line
+
+if TYPE_CHECKING:
+    import keras
 
 SAFE_KERAS = (3, 12)  # the first version whose safe mode is one
 
 
-def load_model_file(path: str) -> keras.Model:
+def load_model_file(path: str) -> "keras.Model":
     """Return the model in a `.keras` or `.h5` file, in Keras's safe mode: the file can't run code of its own.
 
     Args:
@@ -20,6 +22,8 @@ def load_model_file(path: str) -> keras.Model:
         FileNotFoundError: if there is no such file.
         ValueError: if Keras refuses the file.
     """
+    import keras
+
     version = tuple(map(int, keras.version().split(".")[:2]))
     if version < SAFE_KERAS:
         raise ImportError(

@@ -51,7 +51,8 @@ def find_boxes(finding: Finding, request: Request, size: Sequence[int] | None = 
     """
     if request.boxes is None:
         return []
-    return boxes(finding.heatmap, request.boxes, size=size, most=_MOST_BOXES)
+    heatmap = np.maximum(finding.heatmap, 0)  # It may be signed.
+    return boxes(heatmap, request.boxes, size=size, most=_MOST_BOXES)
 
 
 def draw_pictures(
@@ -63,7 +64,7 @@ def draw_pictures(
     """
     shape = np.shape(finding.heatmap)
     values = enlarge(scaled_heatmap(finding, request), shape)
-    heatmap = colorize(values, request.colormap)
+    heatmap = colorize(values, request.colormap, **_signed(request))
     picture = draw_overlay(finding.image, values, request)
     factor = len(picture) / (shape[0] if size is None else size[0])  # Those of large scenes are smaller.
     for each in reversed(found):  # The first one lies on top.
@@ -155,14 +156,23 @@ def scaled_heatmap(finding: Finding, request: Request) -> np.ndarray:
             "`vmax` must be None for several layers, whose maps have no common unit. "
             f"Received: vmax={request.vmax!r:.80}"
         )
-    return np.minimum(heatmap * np.float32(finding.highest / request.vmax), 1)
+    return np.clip(heatmap * np.float32(finding.highest / request.vmax), -1, 1)
 
 
 def draw_overlay(image: np.ndarray, heatmap: np.ndarray, request: Request) -> np.ndarray:
-    """Return a picture with the colours of a heatmap in `[0, 1]`, or with its contours, as requested."""
+    """Return a picture with the colours of a heatmap, or with its contours, as requested.
+
+    The heatmap is in `[0, 1]`, or in `[-1, 1]` if it is signed.
+    """
     if request.contour is not None:
         return contour(image, heatmap, request.contour, colormap=request.colormap)
-    return overlay(image, heatmap, alpha=request.alpha, colormap=request.colormap, fade=request.fade)
+    look: dict[str, Any] = {"alpha": request.alpha, "colormap": request.colormap, "fade": request.fade}
+    return overlay(image, heatmap, **look, **_signed(request))
+
+
+def _signed(request: Request) -> dict[str, Any]:
+    """Return how values in `[-1, 1]` are drawn as they are, if the request is for signed heatmaps."""
+    return {"signed": True, "vmax": 1.0} if request.signed else {}
 
 
 def draw_contact_sheet(

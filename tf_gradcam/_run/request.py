@@ -6,15 +6,17 @@ The command line makes them from its options, a benchmark makes them by hand.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
 
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._files import PictureOptions
 from tf_gradcam._images import ALPHA
 from tf_gradcam._runtimes import LoadedExplainer
+
+if TYPE_CHECKING:
+    import keras
 
 AS_IT_IS = PictureOptions()  # as the file says
 
@@ -40,6 +42,7 @@ class Request:
         fade: whether the colours fade out where the heatmap is low.
         vmax: the value of the signed map that gets the full colour in every picture; `None` to divide each
             heatmap by its own maximum. For one layer.
+        signed: whether what speaks against the class is drawn, too. Not with contours, nor for scans.
         contour: the levels of lines that are drawn instead of colours, as shares of the full colour.
         boxes: the threshold of the boxes in each heatmap, as `tf_gradcam.boxes` takes it; `None` for no
             boxes.
@@ -62,6 +65,7 @@ class Request:
     colormap: str | None = None
     fade: bool = True
     vmax: float | None = None
+    signed: bool = False
     contour: tuple[float, ...] | None = None
     boxes: float | str | None = None
     picture: PictureOptions = AS_IT_IS
@@ -90,7 +94,7 @@ def shown_as(options: PictureOptions, values: Any, is_of_patient: bool) -> Pictu
 class Classifier(NamedTuple):
     """A model or a loaded file, the preprocessing of its input, and the names of its classes, if known."""
 
-    model: keras.Model | LoadedExplainer
+    model: "keras.Model | LoadedExplainer"
     preprocess: Callable
     labels: tuple[str, ...] | None
 

@@ -51,6 +51,11 @@ def explain_photographs(
     Raises:
         ValueError, TypeError: at once, if the request can't be fulfilled; nothing is written then.
     """
+    if request.signed and request.contour is not None:
+        raise ValueError(
+            f"`contour` must be left out where `signed` is asked for: lines have no sign. Received: "
+            f"{request.contour}"
+        )
     explainer = PhotographExplainer(request, classifier)
     missing = photographs if journal is None else journal.missing(photographs)
     if missing:
@@ -65,6 +70,10 @@ def explain_photographs(
         return _write(photograph, findings, request, classifier, disk_full, journal)
 
     def explain(photographs: Sequence[ReadResult]) -> list[list[Finding]]:
+        if request.signed and any(each.scan is not None for each in photographs):
+            raise ValueError(
+                "`signed` must be left out for scans, whose formats hold heatmaps from 0 to 1. Received: True"
+            )
         images = [each.image for each in photographs if each.image is not None]
         if images:
             return explainer.explain(images, [each.viewable(request.picture) for each in photographs])

@@ -3,7 +3,7 @@
 Nothing here imports TensorFlow but `savedmodel`, where a SavedModel is loaded.
 """
 
-from tf_gradcam._runtimes.loaded import LoadedExplainer, load
+from tf_gradcam._runtimes.loaded import LoadedExplainer, is_exported, load, needs_no_tensorflow
 from tf_gradcam._runtimes.notes import write_notes
 from tf_gradcam._runtimes.single_files import SUFFIXES, Arrays, InputSpec, require_packages, runner
 
@@ -12,7 +12,9 @@ __all__ = [
     "Arrays",
     "InputSpec",
     "LoadedExplainer",
+    "is_exported",
     "load",
+    "needs_no_tensorflow",
     "require_packages",
     "runner",
     "write_notes",

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from tf_gradcam import formats
-from tf_gradcam._arrays import check_whole_numbers, expected_shapes, is_channels_first, real_array
+from tf_gradcam._arrays import (
+    READ_ALL,
+    check_no_data_set,
+    check_whole_numbers,
+    rank_error,
+    real_array,
+    shape_error,
+)
 from tf_gradcam._runtimes.single_files import InputSpec
 
 
@@ -26,9 +33,11 @@ def as_arrays(images: Any, specs: Sequence[InputSpec]) -> dict[str, np.ndarray]:
         ValueError: if there is not one array for each input, or one has the wrong shape, is empty or has NaN;
             or if an input takes whole numbers and other ones are given.
     """
-    arrays = _add_batch_axis([_checked_array(image) for image in _one_per_input(images, specs)], specs)
-    for array, spec in zip(arrays, specs, strict=True):
-        _check_shape(array, spec)
+    arrays = [_checked_array(image) for image in _one_per_input(images, specs)]
+    shapes = [array.shape for array in arrays]
+    arrays = _add_batch_axis(arrays, specs)
+    for array, spec, shape in zip(arrays, specs, shapes, strict=True):
+        _check_shape(array, spec, shape, len(shapes) > 1)
         if np.dtype(spec.dtype).kind in "iu" and array.dtype != spec.dtype:
             check_whole_numbers("images", array, np.iinfo(spec.dtype))
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -62,6 +71,7 @@ def _one_per_input(images, specs) -> list:
 
 def _checked_array(image) -> np.ndarray:
     """Return `image` as an array of real numbers with at least one element; nothing is copied."""
+    check_no_data_set("images", image)
     first = image[0] if isinstance(image, list | tuple) and len(image) > 0 else image
     if isinstance(first, str | bytes | os.PathLike) or hasattr(first, "getexif"):
         raise _not_an_array_error(image)
@@ -76,6 +86,8 @@ def _not_an_array_error(image) -> TypeError:
     is_path = isinstance(image, str | os.PathLike)
     source = repr(image) if is_path else "photograph"
     read = f"tf_gradcam.load_image({source}, size=(height, width))"
+    if isinstance(image, list | tuple) and len(image) > 1:
+        read = READ_ALL
     if is_path and formats.name_of_format(image):
         read = f"tf_gradcam.formats.read({source})"
     return TypeError(
@@ -90,8 +102,7 @@ def _add_batch_axis(arrays, specs) -> list[np.ndarray]:
     if given == [rank - 1 for rank in ranks]:
         arrays = [array[None] for array in arrays]
     elif given != ranks:
-        shapes = " and ".join(f"shape {array.shape}" for array in arrays)
-        raise ValueError(f"`images` must be {expected_shapes(ranks)}. Received: {shapes}")
+        raise rank_error("images", [array.shape for array in arrays], [spec.shape for spec in specs])
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(
             "`images` must have the same batch size for each input. Received: batch sizes "
@@ -100,17 +111,8 @@ def _add_batch_axis(arrays, specs) -> list[np.ndarray]:
     return arrays
 
 
-def _check_shape(array, spec) -> None:
+def _check_shape(array, spec, given, several) -> None:
     fits = zip(array.shape, spec.shape, strict=True)
-    if all(length is None or length == given for given, length in fits):
-        return
-    first = is_channels_first(spec.shape)
-    channels = 1 if first else -1
-    hint = "Crop or resample it first."
-    if spec.shape[channels] not in (None, array.shape[channels]):
-        hint = f"It must have {spec.shape[channels]} channels, and they come {'first' if first else 'last'}."
-    elif array.ndim == 4:
-        hint = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
-    raise ValueError(
-        f"`images` must have the shape that the model takes, {spec.shape}. Received: {array.shape}. {hint}"
-    )
+    if not all(length is None or length == size for size, length in fits):
+        resize = "Resize it first: tf_gradcam.load_image(photograph, size=(height, width))."
+        raise shape_error("images", given, spec.shape, resize, several)

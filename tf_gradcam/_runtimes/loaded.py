@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,12 @@ _MOST_THREADS = 1024
 _OUTPUTS = {"heatmap", "score", "scores"}  # of every file, besides others
 _FIXED = ("size", "interpolation", "signed")  # arguments of `GradCAM` that a file holds
 _OTHERWISE = ", or write another file: tf_gradcam.export_gradcam(..., {name}=...)"
+# In the text of a target: a number of NumPy or TensorFlow, and a class.
+_NUMBER = re.compile(
+    r"(?:np\.u?int\d+\(|array\(|<tf\.Tensor: shape=\(\), dtype=u?int\d+, numpy=)"
+    r"(-?\d+)(?:, dtype=u?int\d+)?[)>]"
+)
+_CLASS = re.compile(r"Class\(index=(-?\d+|None)\)")
 _SIGNED = ": the signed map is `explanation.map`, which show(..., signed=True) draws"
 
 
@@ -112,14 +119,19 @@ class LoadedExplainer:
                 f"{', '.join(repr(spec.name) for spec in self.inputs)}."
             )
         arrays = as_arrays(images, self.inputs)
-        if target is None or self._is_its_own(target):
+        if target is None:
+            return _as_explanation(self._runner(arrays))
+        given, target = target, _plain_classes(target, len(next(iter(arrays.values()))))
+        if self._is_its_own(given, target):
             return _as_explanation(self._runner(arrays))
         return _as_explanation(self._run_target(arrays, target))
 
-    def _is_its_own(self, target: Any) -> bool:
-        """Return whether a target is the one that the file was exported for."""
-        text = str(int(target)) if is_whole(target) else repr(target)
-        return text == self.notes.get("target")
+    def _is_its_own(self, target: Any, plain: Any) -> bool:
+        """Return whether a target, which is `plain` with plain classes, is the one of the file."""
+        if "target" not in self.notes:
+            return False
+        own = str(self.notes["target"])
+        return own == repr(target) or _CLASS.sub(r"\1", _NUMBER.sub(r"\1", own)) == repr(plain)
 
     def _run_target(self, arrays: dict[str, np.ndarray], target: Any) -> dict[str, np.ndarray]:
         """Return the answers of the signature that explains a given target."""
@@ -127,9 +139,14 @@ class LoadedExplainer:
             from tf_gradcam import targets  # Late: it imports TensorFlow.
 
             if isinstance(target, targets.TopClasses) and "gradcam_top_k" in self._runners:
-                if target == targets.TopClasses(self.notes.get("top_k")):
+                top_k = self.notes.get("top_k")
+                if target == targets.TopClasses(top_k):
                     return self._runners["gradcam_top_k"](arrays)
-            elif "gradcam_class" in self._runners and not isinstance(target, tuple):
+                raise ValueError(
+                    f"`target` must have the count that the file was exported with, {top_k}. Received: "
+                    f"target={target!r:.80}. Give TopClasses({top_k}), or export with another `top_k`."
+                )
+            if "gradcam_class" in self._runners and not hasattr(target, "_fields"):
                 count = len(next(iter(arrays.values())))
                 return self._runners["gradcam_class"]({**arrays, "class_index": _classes(target, count)})
         raise ValueError(
@@ -185,15 +202,28 @@ def load(path: str | os.PathLike, threads: int | None = None) -> LoadedExplainer
     if format is None or not path.exists():
         kind = ValueError if path.exists() else FileNotFoundError
         received = "which is none of these" if path.exists() else "which doesn't exist"
+        advice = "tf_gradcam.export_gradcam writes such a file."
+        if path.suffix.lower() in (".keras", ".h5", ".hdf5"):
+            advice = f"For a Keras model: tf_gradcam.GradCAM(keras.models.load_model({str(path)!r}))."
         raise kind(
             f"`path` must be {_or(SUFFIXES.values())} file, or the folder of a SavedModel. Received: "
-            f"path={str(path)!r}, {received}. tf_gradcam.export_gradcam writes such a file."
+            f"path={str(path)!r}, {received}. {advice}"
         )
     if format != "tensorflow":
         require_runtime(format)
         runners = _loaded_or_error(path, lambda: _load_file(path, format, threads))
         return LoadedExplainer(path, format, threads, runners)
     return _load_savedmodel(path)
+
+
+def is_exported(path: str | os.PathLike) -> bool:
+    """Return whether a path is that of a file which `load` takes, by its suffix, or of a folder."""
+    return needs_no_tensorflow(path) or os.path.isdir(path)
+
+
+def needs_no_tensorflow(path: str | os.PathLike) -> bool:
+    """Return whether a path is that of a file which `load` takes without TensorFlow, by its suffix."""
+    return os.fspath(path).lower().endswith(tuple(SUFFIXES.values()))
 
 
 def _load_file(path: pathlib.Path, format: str, threads: int | None) -> dict[str, Runner]:
@@ -257,6 +287,27 @@ def _closed(shape: tuple[int | None, ...], of_model: tuple[int | None, ...]) -> 
     if len(shape) != len(of_model):
         return shape
     return tuple(own if length is None else length for length, own in zip(shape, of_model, strict=True))
+
+
+def _plain_classes(target: Any, count: int) -> Any:
+    """Return a target with plain numbers for its classes: `Class(1)`, `[1]` and `array([1])` become 1.
+
+    Args:
+        target: any target.
+        count: number of images; a class for each of them becomes one number where all are the same.
+    """
+    if hasattr(target, "_fields"):
+        if type(target).__name__ == "Class":  # By name, as an import of `targets` imports TensorFlow.
+            return _plain_classes(target.index, count)
+        fields = [name for name in ("index", "target") if name in target._fields]
+        return target._replace(**{name: _plain_classes(getattr(target, name), count) for name in fields})
+    try:
+        classes = np.asarray(target)
+    except (TypeError, ValueError):  # of lists of several lengths
+        return target
+    if classes.dtype.kind in "iu" and classes.shape in ((), (count,)) and (classes == classes.flat[0]).all():
+        return int(classes.flat[0])
+    return target
 
 
 def _classes(target: Any, count: int) -> np.ndarray:

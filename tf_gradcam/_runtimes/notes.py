@@ -25,6 +25,8 @@ def write_notes(path: pathlib.Path, format: str, notes: dict[str, Any]) -> None:
         notes: what JSON can hold.
     """
     text = json.dumps(notes)
+    if len(text) > _MOST_BYTES:
+        raise ValueError(f"its notes, with the labels, take {len(text)} bytes, and {_MOST_BYTES} are allowed")
     if format == "litert":
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(_LITERT_NAME, text)
