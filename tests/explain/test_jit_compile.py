@@ -89,10 +89,12 @@ def test_every_kind_of_explainer_works_as_without_xla():
 @pytest.mark.parametrize(
     "method",
     [
+        pytest.param(methods.opticam(steps=3), marks=pytest.mark.slow),
         methods.scorecam(batch=3),
         methods.rise(masks=50, cells=3),
-        methods.integrated_gradients(steps=5, batch=2),
-        methods.augment("gradcam"),
+        # Loops over images without random numbers, as Score-CAM's.
+        pytest.param(methods.integrated_gradients(steps=5, batch=2), marks=pytest.mark.full),
+        pytest.param(methods.augment("gradcam"), marks=pytest.mark.full),
     ],
     ids=lambda method: type(method).__name__,
 )

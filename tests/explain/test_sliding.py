@@ -385,6 +385,56 @@ def test_it_is_drawn():
     figure = tf_gradcam.show(image, found)
     assert figure.axes[1].get_title() == f"class 2, score {found.score[0]:.2f}"
     matplotlib.pyplot.close(figure)
+    np.testing.assert_array_equal(found.overlay(image), expected)
+    figure = found.show(image, labels=["sea", "wood", "town", "field"])
+    assert figure.axes[1].get_title() == f"town, score {found.score[0]:.2f}"
+    matplotlib.pyplot.close(figure)
+
+
+def drawn_signed(image, found):
+    figure = found.show(image, signed=True)
+    values = figure.axes[1].images[0].get_array()
+    matplotlib.pyplot.close(figure)
+    return values
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["for", "against"])
+def test_it_is_drawn_signed_with_nodata_and_without_anything_for_the_class(sign):
+    image, valid = picture(64, 96, 3), np.ones((64, 96), bool)
+    valid[:20, :30] = False
+    found = explainer().sliding(scan(image, valid), 2, window=32)
+    signed_map = sign * np.abs(found.map)
+    heatmap = found.heatmap if sign == 1 else np.zeros_like(found.heatmap)
+    found = found._replace(map=signed_map, heatmap=heatmap)
+    photograph = np.zeros((64, 96, 3), np.uint8)
+    drawn = drawn_signed(photograph, found)
+    assert not drawn[~valid].any()
+    # The map ends where the image does: it is enlarged by the whole number of pixels of a cell.
+    assert found.map_ends == (1, 1)
+    enlarged = tf.image.resize(signed_map[0][..., None], (64, 96)).numpy()[..., 0] * valid
+    np.testing.assert_allclose(drawn, enlarged / np.abs(enlarged).max(), atol=1e-5)
+    whole = found._replace(valid=None, heatmap=np.zeros_like(found.heatmap))
+    expected = tf_gradcam.overlay(photograph, signed_map[0], signed=True)
+    np.testing.assert_array_equal(whole.overlay(photograph, signed=True), expected)
+
+
+def test_a_signed_map_that_ends_beyond_the_image_is_cut_at_its_edge():
+    image = picture(77, 90, 3)
+    found = explainer().sliding(image, 2, window=32)
+    ends = [count * 8 / length for count, length in zip(found.map.shape[1:], (77, 90), strict=True)]
+    assert max(ends) > 1
+    np.testing.assert_allclose(found.map_ends, ends)
+    drawn = drawn_signed(np.zeros((77, 90, 3), np.uint8), found)
+    beyond = [count * 8 for count in found.map.shape[1:]]
+    enlarged = tf.image.resize(found.map[0][..., None], beyond).numpy()[:77, :90, 0]
+    np.testing.assert_allclose(drawn, enlarged / np.abs(enlarged).max(), atol=1e-5)
+
+
+def test_several_layers_have_no_signed_picture():
+    found = explainer(("fine", "coarse")).sliding(picture(40, 64, 3), 2, window=32)
+    assert [len(ends) for ends in found.map_ends] == [2, 2]
+    with pytest.raises(ValueError, match="one signed map.*SlidingExplanation of several layers.*Explain one"):
+        found.overlay(np.zeros((40, 64, 3), np.uint8), signed=True)
 
 
 # What is refused

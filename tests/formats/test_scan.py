@@ -1,6 +1,7 @@
 """`Scan` as an array, and what `write` refuses before any format sees it."""
 
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -63,6 +64,10 @@ def test_what_is_written_must_be_a_scan_a_finite_heatmap_and_texts(scan, tmp_pat
     for write in (formats.write, formats.write_pictures):
         with pytest.raises(TypeError, match="`scan` must be what tf_gradcam.formats.read returns"):
             write(tmp_path / "heatmap.dcm", heatmap, heatmap)
+        with pytest.raises(TypeError, match="`path` must be a path, and comes first. Received: .* ndarray"):
+            write(heatmap, path, scan)
+    with pytest.raises(TypeError, match="`heatmap` must be an array.*Give its heatmap: explanation.heatmap"):
+        formats.write(path, scan, types.SimpleNamespace(heatmap=heatmap))
     with pytest.raises(ValueError, match="`heatmap` must hold finite values that fit float32"):
         formats.write(path, scan, heatmap * 1e300)
     for name in ("method", "label", "model"):

@@ -572,7 +572,8 @@ def test_explanations_of_one_image_each_may_be_listed(heatmap):
 def test_the_explanation_of_a_volume_is_no_row_of_classes():
     explained = explanation(np.zeros((1, 3, 4, 5)), (1,), (2.0,))
     with pytest.raises(
-        ValueError, match=r"`explanation` must have the shape \(H, W\). Received: shape \(3, 4, 5\)"
+        ValueError,
+        match=r"`image` must be a .*Scan of a volume.*Received: an array of shape \(2, 3, 3\).* or one slice",
     ):
         show(GREY, explained)
 

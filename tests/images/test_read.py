@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tf_gradcam._files import read as image
 from tf_gradcam._files.read import MAX_BYTES
-from tf_gradcam._images.read import load_image
+from tf_gradcam._images.read import load_image, resize_pixels
 
 ORIENTATION = 0x112  # the EXIF tag
 RED = np.full((4, 6, 3), (255, 0, 0), np.uint8)
@@ -252,6 +252,30 @@ def test_shrinking_averages_along_an_axis_even_while_the_other_grows():
     np.testing.assert_array_equal(load_image(stripes, size=(8, 50)), np.full((8, 50, 3), 25))
 
 
+def area_weights(length, count):
+    """Return the share of each of `length` pixels in each of `count` averages."""
+    edges = np.arange(count + 1) * length / count
+    starts = np.arange(length)
+    shares = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    return np.maximum(shares, 0) * count / length
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_any_number_of_channels_is_resized_as_each_alone(dtype):
+    random = np.random.default_rng(0)
+    for count in (1, 3, 4, 5, 8, 13, 600):
+        pixels = random.integers(0, 256, (20, 25, count)).astype(dtype)
+        for size in ((10, 5), (8, 9), (33, 40), (33, 9)):  # by whole factors, by others, larger, one of each
+            found = resize_pixels(pixels, size)
+            assert found.shape == (*size, count)
+            alone = [resize_pixels(pixels[..., band].copy(), size) for band in range(count)]
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, np.stack(alone, -1))
+        shrunk = resize_pixels(pixels, (8, 9))
+        expected = np.einsum("ih,hwc,jw->ijc", area_weights(20, 8), pixels.astype(float), area_weights(25, 9))
+        np.testing.assert_allclose(shrunk, expected, atol=0.51 if dtype == "uint8" else 1e-3)
+
+
 def test_its_own_size_changes_no_pixel(noise):
     np.testing.assert_array_equal(load_image(noise, size=np.array([30, 40])), noise)
     np.testing.assert_array_equal(load_image(noise, size=[30, 40]), noise)
@@ -360,6 +384,12 @@ def test_flipped_bytes_give_a_picture_or_a_value_error_and_nothing_else(monkeypa
             except ValueError as error:
                 answer = str(error)
             assert answer.startswith("`source`")
+
+
+@pytest.mark.parametrize("address", ["https://example.org/cat.png", "s3://bucket/scan.dcm"])
+def test_an_address_is_not_read(address):
+    with pytest.raises(ValueError, match="`source` must be a path.*these aren't read. Download it first"):
+        load_image(address)
 
 
 def test_a_missing_file_is_named(tmp_path):

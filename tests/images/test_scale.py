@@ -10,7 +10,7 @@ import pytest
 from conftest import SIDE, head
 
 import tf_gradcam
-from tf_gradcam import GradCAM, colorize, overlay, show
+from tf_gradcam import GradCAM, colorize, compare, overlay, show
 from tf_gradcam._images.draw import colormap_colors
 from tf_gradcam._images.enlarge import enlarge
 from tf_gradcam.formats import Scan
@@ -198,6 +198,12 @@ def test_a_signed_map_whose_place_is_unknown_is_refused():
     for each in (found, blank):
         with pytest.raises(ValueError, match=r"where its signed map lies.*cam\(images, signed=True\)"):
             overlay(GREY, each, signed=True)
+    np.testing.assert_array_equal(  # what the error advises
+        overlay(GREY, blank.map[0], signed=True), overlay(GREY, blank.map[0] / 4, signed=True)
+    )
+    blank.map = (blank.map, blank.map)
+    with pytest.raises(ValueError, match="one signed map for each heatmap.*Explain one layer"):
+        overlay(GREY, blank, signed=True)
 
 
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
@@ -283,3 +289,124 @@ def test_a_volume_is_drawn_signed_and_with_contours():
     assert [(each != GREY).any() for each in lines] == [True, False]
     with pytest.raises(ValueError, match=r"`heatmap` must be \(d, h, w\), the heatmap of a volume or video"):
         tf_gradcam.contour(volume(), np.eye(3))
+
+
+def test_a_blank_frame_does_not_make_the_others_faint():
+    found = explained([[[0, 0.01]], [[-1.0, -1]]])
+    assert [each.max() for each in panels(show(volume(), found))[1::3]] == [1, 0]
+    np.testing.assert_array_equal(overlay(volume(), found)[0], overlay(GREY, np.array([[0, 1.0]])))
+    assert words(show(volume(), found, vmax="batch"))[0] == ["0", "0.005", "0.01"]
+    blank = explained(-np.ones((2, 1, 2)))
+    assert words(show(volume(), blank)) == ([], "blank: nothing speaks for the target")
+
+
+def words_of_slices(explanation, **options):
+    return words(show(volume(), explanation, **options))
+
+
+def test_the_colour_bar_of_slices_says_that_they_share_one_scale():
+    heat = np.array([[[-2.0, 0, 1]], [[0, 0, 1]]])
+    one_scale = "one scale for all, and its maximum is 1"
+    assert words_of_slices(np.maximum(heat, 0)) == (["0", "0.5", "1"], one_scale)
+    assert words_of_slices(heat, signed=True) == (["against: -1", "0", "for: 1"], one_scale)
+    assert words_of_slices(np.maximum(heat, 0) / 2)[1] == "heatmaps as given, in one scale"
+    assert words_of_slices(explained([[[0, 4.0]], [[1.0, 0]]]))[1] == one_scale
+    assert words_of_slices(np.maximum(heat, 0), vmax=4) == (
+        ["0", "2", "4"],
+        "one scale for all, in the units of the map",
+    )
+    frames = explained([[[0, 4.0]], [[1.0, 0]]])
+    frames.map = (frames.map, frames.map)  # of two layers: no common unit
+    assert words_of_slices(frames)[1] == "each divided by its own maximum: not comparable"
+
+
+def test_where_nothing_speaks_for_anything_the_colour_bar_has_no_numbers():
+    classes = explained(-np.ones((2, 3, 2, 2)))
+    classes.target = np.tile([1, 2, 3], (2, 1))
+    for draw in (show, compare):
+        for vmax in (None, "batch"):
+            assert words(draw([GREY, GREY], classes, vmax=vmax)) == (
+                [],
+                "blank: nothing speaks for any class",
+            )
+    assert words(compare([GREY, GREY], classes, vmax=2))[0] == ["0", "1", "2"]
+    blank = explained([[[-1.0, -2]]])
+    assert words(show(GREY, blank)) == ([], "blank: nothing speaks for the target")
+    nothing = explained([[[0.0, 0]]])
+    nothing.target = np.array([3])
+    assert words(show(GREY, nothing)) == ([], "blank: nothing speaks for the class")
+    assert words(show(GREY, np.zeros((2, 2)))) == ([], "blank: no value is above 0")
+    assert words(show(GREY, np.zeros((2, 2)), signed=True)) == ([], "blank: all values are 0")
+    assert words_of_slices(np.zeros((2, 2, 2))) == ([], "blank: no value is above 0")
+
+
+def test_grey_photographs_may_be_a_batch_without_channels():
+    greys = np.arange(2 * 6 * 7, dtype=np.uint8).reshape(2, 6, 7)
+    heat = np.random.default_rng(0).random((2, 3, 3))
+    for drawn, expected in zip(panels(show(greys, heat)), panels(show(greys[..., None], heat)), strict=True):
+        np.testing.assert_array_equal(drawn, expected)
+    classes = explained(np.ones((2, 3, 2, 2)))
+    assert len(panels(compare(greys, classes))) == 2 * 4
+    for draw, other in ((show, heat[:1]), (show, heat[0]), (show, [*heat, np.eye(4)]), (compare, classes)):
+        images = greys if draw is show else greys[:1]
+        with pytest.raises(ValueError, match=r"Received: shape .* heatmaps for \d.*images\[\.\.\., None\]"):
+            draw(images, other)
+
+
+# A volume that is no `Scan`, and classes of a volume
+
+
+def of_volume(classes=1):
+    axes = (1, 2, 3, 3) if classes == 1 else (1, classes, 2, 3, 3)
+    maps = np.random.default_rng(0).normal(size=axes)
+    score = np.ones(maps.shape[:-3])
+    return types.SimpleNamespace(
+        heatmap=np.clip(maps, 0, 1), map=maps, score=score, target=np.ones(score.shape, int), outputs=None
+    )
+
+
+@pytest.mark.parametrize("draw", [show, overlay, tf_gradcam.montage, tf_gradcam.contour])
+def test_an_array_of_a_volume_is_refused_with_what_can_be_drawn(draw):
+    levels = {"levels": [0.5]} if draw is tf_gradcam.contour else {}
+    found = of_volume()
+    for raw in (np.full((2, 14, 21, 1), 400.0), np.full((2, 14, 21), 400.0)):
+        for explanation in (found, found.heatmap):
+            with pytest.raises(
+                ValueError, match=r"must be a tf_gradcam.formats.Scan .*\(2, 14, 21.*one slice"
+            ):
+                draw(raw, explanation, **levels)
+
+
+def test_several_classes_of_a_volume_are_refused_with_the_cure():
+    for draw in (show, overlay, compare):
+        with pytest.raises(ValueError, match="Explain one class"):
+            draw(volume(), of_volume(2))
+    with pytest.raises(ValueError, match="Explain one class"):
+        compare(np.zeros((2, 14, 21, 1)), of_volume(2))
+
+
+def test_the_class_of_a_volume_is_named_once_above_its_slices():
+    found = of_volume()
+    figure = show(volume("zyx"), found, labels=["healthy", "lesion"])
+    assert figure.get_suptitle() == "lesion, score 1.00"
+    assert [axis.get_title() for axis in figure.axes if axis.get_title()] == ["slice 1 of 2", "slice 2 of 2"]
+    assert show(volume("zyx"), found).get_suptitle() == "class 1, score 1.00"
+    assert show(volume("zyx"), found, titles=["a", "b"]).get_suptitle() == ""
+    assert show(volume("zyx"), found.heatmap).get_suptitle() == ""
+    for explanation, labels, message in (
+        (found, ["x"], "`labels` must name every class"),
+        (found.heatmap, ["x", "y"], "`labels` must go with an `Explanation` of classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            show(volume("zyx"), explanation, labels=labels)
+    with pytest.raises(TypeError, match="`labels` must be"):
+        show(volume("zyx"), found, labels="xy")
+
+
+def test_frames_explained_one_by_one_are_named_one_by_one():
+    found = explained([[[0, 4.0]], [[1.0, 0]]], score=[2, 3])
+    found.target = np.array([1, 0])
+    figure = show(volume(), found, labels=["still", "moving"])
+    names = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert names == ["0.00 s: moving, score 2.00", "0.10 s: still, score 3.00"]
+    assert figure.get_suptitle() == ""

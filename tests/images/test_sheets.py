@@ -241,3 +241,8 @@ def test_numbers_that_do_not_match_are_refused_by_compare():
     with pytest.raises(TypeError, match="`image` must be the photograph"):
         compare(explained(1, 2), GREY)
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_a_path_and_a_picture_that_are_swapped_are_told(tmp_path):
+    with pytest.raises(TypeError, match="`path` must be a path.* ndarray. Swap `path` and `picture`"):
+        save(np.zeros((4, 4, 3), np.uint8), tmp_path / "x.png")

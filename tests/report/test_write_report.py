@@ -87,7 +87,7 @@ def some_run(folder="rows", **asked):
 def test_a_page_shows_the_doubtful_first_and_says_what_is_missing():
     maps = some_run(labels=LABELS)
     path = tf_gradcam.write_report("rows")
-    assert path == pathlib.Path("rows", "report.html")
+    assert path == pathlib.Path("rows-report.html")
     page = Page(path)
     found = cards(page)
     assert [each["data-state"] for each in found] == ["other", "first", "first", "error"]
@@ -223,6 +223,19 @@ def test_without_labels_and_probability_a_single_blank_image_is_shown(classes):
     (probability,) = (each for each in page.all("label") if "hidden" in each)
     assert probability["class"] == "field"
     assert not decoded(page.all("canvas")[0]).any()
+
+
+def test_a_folder_is_no_file_to_write_to(capsys):
+    write_run("rows", [read("only")], np.ones((1, 2, 2)))
+    pathlib.Path("pages").mkdir()
+    for out in ("pages", "rows", "."):
+        assert main(["report", "rows", "--out", out]) == 2
+        said = f"`--out` must be the file to write. Received: '{out}', which is a folder. Name a file in it: "
+        assert said + repr(str(pathlib.Path(out, "rows-report.html"))) in capsys.readouterr().err
+    pathlib.Path("file").touch()
+    assert main(["report", "rows", "--out", "file/below/page.html"]) == 2
+    assert "`--out` must be a file in a folder" in capsys.readouterr().err
+    assert main(["report", "rows", "--out", "new/below/page.html"]) == 0
 
 
 def test_a_run_of_errors_alone_is_a_page():

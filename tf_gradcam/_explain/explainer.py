@@ -24,6 +24,7 @@ from tf_gradcam._layers import (
     draws_whole_image,
     ends_without_convolution,
     final_activation,
+    last_block,
     locating_layers,
     resolve_layers,
 )
@@ -35,6 +36,7 @@ from tf_gradcam._methods import (
     is_formula,
     method_name,
     methods_of_layers,
+    reads_blocks,
 )
 from tf_gradcam._model import (
     ONE_MAP_PER_IMAGE,
@@ -178,6 +180,8 @@ class Explainer:
             requested_input = getattr(layers, "name", layers)
         elif self._preset is not None and layers is None:
             self.layer_calls = [layer_call.weak() for layer_call in locating_layers(model, images)]
+        elif layers is None and self._call is None and reads_blocks(self.method):
+            self.layer_calls = [last_block(model, images).weak()]
         else:
             layer_calls = resolve_layers(model, layers, self._call, images)
             self.layer_calls = [layer_call.weak() for layer_call in layer_calls]
@@ -217,9 +221,9 @@ class Explainer:
             signed: whether the heatmap keeps its negative values.
         """
         check_target_taken(self.method, target)
-        check_signed(signed, self._several)
         interpolation = self.interpolation if interpolation is None else parse_interpolation(interpolation)
         question, images = self._ask(name, images, target, parse_size(size), interpolation, signed, version)
+        check_signed(signed, self._several)  # After the first images, from which `layer` is known.
         tensors = [*keras.tree.flatten(images), *question.arrays(), *self._weights]
         if first_eagerly and not self._traces:
             # The second one compiles, here and not in another thread. There, a call of the model would clear
@@ -250,12 +254,12 @@ class Explainer:
         """Return the question, and the images as tensors."""
         if self._snapshot is not None:
             self._snapshot.check()
-        images = self._as_batch(name, images, version)
+        given, images = images, self._as_batch(name, images, version)
         if target is not None:
             flat = [images] if tf.is_tensor(images) else keras.tree.flatten(images)
             target = to_rows(target, flat[0].shape[0] or tf.shape(flat[0])[0], self._output_names)
         question = Question(self._specs_to_trace(images), target, size, interpolation, signed)
-        check_images(name, images, question.specs)
+        check_images(name, images, question.specs, given)
         return question, images
 
     def _as_batch(self, name, images, version):

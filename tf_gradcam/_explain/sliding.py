@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -28,16 +28,20 @@ from tf_gradcam._heatmap import (
     parse_interpolation,
     to_heatmap,
 )
+from tf_gradcam._images import ALPHA, Look, overlay_named, show_named
 from tf_gradcam._methods import is_classless
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class SlidingExplanation(NamedTuple):
     """The result of `GradCAM.sliding`: one heatmap of a whole image, in NumPy arrays.
 
     `(H, W)` stands for the axes of the heatmap, `(h, w)` for those of the joined grid: one for a signal,
-    three for a volume or video. If several scores are explained, as with `targets.Classes`, all but `starts`
-    and `window` have an axis for them after the first one. `tf_gradcam.overlay` and `show` take it, and
-    `formats.write` takes its heatmap.
+    three for a volume or video. If several scores are explained, as with `targets.Classes`, the heatmap, map,
+    scores and target have an axis for them after the first one. `overlay` and `show` are those of an
+    `Explanation`, and `formats.write` takes its heatmap.
 
     Attributes:
         heatmap: `(1, H, W)` float32 in `[0, 1]`; for several layers their fused heatmaps.
@@ -48,6 +52,10 @@ class SlidingExplanation(NamedTuple):
         starts: `(W, axes)` int64, where each of these windows begins, in pixels.
         target: `(1,)` int32, the class that was explained, or `None` if the target is not a class.
         window: the lengths of a window, in pixels.
+        map_ends: where the map ends along each axis, in shares of the image's lengths: 1, or more if a part
+            of its last cell lies beyond the image; of several layers a tuple for each.
+        valid: bool, in the shape `(H, W)` of one heatmap: `False` where the image has nodata. `None` if the
+            image doesn't say what is valid.
     """
 
     heatmap: np.ndarray
@@ -56,11 +64,74 @@ class SlidingExplanation(NamedTuple):
     starts: np.ndarray
     target: np.ndarray | None
     window: tuple[int, ...]
+    map_ends: tuple[Any, ...]
+    valid: np.ndarray | None
 
     @property
     def score(self) -> np.ndarray:
         """The highest score of a window, `(1,)`."""
         return self.scores.max(axis=0, keepdims=True)
+
+    def overlay(
+        self,
+        photograph: Any,
+        *,
+        vmax: float | str | None = None,
+        signed: bool = False,
+        alpha: float = ALPHA,
+        colormap: str | None = None,
+        fade: bool = True,
+    ) -> np.ndarray:
+        """Lay the heatmap over the image, as `Explanation.overlay` does.
+
+        Args:
+            photograph: the image, in any form that `tf_gradcam.overlay` takes, such as a `formats.Scan`.
+            vmax: the value of `map` that gets the full colour; see `tf_gradcam.overlay`.
+            signed: whether what speaks against is drawn as well; see `tf_gradcam.overlay`.
+            alpha: weight of the colours in `[0, 1]`; see `tf_gradcam.overlay`.
+            colormap: name of a colour map; see `tf_gradcam.overlay`.
+            fade: whether the colours fade with the heatmap; see `tf_gradcam.overlay`.
+
+        Returns:
+            uint8 array `(H, W, 3)`, RGB, or `(D, H, W, 3)`; see `tf_gradcam.overlay`.
+
+        Raises:
+            ImportError, FileNotFoundError, TypeError, ValueError: as `tf_gradcam.overlay` does.
+        """
+        return overlay_named("photograph", photograph, self, Look(vmax, signed, alpha, colormap, fade))
+
+    def show(
+        self,
+        photograph: Any,
+        *,
+        titles: str | Sequence[str] | None = None,
+        labels: Sequence[str] | Mapping[int, str] | None = None,
+        vmax: float | str | None = None,
+        signed: bool = False,
+        alpha: float = ALPHA,
+        colormap: str | None = None,
+        fade: bool = True,
+    ) -> "Figure":
+        """Draw image, heatmap and overlay side by side, as `Explanation.show` does.
+
+        Args:
+            photograph: the image, in any form that `tf_gradcam.show` takes, such as a `formats.Scan`.
+            titles: one string for each row; see `tf_gradcam.show`.
+            labels: the names of the classes; see `tf_gradcam.show`.
+            vmax: the value of `map` that gets the full colour; see `tf_gradcam.show`.
+            signed: whether what speaks against is drawn as well; see `tf_gradcam.overlay`.
+            alpha: weight of the colours in `[0, 1]`; see `tf_gradcam.overlay`.
+            colormap: name of a colour map; see `tf_gradcam.overlay`.
+            fade: whether the colours fade with the heatmap; see `tf_gradcam.overlay`.
+
+        Returns:
+            A `matplotlib.figure.Figure`; see `tf_gradcam.show`.
+
+        Raises:
+            ImportError, FileNotFoundError, TypeError, ValueError: as `tf_gradcam.show` does.
+        """
+        look = Look(vmax, signed, alpha, colormap, fade)
+        return show_named("photograph", photograph, self, titles, labels, look)
 
     def __repr__(self) -> str:
         """Return shapes, windows and target in one line."""
@@ -133,12 +204,17 @@ def slide(
     scores, begun, classes = _join(answers, joined)
     maps = [each.finish() for each in joined]
     heatmap = _draw(explainer, maps, cells, drawn, interpolation)
-    if places:
-        _remove_invalid(heatmap, maps, [each.finish() for each in places])
+    seen = [each.finish() for each in places]
+    if seen:
+        _remove_invalid(heatmap, maps, seen)
     if scores.ndim == 2:  # (M, *grid): it is one image with M scores.
         heatmap, maps = heatmap[None], [each[None] for each in maps]
-    signed_map = tuple(maps) if isinstance(explainer.layer, tuple) else maps[0]
-    return SlidingExplanation(heatmap, signed_map, scores, begun, classes, lengths)
+    ends = [_ends(along) for along in cells]
+    has_several = isinstance(explainer.layer, tuple)
+    placed = (tuple(maps), tuple(ends)) if has_several else (maps[0], ends[0])
+    return SlidingExplanation(
+        heatmap, placed[0], scores, begun, classes, lengths, placed[1], seen[0] if seen else None
+    )
 
 
 def _explain(explainer, target, starts, batch) -> _Answer:
@@ -190,6 +266,11 @@ def _cells(lengths, window, values, frame, strides) -> list[Cells]:
             f"image of {tuple(lengths)}. Choose a layer on a coarser grid, or a method that has one."
         )
     return cells
+
+
+def _ends(cells: Sequence[Cells]) -> tuple[float, ...]:
+    """Return where a joined map ends along each axis, in shares of the image's lengths."""
+    return tuple(each.extent / each.length for each in cells)
 
 
 def _starts(cells: Sequence[Cells], overlap: float) -> list[int]:

@@ -19,10 +19,10 @@ from tf_gradcam._images.scale import (
     check_alpha,
     checked_look,
     scale_heats,
+    scale_volume,
     single_heat,
-    volume_heat,
 )
-from tf_gradcam._images.volume import as_volume, slice_pairs
+from tf_gradcam._images.volume import as_volume, check_no_volume, slice_pairs
 from tf_gradcam._optional import require
 
 
@@ -118,11 +118,11 @@ def overlay_named(argument: str, image: Any, heatmap: Any, look: Look) -> np.nda
     check_order(argument, image, heatmap, "heatmap")
     scan = as_volume(image, argument)
     if scan is not None:
-        heat = volume_heat("heatmap", heatmap, look.signed)
-        (values,) = scale_heats("heatmap", [[heat]], look).heatmaps
+        (values,) = scale_volume("heatmap", heatmap, look).heatmaps
         return np.stack(
             [blend(picture, each, look) for picture, each in slice_pairs(scan, "heatmap", values)]
         )
+    check_no_volume(argument, image, heatmap)
     photograph = read_pixels(image, argument)
     heat = single_heat("heatmap", heatmap, look.signed)
     return blend(photograph, scale_heats("heatmap", [[heat]], look).heatmaps[0], look)

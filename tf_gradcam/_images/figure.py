@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,12 @@ from tf_gradcam._images.scale import (
     Scaled,
     checked_look,
     heats_of_images,
+    is_of_volume,
     scale_heats,
-    volume_heat,
+    scale_volume,
 )
 from tf_gradcam._images.titles import explanation_titles
-from tf_gradcam._images.volume import as_volume, hottest_slices
+from tf_gradcam._images.volume import as_volume, check_no_volume, hottest_slices
 from tf_gradcam._optional import require
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ def show(
 
     Args:
         image: one photograph (path, bytes, PIL image or array, as `load_image` takes it), or a list of N, of
-            any sizes, or an array `(N, H, W, C)`; or a `tf_gradcam.formats.Scan`, or the path of one. Of a
-            volume or video, the up to six slices or frames with most heat are drawn.
+            any sizes, or an array `(N, H, W, C)`, or `(N, H, W)` of grey ones; or a
+            `tf_gradcam.formats.Scan`, or the path of one. Of a volume or video, the up to six slices or
+            frames with most heat are drawn.
         explanation: an `Explanation` of N images, with one class or M classes for each image; or one heatmap
             `(h, w)`, or N heatmaps, `(N, h, w)` or a list, in `[0, 1]`; for a volume `(d, h, w)`. With M
             classes for each image there are N * M rows: all classes of the first image, then those of the
@@ -70,7 +72,8 @@ def show(
         titles: one string for each row. With `None`, an `Explanation` of classes is titled with the class,
             the model's probability of it (if the outputs are probabilities) and the explained score:
             `"tabby (probability 0.78), score 9.12"`. The title of another `Explanation` is its score, and
-            heatmaps have no title.
+            heatmaps have no title. The slices of a volume or video have names, and the class of the whole
+            is named once, above them.
         labels: names of the classes, in the order of the model's outputs: a title says `"tabby"` instead of
             `"class 281"`. For a single sigmoid unit, the names of its sides 0 and 1. Not used if `titles` are
             given.
@@ -107,13 +110,16 @@ def show_named(argument: str, image: Any, explanation: Any, titles: Any, labels:
     look = checked_look(look)
     check_order(argument, image, explanation, "explanation")
     scan = as_volume(image, argument)
+    heading = ""
     if scan is not None:
-        heat = volume_heat("explanation", explanation, look.signed)
-        scaled = scale_heats("explanation", [[heat]], look)
-        photographs, heatmaps, names = hottest_slices(scan, "explanation", scaled.heatmaps[0])
-        photographs = [_shrink(each) for each in photographs]
-        title_list = names if titles is None else _checked_titles(titles, len(names))
+        scaled = scale_volume("explanation", explanation, look)
+        said = [] if titles is not None else explanation_titles(explanation, labels) or []
+        heading, of_each = (said[0], []) if len(said) == 1 else ("", said)
+        shown = hottest_slices(scan, "explanation", scaled.heatmaps[0], titles=of_each)
+        photographs, heatmaps = [_shrink(each) for each in shown.pictures], shown.heatmaps
+        title_list = shown.names if titles is None else _checked_titles(titles, len(shown.names))
     else:
+        check_no_volume(argument, image, explanation)
         photographs, scaled = _photographs_and_heatmaps(argument, image, explanation, look)
         heatmaps = scaled.heatmaps
         count = len(heatmaps)
@@ -124,12 +130,12 @@ def show_named(argument: str, image: Any, explanation: Any, titles: Any, labels:
         (photograph, enlarge(heatmap, photograph.shape[:2]), blend(photograph, heatmap, look))
         for photograph, heatmap in zip(photographs, heatmaps, strict=True)
     ]
-    return _draw(rows, title_list, scaled, look)
+    return _draw(rows, title_list, heading, _Bar(look, scaled, len(rows), _blank_words(explanation, look)))
 
 
 def _photographs_and_heatmaps(argument, image, explanation, look) -> tuple[list, Scaled]:
     """Return N small photographs, and the heatmaps of each, image by image."""
-    photographs = [_shrink(read_pixels(each, argument)) for each in _as_list(argument, image)]
+    photographs = [_shrink(read_pixels(each, argument)) for each in _as_list(argument, image, explanation)]
     groups = heats_of_images("explanation", explanation, look.signed)
     count = len(explanation.heatmap) if hasattr(explanation, "heatmap") else len(groups)
     _check_count("explanation", "heatmap", count, f"image of `{argument}`", len(photographs))
@@ -181,7 +187,12 @@ def compare(
     """
     look = checked_look(Look(vmax, signed, alpha, colormap, fade))
     check_order("image", image, explanation, "explanation")
-    photographs = [_shrink(read_pixels(each, "image")) for each in _as_list("image", image)]
+    if as_volume(image, "image") is not None or is_of_volume(explanation):
+        raise ValueError(
+            "`image` must be photographs. Received: a volume or video, or what explains one. Explain one "
+            "class, such as cam(volume, 1), and call `show`."
+        )
+    photographs = [_shrink(read_pixels(each, "image")) for each in _as_list("image", image, explanation)]
     groups = heats_of_images("explanation", explanation, look.signed)
     scaled = scale_heats("explanation", groups, look)
     count, images = len(scaled.heatmaps), len(photographs)
@@ -198,7 +209,7 @@ def compare(
             (blend(photograph, heatmap, look), name) for heatmap, name in islice(panels, count // images)
         ]
         rows.append([(photograph, ""), *drawn])
-    return _draw_panels(rows, scaled, look)
+    return _draw_panels(rows, _Bar(look, scaled, len(rows[0]) - 1, _blank_words(explanation, look)))
 
 
 # Arguments
@@ -208,11 +219,22 @@ def _shrink(photograph) -> np.ndarray:
     return resize_pixels(photograph, size_within(photograph.shape[:2], _FIGURE_SIDE))
 
 
-def _as_list(argument, images) -> list:
+def _as_list(argument, images, explanation) -> list:
     """Return a list or a batch of images as a list; a single one in a list."""
     if isinstance(images, list | tuple):
         return list(images)
-    return list(real_array(argument, images)) if getattr(images, "ndim", 3) == 4 else [images]
+    axes = getattr(images, "ndim", None)
+    if axes == 3 and images.shape[-1] not in (1, 3, 4):  # No photograph has this shape.
+        heatmaps = getattr(explanation, "heatmap", explanation)
+        count = len(heatmaps) if isinstance(heatmaps, list | tuple) or np.ndim(heatmaps) > 2 else 1
+        if count != len(images):
+            raise ValueError(
+                f"`{argument}` must be one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a batch "
+                f"(N, H, W, C). Received: shape {tuple(images.shape)} with heatmaps for {count}. Give a "
+                "batch of grey images as images[..., None], and of an image with more channels those to draw."
+            )
+        axes = 4
+    return list(real_array(argument, images)) if axes == 4 else [images]
 
 
 def _check_flat(groups) -> None:
@@ -245,23 +267,35 @@ def _check_count(argument, noun, count, unit, expected) -> None:
 # The figure
 
 
-def _draw(rows, titles, scaled, look) -> "Figure":
+class _Bar(NamedTuple):
+    """The colour bar: colours and scale of so many heatmaps, and what it says if all are 0."""
+
+    look: Look
+    scaled: Scaled
+    heatmaps: int
+    blank: str
+
+
+def _draw(rows, titles, heading, bar) -> "Figure":
     # In units of a full panel's width. A photograph taller than 1.2 is drawn narrower instead.
     ratios = np.clip([len(photograph) / photograph.shape[1] for photograph, _, _ in rows], 0.1, 4)
     heights = np.minimum(ratios, 1.2)
-    size = 9.6 * max(heights / ratios) + 0.4, 3.2 * sum(heights) + 0.4 * len(rows) + 1.0
+    above = 0.4 if heading else 0
+    size = 9.6 * max(heights / ratios) + 0.4, 3.2 * sum(heights) + 0.4 * len(rows) + 1.0 + above
     figure, axes = _blank_figure(size, 3, heights)
-    colors = _mappable(look)
+    if heading:
+        figure.suptitle("\n".join(textwrap.wrap(_plain(heading), max(20, int(10 * size[0])))), fontsize=12)
+    colors = _mappable(bar.look)
     for panels, title, (photograph, heatmap, picture) in zip(axes, titles, rows, strict=False):
         panels[0].imshow(photograph)
         mappable = panels[1].imshow(heatmap, cmap=colors.cmap, norm=colors.norm)
         panels[2].imshow(picture)
         panels[1].set_title(_plain(title), fontsize=11, wrap=True)
-    _draw_bar(figure, axes[-1, 1], mappable, scaled, look, len(rows))
+    _draw_bar(figure, axes[-1, 1], mappable, bar)
     return figure
 
 
-def _draw_panels(rows, scaled, look) -> "Figure":
+def _draw_panels(rows, bar) -> "Figure":
     """Draw rows of pictures with their titles, and one colour bar."""
     columns = len(rows[0])
     heights = [np.clip(len(row[0][0]) / row[0][0].shape[1], 0.1, 1.2) for row in rows]
@@ -277,7 +311,7 @@ def _draw_panels(rows, scaled, look) -> "Figure":
             axis.set_title(_plain(name), fontsize=10)
     below = axes[-1, 1 if columns > 1 else 0]
     below.set_subplotspec(below.get_gridspec()[-1, 1:])  # below the overlays
-    _draw_bar(figure, below, _mappable(look), scaled, look, columns - 1)
+    _draw_bar(figure, below, _mappable(bar.look), bar)
     return figure
 
 
@@ -319,16 +353,30 @@ def _mappable(look) -> Any:
     return cm.ScalarMappable(colors.Normalize(-1 if look.signed else 0, 1), table)
 
 
-def _draw_bar(figure, axis, mappable, scaled, look, count) -> None:
+def _draw_bar(figure, axis, mappable, bar) -> None:
     """Draw the colour bar, and say below it what its ends stand for."""
     axis.set_axis_on()
+    look, scaled = bar.look, bar.scaled
     ticks = [-1, 0, 1] if look.signed else [0, 0.5, 1]
-    bar = figure.colorbar(mappable, cax=axis, orientation="horizontal", ticks=ticks)
-    bar.ax.set_xticklabels(_tick_words(scaled.top, ticks, look.signed))
-    for text, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
-        text.set_horizontalalignment(side)  # so that they don't widen the panel
-    bar.set_label(_scale_words(scaled.kind, count), fontsize=10)
-    bar.outline.set_visible(False)
+    if scaled.kind == "blank":  # No value says what the ends are.
+        ticks = []
+    drawn = figure.colorbar(mappable, cax=axis, orientation="horizontal", ticks=ticks)
+    if ticks:
+        drawn.ax.set_xticklabels(_tick_words(scaled.top, ticks, look.signed))
+        for text, side in zip(drawn.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
+            text.set_horizontalalignment(side)  # so that they don't widen the panel
+    drawn.set_label(_scale_words(scaled.kind, bar.heatmaps) if ticks else bar.blank, fontsize=10)
+    drawn.outline.set_visible(False)
+
+
+def _blank_words(explanation, look) -> str:
+    """Return what the colour bar says if all heatmaps are 0."""
+    if not hasattr(explanation, "heatmap"):
+        return "blank: all values are 0" if look.signed else "blank: no value is above 0"
+    is_class = getattr(explanation, "target", None) is not None
+    several = np.size(getattr(explanation, "score", 0)) > 1
+    noun = ("any class" if several else "the class") if is_class else "the target"
+    return f"blank: nothing speaks for {'or against ' if look.signed else ''}{noun}"
 
 
 def _tick_words(top, ticks, signed) -> list[str]:
@@ -341,6 +389,7 @@ def _scale_words(kind, count) -> str:
     return {
         "given": "heatmaps as given, in one scale" if several else "heatmap as given",
         "own": "each divided by its own maximum: not comparable" if several else "divided by its own maximum",
+        "volume": "one scale for all, and its maximum is 1" if several else "divided by its own maximum",
         "image": "one scale for each image, and its maximum is 1",
         "one": "one scale for all, in the units of the map" if several else "in the units of the map",
     }[kind]

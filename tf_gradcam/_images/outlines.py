@@ -16,8 +16,8 @@ from tf_gradcam._images.enlarge import enlarge
 from tf_gradcam._images.lettering import put_text, text_size
 from tf_gradcam._images.palette import colormap_colors
 from tf_gradcam._images.read import read_pixels
-from tf_gradcam._images.scale import Look, checked_look, scale_heats, single_heat, volume_heat
-from tf_gradcam._images.volume import as_volume, slice_pairs
+from tf_gradcam._images.scale import Look, checked_look, scale_heats, scale_volume, single_heat
+from tf_gradcam._images.volume import as_volume, check_no_volume, slice_pairs
 from tf_gradcam._optional import require
 
 _LEVELS, _SIGNED_LEVELS = (0.25, 0.5, 0.75), (-0.5, 0.5)
@@ -76,11 +76,11 @@ def contour(
     check_order("image", image, heatmap, "heatmap")
     scan = as_volume(image, "image")
     if scan is None:
+        check_no_volume("image", image, heatmap)
         heat = single_heat("heatmap", heatmap, look.signed)
         pairs = [(read_pixels(image, "image"), scale_heats("heatmap", [[heat]], look).heatmaps[0])]
     else:
-        heat = volume_heat("heatmap", heatmap, look.signed)
-        pairs = slice_pairs(scan, "heatmap", scale_heats("heatmap", [[heat]], look).heatmaps[0])
+        pairs = slice_pairs(scan, "heatmap", scale_volume("heatmap", heatmap, look).heatmaps[0])
     table = colormap_colors(look.colormap)
     pictures = []
     for photograph, values in pairs:

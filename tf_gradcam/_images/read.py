@@ -25,6 +25,7 @@ from tf_gradcam._files import (
 from tf_gradcam._optional import require
 
 _DEFAULT = PictureOptions()
+_MOST_CHANNELS = 4  # that OpenCV averages over areas
 
 
 def load_image(
@@ -183,12 +184,24 @@ def resize_pixels(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize to `(height, width)`: area averages where an axis shrinks, bilinear where it grows.
 
     Args:
-        pixels: `(H, W)` or `(H, W, 3)`, uint8 or float32.
+        pixels: `(H, W)` or `(H, W, C)` with any number of channels, uint8 or float32.
         size: `(height, width)`, positive.
 
     Returns:
-        Array `(height, width)` or `(height, width, 3)` of the same dtype, within the range of `pixels`.
+        Array `(height, width)` or `(height, width, C)` of the same dtype, within the range of `pixels`.
     """
+    if pixels.ndim == 2:
+        return _resize_few(pixels, size)
+    parts = [
+        np.ascontiguousarray(pixels[..., start : start + _MOST_CHANNELS])
+        for start in range(0, pixels.shape[-1], _MOST_CHANNELS)
+    ]
+    # OpenCV drops the axis of a single channel.
+    resized = [_resize_few(part, size).reshape(*map(int, size), part.shape[-1]) for part in parts]
+    return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=-1)
+
+
+def _resize_few(pixels, size) -> np.ndarray:
     cv2 = require("cv2", "opencv-python")
     height, width = map(int, size)
     # In two steps, as one axis may shrink while the other grows.

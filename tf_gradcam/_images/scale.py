@@ -47,8 +47,9 @@ class Scaled(NamedTuple):
 
     Attributes:
         heatmaps: image by image.
-        kind: `"given"`, `"own"`, `"image"` or `"one"`: values as they were given, divided by each heatmap's
-            own maximum, by the maximum of each image's heatmaps, or by one number for all.
+        kind: `"given"`, `"own"`, `"volume"`, `"image"` or `"one"`: values as they were given, divided by each
+            heatmap's own maximum, by that of a whole volume, by the maximum of each image's heatmaps, or by
+            one number for all. `"blank"` where nothing is above 0, so that nothing says what 1 is.
         top: that number, or `None`.
     """
 
@@ -154,16 +155,26 @@ def volume_heat(argument: str, heatmap: Any, signed: bool) -> Heat:
             units = [each.unit for each in heats if each.unit is not None]
             if len(units) < len(heats):
                 return Heat(np.stack([each.values for each in heats]), None)
-            top = max(units)  # Heatmaps end at 1, or are 0.
+            highest = (np.abs(each.values).max() * unit for each, unit in zip(heats, units, strict=True))
+            top = float(max(highest)) or 1.0  # The unit of a blank frame says nothing.
             pairs = zip(heats, units, strict=True)
             return Heat(np.stack([each.values * (unit / top) for each, unit in pairs]), top)
     if len(heats) != 1 or heats[0].values.ndim != 3 or 0 in heats[0].values.shape:
         shape = np.shape(heatmap.heatmap) if hasattr(heatmap, "heatmap") else heats[0].values.shape
+        cure = " Explain one class of one volume or video, such as cam(volume, 1)." if len(heats) > 1 else ""
         raise ValueError(
-            f"`{argument}` must be (d, h, w), the heatmap of a volume or video. Received: shape {shape}"
+            f"`{argument}` must be (d, h, w), the heatmap of a volume or video. Received: shape {shape}."
+            f"{cure}"
         )
     _check_finite(argument, heats[0].values)
     return heats[0]
+
+
+def is_of_volume(explanation: Any) -> bool:
+    """Return whether this is an `Explanation` of volumes or videos, with a heatmap `(d, h, w)` for each."""
+    if not hasattr(explanation, "heatmap"):
+        return False
+    return np.ndim(explanation.heatmap) - _leading_axes(explanation) == 3
 
 
 def _array_heat(argument, heatmap) -> Heat:
@@ -188,12 +199,21 @@ def _explained(argument, explanation, signed) -> list[list[Heat]]:
     pairs = [(heatmaps[place], None if maps is None else maps[place]) for place in places]
     on_whole_image = maps is not None and _on_whole_image(pairs)
     if signed and not on_whole_image and not any(values.min() < 0 for values, _ in pairs if values.size):
-        raise ValueError(
-            f"`{argument}` must say where its signed map lies on the image. Received: an Explanation whose "
-            "heatmap is not its map enlarged: of several layers, of a model that crops, by another "
-            "interpolation, or without anything that speaks for the target. Ask for the signed heatmap: "
-            "cam(images, signed=True)."
-        )
+        if maps is None:
+            raise ValueError(
+                f"`{argument}` must have one signed map for each heatmap, if signed=True. Received: an "
+                f"{type(explanation).__name__} of several layers, or without a map. Explain one layer."
+            )
+        if not hasattr(explanation, "map_ends"):
+            raise ValueError(
+                f"`{argument}` must say where its signed map lies on the image. Received: an Explanation "
+                "whose heatmap is not its map enlarged: of a model that crops, by another interpolation, or "
+                "without anything that speaks for the target. Ask for the signed heatmap: "
+                "cam(images, signed=True); or, if the map covers the whole image, give it as an array: "
+                "explanation.map[0]."
+            )
+        pairs = [(values, _placed(explanation, values, signed_map)) for values, signed_map in pairs]
+        on_whole_image = True
     heats = [_heat(*pair, signed, on_whole_image) for pair in pairs]
     rows = np.shape(explanation.score)[0] if np.ndim(getattr(explanation, "score", 0)) else len(heats)
     per_row = len(heats) // max(1, min(rows, len(heatmaps)))
@@ -236,15 +256,30 @@ def _on_whole_image(pairs) -> bool:
     return bool(shown) and all(_is_enlarged(*pair) for pair in shown)
 
 
-def _is_enlarged(values, signed_map) -> bool:
-    source = signed_map if values.min() < 0 else np.maximum(signed_map, 0)
-    for axis, length in enumerate(values.shape):
+def _placed(explanation, values, signed_map) -> np.ndarray:
+    """Return the signed map of a `SlidingExplanation` on the whole image; 0 where its heatmap has nodata."""
+    ends, valid = explanation.map_ends, explanation.valid
+    if valid is None and np.allclose(ends, 1, atol=1e-9):
+        return signed_map
+    placed = _enlarged(signed_map, values.shape, ends)
+    return placed if valid is None else placed * valid
+
+
+def _enlarged(source, shape, ends) -> np.ndarray:
+    """Enlarge a map bilinearly to an image of this shape. It ends at these shares of the image's lengths."""
+    for axis, (length, end) in enumerate(zip(shape, ends, strict=True)):
         count = source.shape[axis]
-        place = np.clip((np.arange(length) + 0.5) * count / length - 0.5, 0, count - 1)
+        place = np.clip((np.arange(length) + 0.5) * count / (length * end) - 0.5, 0, count - 1)
         low = np.minimum(place.astype(int), max(0, count - 2))
-        share = (place - low).reshape([-1 if other == axis else 1 for other in range(values.ndim)])
+        share = (place - low).reshape([-1 if other == axis else 1 for other in range(len(shape))])
         first, second = source.take(low, axis), source.take(np.minimum(low + 1, count - 1), axis)
         source = first + share * (second - first)
+    return source
+
+
+def _is_enlarged(values, signed_map) -> bool:
+    source = signed_map if values.min() < 0 else np.maximum(signed_map, 0)
+    source = _enlarged(source, values.shape, [1] * values.ndim)
     highest = np.abs(source).max()
     return bool(highest > 0 and np.abs(source / highest * np.abs(values).max() - values).max() < _SAME)
 
@@ -260,6 +295,21 @@ def scale_heats(argument: str, groups: Sequence[Sequence[Heat]], look: Look) -> 
         groups: for each image its heatmaps.
         look: `vmax` and `signed`.
     """
+    scaled = _scaled(argument, groups, look)
+    has_none = not any(each.any() for each in scaled.heatmaps)
+    return scaled._replace(kind="blank", top=None) if has_none and not _is_number(look.vmax) else scaled
+
+
+def scale_volume(argument: str, explanation: Any, look: Look) -> Scaled:
+    """Return the one heatmap `(d, h, w)` of a volume or video, scaled as a whole; see `volume_heat`."""
+    heat = volume_heat(argument, explanation, look.signed)
+    scaled = scale_heats(argument, [[heat]], look)
+    # Frames without a common unit, as those of several layers, keep a scale for each.
+    keep_own = heat.unit is None and not is_of_volume(explanation)
+    return scaled._replace(kind="volume") if scaled.kind == "own" and not keep_own else scaled
+
+
+def _scaled(argument, groups, look) -> Scaled:
     heats = [each for group in groups for each in group]
     have_units = all(each.unit is not None for each in heats)
     if look.vmax is not None or look.signed:

@@ -21,9 +21,9 @@ from tf_gradcam._images.scale import (
     checked_look,
     heats_of_images,
     scale_heats,
-    volume_heat,
+    scale_volume,
 )
-from tf_gradcam._images.volume import as_volume, hottest_slices
+from tf_gradcam._images.volume import as_volume, check_no_volume, hottest_slices
 from tf_gradcam._optional import require
 
 _GAP = 4  # pixels between two pictures
@@ -103,8 +103,7 @@ def montage(
 def _slices(scan, heatmap, look, most, side) -> tuple[list[np.ndarray], list[str]]:
     if heatmap is None:
         raise ValueError("`heatmaps` must say which slices of a volume or video are drawn. Received: None")
-    heat = volume_heat("heatmaps", heatmap, look.signed)
-    scaled = scale_heats("heatmaps", [[heat]], look).heatmaps[0]
+    scaled = scale_volume("heatmaps", heatmap, look).heatmaps[0]
     pictures, values, names = hottest_slices(scan, "heatmaps", scaled, most=most)
     order = sorted(range(len(values)), key=lambda index: -float(np.abs(values[index]).max()))
     drawn = [blend(_fit(pictures[index], side), values[index], look) for index in order]
@@ -113,6 +112,7 @@ def _slices(scan, heatmap, look, most, side) -> tuple[list[np.ndarray], list[str
 
 def _pictures(images, heatmaps, look, side) -> list[np.ndarray]:
     check_order("images", images, heatmaps, "heatmaps")
+    check_no_volume("images", images, heatmaps)
     listed = list(images) if isinstance(images, list | tuple) else list(real_array("images", images))
     if not listed:
         raise ValueError("`images` must have at least one picture. Received: none")
@@ -190,7 +190,7 @@ def save(path: str | os.PathLike, picture: Any, *, quality: int = 92) -> None:
     Raises:
         ImportError: if OpenCV is not installed.
         OSError: if it can't be written.
-        TypeError: if `picture` is neither an array nor a figure.
+        TypeError: if `path` is no path, or `picture` is neither an array nor a figure.
         ValueError: if the ending is none of these, or `picture` has another shape or dtype, or is too large
             for the format.
 
@@ -200,6 +200,9 @@ def save(path: str | os.PathLike, picture: Any, *, quality: int = 92) -> None:
     tf_gradcam.save("cat-heatmap.png", tf_gradcam.overlay("cat.jpg", heatmap))
     ```
     """
+    if not isinstance(path, str | os.PathLike):
+        swap = " Swap `path` and `picture`." if isinstance(picture, str | os.PathLike) else ""
+        raise TypeError(f"`path` must be a path. Received: an object of type {type(path).__name__}.{swap}")
     ending = pathlib.Path(path).suffix.lower()
     is_figure = hasattr(picture, "savefig")
     endings = _FIGURE_ENDINGS if is_figure else _ENDINGS

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from tf_gradcam import formats
 from tf_gradcam._arrays import real_array
 from tf_gradcam._files import OwnRange, PictureOptions, fix_limits
 from tf_gradcam._images.read import as_scan
+from tf_gradcam._images.scale import is_of_volume
 
 SLICES_SHOWN = 6  # in a figure, at most
 _SAMPLED_SLICES, _SAMPLED_SIDE = 32, 512  # for the limits of a whole scan
@@ -31,6 +33,23 @@ def as_volume(source: Any, argument: str) -> formats.Scan | None:
     """Return a `Scan` of a volume or video, given as one or by its path; `None` for any other source."""
     scan = as_scan(source, argument)
     return scan if isinstance(scan, formats.Scan) and len(scan.axes) == 3 else None
+
+
+def check_no_volume(argument: str, image: Any, explanation: Any) -> None:
+    """Raise a `ValueError` if a heatmap is that of a volume or video, and `image` is not a `Scan` of it."""
+    shape = getattr(image, "shape", None)
+    if not is_of_volume(explanation):
+        heatmap_shape: Any = () if hasattr(explanation, "heatmap") else getattr(explanation, "shape", ())
+        # (1, d, h, w) with an array that is not one photograph.
+        is_one = len(heatmap_shape) == 4 and heatmap_shape[0] == 1
+        if not is_one or shape is None or len(shape) < 3 or (shape[-1] in (1, 3, 4) and len(shape) == 3):
+            return
+    received = f"an array of shape {tuple(shape)}" if shape is not None else f"a {type(image).__name__}"
+    raise ValueError(
+        f"`{argument}` must be a tf_gradcam.formats.Scan of a volume or video, or its path, for a heatmap "
+        f"(d, h, w). Received: {received}. Give what tf_gradcam.formats.read(path) returned; or one slice "
+        "and its heatmap: volume[index] and explanation.heatmap[0][index]."
+    )
 
 
 def fit_slices(argument: str, heatmap: Any, count: int) -> np.ndarray:
@@ -59,6 +78,7 @@ def hottest_slices(
     heatmap: Any,
     options: PictureOptions = _AS_IT_IS,
     most: int = SLICES_SHOWN,
+    titles: Sequence[str] = (),
 ) -> ShownSlices:
     """Return the slices with the largest absolute values of the heatmap, in order, and no two alike.
 
@@ -70,6 +90,7 @@ def hottest_slices(
         heatmap: `(d, h, w)` on any grid.
         options: which values are black and white, and which bands are shown.
         most: how many slices, at most.
+        titles: what is said of each of the heatmaps along the first axis, after the names of its slices.
     """
     count = scan.shape[0]
     heatmaps = fit_slices(argument, heatmap, count)
@@ -82,9 +103,11 @@ def hottest_slices(
     chosen.sort()
     turn = _as_radiologists_look(scan)
     pictures = [scan.picture(**options._asdict(), index=index)[turn] for index in chosen]
-    return ShownSlices(
-        pictures, [heatmaps[index][turn] for index in chosen], [_name(scan, i) for i in chosen]
-    )
+    names = [_name(scan, index) for index in chosen]
+    if titles:
+        said = [titles[index * len(titles) // count] for index in chosen]
+        names = [f"{name}: {title}" for name, title in zip(names, said, strict=True)]
+    return ShownSlices(pictures, [heatmaps[index][turn] for index in chosen], names)
 
 
 def same_for_all_slices(scan: formats.Scan, options: PictureOptions) -> PictureOptions:

@@ -85,9 +85,9 @@ def _hash(text) -> str:
 
 
 def _subtitle(run) -> str:
-    manifest = run.manifest
+    manifest, count = run.manifest, run.explained + run.failed
     return (
-        f"{run.explained + run.failed:,} images, method {escape(manifest.get('method', ''))}, "
+        f"{count:,} {'image' if count == 1 else 'images'}, method {escape(manifest.get('method', ''))}, "
         f"layer {escape(manifest.get('layer', ''))}"
     )
 

@@ -12,7 +12,7 @@ from tf_gradcam._report.page import make_page
 from tf_gradcam._report.rows import read_run
 from tf_gradcam._report.thumbnails import read_thumbnail
 
-REPORT_FILE = "report.html"
+_REPORT_ENDING = "-report.html"
 _EVALUATION_FILE = "evaluation.json"  # of `tf-gradcam evaluate`
 
 
@@ -36,7 +36,8 @@ def write_report(
 
     Args:
         folder: what `explain_dataset` or `tf-gradcam run` wrote to.
-        out: the file to write; `None` for `report.html` in the folder.
+        out: the file to write; `None` for `FOLDER-report.html`, beside the folder: in it, a reader
+            of Parquet would take the page for a part.
         photos: the folder that relative paths of photographs start from; `None` for the current one. A
             photograph that is missing is said so, and its heatmap is still shown.
         most: number of images to show. 1,000 take less than 25 MB. The summary counts all.
@@ -47,20 +48,34 @@ def write_report(
 
     Raises:
         ImportError: if pyarrow is not installed: `pip install "tf_gradcam[scale]"`.
-        ValueError: if the folder holds no run, or a damaged one.
+        ValueError: if the folder holds no run, or a damaged one; or if `out` is a folder.
         OSError: if the file can't be written; an earlier one is then unchanged.
 
     Example:
 
     ```python
     tf_gradcam.explain_dataset(cam, "photographs/", "maps/")
-    tf_gradcam.write_report("maps/")  # maps/report.html
+    tf_gradcam.write_report("maps/")  # maps-report.html
     ```
     """
     if not is_whole(most) or most < 1:
         raise ValueError(f"`most` must be a whole number from 1. Received: most={most!r}")
     folder = pathlib.Path(folder)
-    out = folder / REPORT_FILE if out is None else pathlib.Path(out)
+    if out is None:
+        whole = pathlib.Path(os.path.abspath(folder))
+        out = (folder if folder.name == whole.name else whole).with_name(whole.name + _REPORT_ENDING)
+    out = pathlib.Path(out)
+    if out.is_dir():
+        raise ValueError(
+            f"`out` must be the file to write. Received: {str(out)!r}, which is a folder. Name a file in it: "
+            f"{str(out / (folder.resolve().name + _REPORT_ENDING))!r}"
+        )
+    above = next(each for each in out.parents if each.exists())
+    if not above.is_dir():
+        raise ValueError(
+            f"`out` must be a file in a folder. Received: {str(out)!r}, and {str(above)!r} is no folder. "
+            "Choose another folder."
+        )
     run = read_run(folder, int(most))
     evaluation = _read_evaluation(folder / _EVALUATION_FILE)
     start = None if photos is None else pathlib.Path(photos)

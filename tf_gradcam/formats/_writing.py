@@ -61,13 +61,18 @@ def write(
         ValueError: if the ending is unknown, if the heatmap has other axes than the scan or values that are
             not finite, or if the scan lacks what the format needs, such as the patient of a DICOM file.
     """
-    path = pathlib.Path(path)
+    path = _as_path(path)
     function = _function(path, "write")
     _check_scan(scan)
     about = About(method, label, model)
     for name, text in about._asdict().items():
         if not isinstance(text, str):
             raise TypeError(f"`{name}` must be a str. Received: {name}={text!r:.80}")
+    if hasattr(heatmap, "heatmap"):
+        raise TypeError(
+            f"`heatmap` must be an array. Received: an object of type {type(heatmap).__name__}. Give its "
+            "heatmap: explanation.heatmap"
+        )
     values = real_array("heatmap", heatmap)
     if values.ndim == len(scan.axes) + 1 and len(values) == 1:
         values = values[0]  # of a batch of one
@@ -97,10 +102,18 @@ def write_pictures(path: str | os.PathLike, scan: Scan, pictures: Iterable[np.nd
     Raises:
         ImportError, OSError, TypeError, ValueError: as `write` does.
     """
-    path = pathlib.Path(path)
+    path = _as_path(path)
     function = _function(path, "write_pictures")
     _check_scan(scan)
     function(path, scan, pictures)
+
+
+def _as_path(path) -> pathlib.Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"`path` must be a path, and comes first. Received: an object of type {type(path).__name__}."
+        )
+    return pathlib.Path(path)
 
 
 def _check_scan(scan) -> None:

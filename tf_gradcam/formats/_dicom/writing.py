@@ -41,6 +41,8 @@ _CODES = {
     "scorecam": _CLASS_ACTIVATION,
     "sscam": _CLASS_ACTIVATION,
     "iscam": _CLASS_ACTIVATION,
+    "opticam": _CLASS_ACTIVATION,
+    "legrad": _SALIENCY,
     "rise": _SALIENCY,
     "gradient": _SALIENCY,
     "gradient_x_input": _SALIENCY,
