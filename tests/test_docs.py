@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import operator
 import pathlib
 import re
 import shlex
@@ -42,7 +43,9 @@ ELSEWHERE = {  # these need a server, or stand-ins for one
 }
 REAL = ["heatmaps.md", "pictures.md"]  # they say what the real network answers
 SLOW = [*RECIPES, "methods.md"]
-FULL = ["recipes/detection.md", "recipes/segmentation.md"]  # a minute each; tests/targets has what they show
+# They train a network for 10 seconds to a minute. tests/targets and tests/formats have what they show.
+TRAINING = ["defects", "detection", "land_cover", "segmentation", "video", "volume"]
+FULL = [f"recipes/{name}.md" for name in TRAINING]
 SMALLEST, LARGEST = 200, 1400  # pixels along a side of a recipe's picture
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -125,6 +128,9 @@ def given_all_models_of_the_methods():
     by_wave = chain(waveform, [keras.layers.Flatten(), keras.layers.Dense(2)])
     before, after = keras.Input((8, 8, 3), name="before"), keras.Input((8, 8, 3), name="after")
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Subtract()([before, after]))
+    patches = keras.layers.Reshape((16, 4))(keras.layers.Conv2D(4, 4, strides=4)(images))
+    tokens = patches + keras.layers.MultiHeadAttention(2, 2)(patches, patches)
+    scores = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(tokens))
     random = np.random.default_rng(0)
     batch = random.random((2, 16, 16, 3))
     write_photograph("cat.jpg", 16)
@@ -132,6 +138,7 @@ def given_all_models_of_the_methods():
         "model": keras.Model(images, chain(images, steps)),
         "images": batch,
         "image": batch[0],
+        "vit": keras.Model(images, scores),
         "wave_model": keras.Model(waveform, by_wave),
         "waveforms": random.random((2, 20, 1)),
         "two_images": keras.Model([before, after], keras.layers.Dense(2)(pooled)),
@@ -448,6 +455,16 @@ def test_every_message_that_troubleshooting_quotes_is_in_the_code():
         if not any(pattern.match(each) for each in said):
             missing.append(quote)
     assert missing == []
+
+
+def test_what_the_readme_calls_is_found_in_the_package_by_that_name():
+    text = (doc_pages.DOCS.parent / "README.md").read_text("utf-8")
+    rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    calls = re.findall(r"(?<![\w.])([A-Za-z_][\w.]*)\(", " ".join(re.findall(r"`([^`]+)`", rows)))
+    names = {name for name in calls if name.partition(".")[0] != "cam"}
+    assert {"GradCAM", "callbacks.GradCAMCallback", "explain_dataset"} <= names
+    for name in names:
+        operator.attrgetter(name)(tf_gradcam)
 
 
 # Recipes

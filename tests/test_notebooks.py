@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 NAMES = ["camera", "drive", "earth", "factory", "quickstart", "scans", "serving", "trust"]
+# The way in, and files of a field. The others run in `make notebooks` and `make test-all`: what they show
+# is tested beside the code.
+RUN_ALWAYS = ["quickstart", "scans"]
 LARGEST = 1_500_000  # bytes: more is slow to open on the web
 
 each_notebook = pytest.mark.parametrize("path", notebook_runs.NOTEBOOKS, ids=lambda path: path.stem)
@@ -23,6 +26,7 @@ def test_every_notebook_is_known():
 
 @pytest.mark.slow
 @each_notebook
+@pytest.mark.product(kept=lambda path: path.stem in RUN_ALWAYS)
 # The kernel's own machinery: it is torn down while its sockets are still being closed.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_notebook_does_what_it_shows(path):

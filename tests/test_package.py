@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import importlib
 import importlib.metadata
 import itertools
@@ -35,7 +36,7 @@ FLOORS = [
     {"_signed_maps", "methods", "metrics"},
     {"_explain", "_registration"},
     {"_concepts", "_export", "_run", "callbacks"},
-    {"_dataset", "_report"},
+    {"_dataset", "_evaluation", "_report"},
     {"_ray"},
     {"ray"},
     {"__init__"},
@@ -89,6 +90,7 @@ def public_names(tree):
     return ast.literal_eval(names)
 
 
+@functools.cache
 def parse(module):
     return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
 

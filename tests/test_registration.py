@@ -31,7 +31,7 @@ def load(path, imports):
 @pytest.mark.parametrize(
     "imports",
     [
-        "import tf_gradcam\nfrom keras.models import load_model",
+        pytest.param("import tf_gradcam\nfrom keras.models import load_model", marks=pytest.mark.full),
         "from keras.models import load_model\nimport tf_gradcam",
         "import tf_gradcam\nimport tensorflow as tf\nload_model = tf.keras.models.load_model",
     ],

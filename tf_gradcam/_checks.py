@@ -7,6 +7,7 @@ import difflib
 import errno
 import math
 import numbers
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -51,6 +52,15 @@ def check_seed(method: Any) -> None:
     """Raise a `ValueError` unless the field `seed` of a method is a signed whole number of 32 bits."""
     if not is_whole(method.seed) or not -(2**31) <= method.seed < 2**31:
         raise ValueError(f"`seed` must be a whole number of 32 bits. Received: seed={method.seed!r}")
+
+
+def check_no_address(name: str, path: str | os.PathLike) -> None:
+    """Raise a `ValueError` if a path is the address of something in a network."""
+    if "://" in os.fsdecode(path):
+        raise ValueError(
+            f"`{name}` must be a path. Received: {path!r:.200}, an address, and these aren't read. "
+            'Download it first, as by keras.utils.get_file("cat.jpg", address).'
+        )
 
 
 def is_whole(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """The short table of `GradCAM.trust`: its checks, its sentences, and what has no value."""
 
+import functools
 import json
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import shapes
 
-from tf_gradcam import GradCAM, methods, metrics
+from tf_gradcam import GradCAM, methods, metrics, targets
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,42 @@ def test_it_says_where_the_map_of_another_class_is_blank(images):
     (check,) = (check for check in cam.trust(images) if check.check == "other class")
     assert check.counted
     assert f"in {check.missing} of 10 images the map of a class drawn at random is blank" in check.means
+
+
+@pytest.fixture(scope="module")
+def trunk():
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Conv2D(4, 3, activation="relu") for _ in range(2)]
+    return keras.Sequential([keras.Input((12, 12, 3)), *layers, keras.layers.GlobalAveragePooling2D()])
+
+
+def headed(trunk, *args):
+    return keras.Sequential([*trunk.layers, keras.layers.Dense(*args)])
+
+
+def test_the_other_side_of_a_single_unit_has_no_number(trunk):
+    given = np.random.default_rng(0).random((3, 12, 12, 3)).astype("float32")
+    unit, softmax = headed(trunk, 1, "sigmoid"), headed(trunk, 2, "softmax")
+    (check,) = (check for check in GradCAM(unit).trust(given) if check.check == "other class")
+    assert [np.isnan(check.mean), check.counted, check.missing] == [True, 0, 3]
+    assert check.means.startswith(
+        "there is nothing to compare: the map of the other side or class is minus this one"
+    )
+    several = GradCAM(headed(trunk, 1, "sigmoid"), unit.layers[:2])  # whose layers no call has found yet
+    probability = targets.Probability(0)
+    for cam, target in ((several, None), (GradCAM(unit), probability), (GradCAM(softmax), probability)):
+        assert np.isnan(metrics.other_class_similarity(cam, given, target)).all()
+    # Neither the logits of a softmax of two nor a map that knows no class are minus each other.
+    for cam in (GradCAM(softmax), GradCAM(unit, method="eigencam")):
+        assert np.isfinite(metrics.other_class_similarity(cam, given)).all()
+
+
+def test_it_takes_images_and_says_so(images):
+    cam = GradCAM(shapes.trained())
+    for measure in (cam.trust, functools.partial(metrics.evaluate, cam)):
+        with pytest.raises(TypeError, match="`images` must be an array of images.*Read them first"):
+            measure(["a.png", "b.png"])
+        with pytest.raises(TypeError, match="Take the images: for images, labels in dataset"):
+            measure((images, np.zeros(len(images))))
+        with pytest.raises(ValueError, match=r"`images` must be a batch.*Add a batch axis.*: image\[None\]"):
+            measure(images[0])

@@ -123,7 +123,10 @@ def test_sizes_and_several_layers(cropped):
     np.testing.assert_allclose(frozen.heatmap, explanation.heatmap, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["gradient", "guided_gradcam", "scorecam", "fullgrad"])
+@pytest.mark.parametrize(
+    "method",
+    ["gradient", "guided_gradcam", pytest.param("opticam", marks=pytest.mark.slow), "scorecam", "fullgrad"],
+)
 def test_methods_that_look_at_the_image(method, cropped, bright):
     heatmap = GradCAM(cropped, None, method=method)(SPOT[None], 0).heatmap[0]
     np.testing.assert_allclose(centre(heatmap), [62, 88], atol=1)

@@ -9,9 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import formats
-from tf_gradcam._arrays import check_whole_numbers, expected_shapes, real_array
+from tf_gradcam._arrays import (
+    READ_ALL,
+    check_no_data_set,
+    check_whole_numbers,
+    rank_error,
+    real_array,
+    shape_error,
+)
 from tf_gradcam._model.keras_internals import functional_graph
-from tf_gradcam._model.specs import count_call_arguments, declared_specs, is_channels_first, specs_to_trace
+from tf_gradcam._model.specs import count_call_arguments, declared_specs, specs_to_trace
 from tf_gradcam._tensors import check_has_values, tensor_of_variable
 
 
@@ -47,10 +54,11 @@ def as_batch(name: str, images: Any, specs: Any, several: bool = False, exact: b
             keras.tree.map_structure(lambda _: None, images) if isinstance(images, dict | tuple) else 0
         )
     arrays = [_checked_array(name, image) for image in _one_per_input(name, images, specs)]
+    given = [tuple(array.shape) for array in arrays]
     arrays = _add_batch_axis(name, arrays, specs)
     if exact:
-        for array, spec in zip(arrays, keras.tree.flatten(specs), strict=True):
-            _check_shape(name, array, spec)
+        for array, spec, shape in zip(arrays, keras.tree.flatten(specs), given, strict=True):
+            _check_shape(name, array, spec, shape, len(given) > 1)
     return keras.tree.pack_sequence_as(structure, [_finite_tensor(name, array) for array in arrays])
 
 
@@ -58,14 +66,15 @@ def _add_batch_axis(name, tensors, specs) -> list:
     """Return tensors or arrays with a batch axis, which all of them have or all of them lack."""
     given = [len(tensor.shape) for tensor in tensors]
     if specs is not None:
-        ranks = [spec.shape.rank for spec in keras.tree.flatten(specs)]
+        expected = [tuple(spec.shape) for spec in keras.tree.flatten(specs)]
     else:
         ranks = [4] if len(given) == 1 and given[0] <= 4 else given
+        expected = [(None,) * rank for rank in ranks]
+    ranks = [len(shape) for shape in expected]
     if given == [rank - 1 for rank in ranks]:
         tensors = [tensor[None] for tensor in tensors]  # a view of an array
     elif given != ranks:
-        shapes = " and ".join(f"shape {tensor.shape}" for tensor in tensors)
-        raise ValueError(f"`{name}` must be {expected_shapes(ranks)}. Received: {shapes}")
+        raise rank_error(name, [tuple(tensor.shape) for tensor in tensors], expected)
     if len({tensor.shape[0] for tensor in tensors} - {None}) > 1:
         raise ValueError(
             f"`{name}` must have the same batch size for each input. Received: batch sizes "
@@ -118,6 +127,7 @@ def _checked_array(name, image) -> Any:
     """Return `image` as an array or tensor of real numbers with at least one element; nothing is copied."""
     image = tensor_of_variable(image)
     if not tf.is_tensor(image):
+        check_no_data_set(name, image)
         first = image[0] if isinstance(image, list | tuple) and len(image) > 0 else image
         if isinstance(first, str | bytes | os.PathLike) or hasattr(first, "getexif"):
             raise _not_an_array_error(name, image)
@@ -148,6 +158,8 @@ def _not_an_array_error(name, image) -> TypeError:
     is_path = isinstance(image, str | os.PathLike)
     source = repr(image) if is_path else "photograph"
     read = f"tf_gradcam.load_image({source}, size=(height, width))"
+    if isinstance(image, list | tuple) and len(image) > 1:
+        read = READ_ALL
     if is_path and formats.name_of_format(image):
         read = f"tf_gradcam.formats.read({source})"
     return TypeError(
@@ -156,14 +168,23 @@ def _not_an_array_error(name, image) -> TypeError:
     )
 
 
-def check_images(name: str, images: Any, specs: Any) -> None:
-    """Raise a `ValueError` unless a model that is traced for `specs` accepts `images`."""
-    for image, spec in zip(keras.tree.flatten(images), keras.tree.flatten(specs), strict=True):
-        _check_image(name, image, spec)
+def check_images(name: str, images: Any, specs: Any, given: Any = None) -> None:
+    """Raise a `ValueError` unless a model that is traced for `specs` accepts `images`.
+
+    Args:
+        name: the caller's argument, for errors.
+        images: what `as_batch` returned.
+        specs: what the model is traced for.
+        given: what the caller gave, whose shape errors show where it has one.
+    """
+    flat = keras.tree.flatten(images)
+    shape = getattr(given, "shape", None) if len(flat) == 1 else None
+    for image, spec in zip(flat, keras.tree.flatten(specs), strict=True):
+        _check_image(name, image, spec, image.shape if shape is None else shape, len(flat) > 1)
 
 
-def _check_image(name, image, spec) -> None:
-    _check_shape(name, image, spec)
+def _check_image(name, image, spec, given, several) -> None:
+    _check_shape(name, image, spec, given, several)
     may_have_fractions = spec.dtype.is_integer and image.dtype.is_floating and hasattr(image, "numpy")
     if may_have_fractions and np.any(image.numpy() % 1):
         raise ValueError(
@@ -172,23 +193,13 @@ def _check_image(name, image, spec) -> None:
         )
 
 
-def _check_shape(name, image, spec) -> None:
+def _check_shape(name, image, spec, given, several) -> None:
     if not spec.shape.is_compatible_with(image.shape):
-        first = is_channels_first(spec.shape)
-        channels = 1 if first else -1
-        hint = "Crop or resample it first."
-        if spec.shape[channels] not in (None, image.shape[channels]):
-            position = "first" if first else "last"
-            hint = f"It must have {spec.shape[channels]} channels, and they come {position}."
-        elif spec.shape.rank == 4:
-            hint = (
-                "Resize it first: tf_gradcam.load_image(photograph, size=(height, width)); or in "
-                "`preprocess`. What is too large for that is explained by windows: GradCAM.sliding."
-            )
-        raise ValueError(
-            f"`{name}` must have the shape that the model takes, {spec.shape}. Received: {image.shape}. "
-            f"{hint}"
+        resize = (
+            "Resize it first: tf_gradcam.load_image(photograph, size=(height, width)); or in "
+            "`preprocess`. What is too large for that is explained by windows: GradCAM.sliding."
         )
+        raise shape_error(name, tuple(given), tuple(spec.shape), resize, several)
     if spec.dtype.is_integer and image.dtype != spec.dtype and hasattr(image, "numpy"):
         check_whole_numbers(name, image.numpy(), np.iinfo(spec.dtype.as_numpy_dtype))
 

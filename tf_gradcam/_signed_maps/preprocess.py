@@ -6,15 +6,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_gradcam._arrays import prepared_shape_error
+
 # The text by which the explainer recognizes an error of the running graph.
 OUT_OF_RANGE = "`preprocess` must return numbers from"
 
 
 def apply_preprocess(preprocess: Callable | None, images: Any) -> Any:
-    """Return `preprocess(images)`, with the images cast to float32; without a `preprocess`, the images."""
+    """Return `preprocess(images)`, with the images cast to float32; without a `preprocess`, the images.
+
+    Raises:
+        TypeError: if `preprocess` returned nothing.
+    """
     if preprocess is None:
         return images
-    return preprocess(keras.tree.map_structure(lambda image: tf.cast(image, tf.float32), images))
+    prepared = preprocess(keras.tree.map_structure(lambda image: tf.cast(image, tf.float32), images))
+    if prepared is None:
+        raise TypeError(
+            "`preprocess` must return the images that the model takes. Received: None. End it with "
+            "`return images`; what it does must not be in place."
+        )
+    return prepared
 
 
 def cast_to_specs(images: Any, specs: Any) -> Any:
@@ -31,9 +43,7 @@ def check_preprocessed(images: Any, specs: Any) -> Any:
 
     def check(spec, image):
         if not spec.shape.is_compatible_with(image.shape):
-            raise ValueError(
-                f"`preprocess` must return what the model takes, {spec.shape}. Received: {image.shape}"
-            )
+            raise prepared_shape_error(image.shape, spec.shape)
         if spec.dtype.is_integer and image.dtype.is_floating:
             limits = f"{spec.dtype.min} to {spec.dtype.max}, as the model takes {spec.dtype.name}."
             in_range = (image >= spec.dtype.min) & (image <= spec.dtype.max)  # False for NaN.

@@ -114,7 +114,11 @@ class ImageAxes(tf.experimental.ExtensionType):
 
     def lengths(self, images: Any) -> tf.Tensor:
         """Return the lengths of the axes, int32, given the inputs of the model before `preprocess`."""
-        return tf.shape(keras.tree.flatten(images)[self.position])[self.start : self.stop]
+        image = keras.tree.flatten(images)[self.position]
+        known = image.shape[self.start : self.stop]
+        if known.is_fully_defined():
+            return tf.constant(known.as_list(), tf.int32)
+        return tf.shape(image)[self.start : self.stop]
 
 
 def image_axes(images: Any, source: SourceImage | None, rank: int, channels_first: bool) -> ImageAxes | None:

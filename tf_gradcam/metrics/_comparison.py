@@ -11,6 +11,8 @@ from tf_gradcam.metrics._explained import Cam, ExplainedBatch, explained_batches
 from tf_gradcam.metrics._inputs import check_choice, check_count, generator
 from tf_gradcam.metrics._similarity import SIMILARITIES
 
+_ROUNDING = 1e-3  # Of the largest value of a map; probabilities near 0 and 1 lose digits.
+
 
 def other_class_similarity(
     cam: Cam,
@@ -38,7 +40,8 @@ def other_class_similarity(
         batch_size: as in `sanity`.
 
     Returns:
-        `(N,)`, float64 in [-1, 1]; NaN where a map is constant or not finite.
+        `(N,)`, float64 in [-1, 1]; NaN where a map is constant or not finite, and where the other map is
+        minus this one, as that of the other side of a single unit: it is so whatever the model learned.
 
     Raises:
         ValueError: if the target is no class, or the model has only one.
@@ -54,7 +57,9 @@ def other_class_similarity(
         else:
             check_class(batch)
             classes = np.asarray(rows_of(other, len(images), start, stop).index)
-        similar.append(SIMILARITIES[measure](batch.grid_maps(), maps_of_other(batch, classes)))
+        maps, other_maps = batch.grid_maps(), maps_of_other(batch, classes)
+        numbers = SIMILARITIES[measure](maps, other_maps)
+        similar.append(np.where(is_mirrored(batch, maps, other_maps), np.nan, numbers))
         start = stop
     return np.concatenate(similar)
 
@@ -85,6 +90,26 @@ def check_class(batch: ExplainedBatch) -> None:
 def maps_of_other(batch: ExplainedBatch, classes: np.ndarray) -> np.ndarray:
     """Return the maps of other classes for the images of a batch, `(N, *grid)`, as `grid_maps` does."""
     return batch.grid_maps(target=None if batch.is_classless else batch.target._replace(index=classes))
+
+
+def is_mirrored(batch: ExplainedBatch, maps: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return where the map of the other class is minus that of the class, `(N,)` bool, up to rounding.
+
+    The score of the other side of a single unit is minus the score, and so are both probabilities of a
+    softmax of two. A method that is linear in the gradients then has minus the map, so that a similarity
+    of -1 says nothing of the model. Other methods and scores are compared.
+
+    Args:
+        batch: the images with their target.
+        maps: `(N, *grid)`, the maps of the class.
+        other: maps of the other class, of the same shape.
+    """
+    if batch.has_several_layers:  # Their fused heatmaps hold no negative values to compare.
+        is_unit = batch.explanation.outputs.shape[1] == 1
+        return np.full(len(maps), is_unit and not batch.is_classless)
+    axes = tuple(range(1, maps.ndim))
+    largest = np.abs(maps).max(axes)
+    return (largest > 0) & (np.abs(maps + other).max(axes) <= _ROUNDING * largest)
 
 
 def repeatability(

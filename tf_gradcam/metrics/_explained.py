@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gradcam import targets
+from tf_gradcam._arrays import check_no_data_set, check_no_paths
 from tf_gradcam._methods import is_classless
 from tf_gradcam._targets import target_arrays, to_rows, with_arrays
 from tf_gradcam.metrics._inputs import as_images, finite_rows
@@ -59,6 +60,11 @@ class ExplainedBatch:
         method = getattr(cam, "method", None)
         self.is_classless = method is not None and is_classless(method)
         self.explanation = self._explained(None if self.is_classless else target)
+        if len(self.explanation.heatmap) != len(self.images):
+            raise ValueError(
+                "`images` must be a batch (N, *axes, C). Received: one image, of shape "
+                f"{self.images.shape}. Add a batch axis to one image: image[None]"
+            )
         self.has_several_layers = isinstance(self.explanation.map, tuple)
         self.target = pinned(target, self.explanation, len(self.images))
 
@@ -138,6 +144,8 @@ class ExplainedBatch:
 
 def explained_batches(cam: Cam, images: Any, target: Any, batch_size: int) -> Iterator[ExplainedBatch]:
     """Yield the images with their explanations, at most `batch_size` at once."""
+    check_no_data_set("images", images)  # Which may have no length.
+    check_no_paths("images", images)
     count = len(images)
     for start in range(0, count, batch_size):
         stop = min(start + batch_size, count)

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from tf_gradcam._arrays import check_no_data_set, check_no_paths
 from tf_gradcam._checks import check_counts, check_number, did_you_mean
 from tf_gradcam._checks import check_seed as check_field_seed
 
 
 def as_images(images: Any) -> np.ndarray:
     """Return images `(N, *axes, C)` as an array of float32 or float64."""
+    check_no_data_set("images", images)
+    check_no_paths("images", images)
     array = _numbers("images", images)
     if not 3 <= array.ndim <= 5 or 0 in array.shape:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_gradcam.metrics._bootstrap import Interval, confidence_interval
-from tf_gradcam.metrics._comparison import maps_of_other, other_classes
+from tf_gradcam.metrics._comparison import is_mirrored, maps_of_other, other_classes
 from tf_gradcam.metrics._curves import deletion, insertion
 from tf_gradcam.metrics._explained import Cam, ExplainedBatch, explained_batches
 from tf_gradcam.metrics._inputs import check_count, generator
@@ -21,6 +21,7 @@ from tf_gradcam.metrics._tables import html_table, plain_table, record
 _BASELINES = ("zero", "blur")
 _STEPS, _SAMPLES, _STAGES = 8, 24, 3
 _ALIKE = 0.9  # A rank correlation of maps of two classes.
+_COMPARED, _NO_OTHER, _BLANK, _MIRRORED = range(4)  # Why an image has no similarity to another class.
 _HEADER = ("check", "baseline", "mean", "low", "high", "images", "missing")
 
 _FIDELITY, _CURVES = "mu-fidelity", "insertion minus deletion"
@@ -101,8 +102,9 @@ def trust(cam: Cam, images: Any, target: Any = None, *, seed: int = 0, batch_siz
     """Measure in short how far the heatmaps of an explainer can be trusted on these images.
 
     Two measures of faithfulness with two baselines each, whether maps change with the weights, and whether
-    they change with the class. Each comes with a sentence that says what it means and what it can't. No
-    number says that a map is right; for that there must be masks, and `evaluate`.
+    they change with the class, which can't be asked of a single unit. Each comes with a sentence that says
+    what it means and what it can't. No number says that a map is right; for that there must be masks, and
+    `evaluate`.
 
     It takes 87 forward passes for each image, and a few for maps. Images and target must be such as
     `evaluate` takes.
@@ -125,15 +127,15 @@ def trust(cam: Cam, images: Any, target: Any = None, *, seed: int = 0, batch_siz
     generator(seed)
     shown = sanity(cam, images, target, stages=_STAGES, seed=seed, batch_size=batch_size)
     values: dict[tuple, list] = {}
-    blank: list[np.ndarray] = []
+    without: list[np.ndarray] = []
     start = 0
     for batch in explained_batches(cam, images, target, batch_size):
         for baseline in _BASELINES:
             for name, numbers in _faithfulness(batch, baseline, seed, batch_size).items():
                 values.setdefault((name, baseline), []).append(numbers)
-        similar, without = _other_class(batch, start, seed)
+        similar, reasons = _other_class(batch, start, seed)
         values.setdefault(("other class", None), []).append(similar)
-        blank.append(without)
+        without.append(reasons)
         start += len(batch.images)
     values |= {
         (f"random weights: {stage.randomized}", None): [shown.values[:, place]]
@@ -141,17 +143,17 @@ def trust(cam: Cam, images: Any, target: Any = None, *, seed: int = 0, batch_siz
         if place
     }
     joined = {key: np.concatenate(parts) for key, parts in values.items()}
-    return Trust(_checks(joined, shown, np.concatenate(blank), seed))
+    return Trust(_checks(joined, shown, np.concatenate(without), seed))
 
 
-def _checks(values: dict[tuple, np.ndarray], shown: Sanity, blank: np.ndarray, seed) -> list[Check]:
+def _checks(values: dict[tuple, np.ndarray], shown: Sanity, without: np.ndarray, seed) -> list[Check]:
     intervals = {key: confidence_interval(numbers, seed=seed) for key, numbers in values.items()}
     checks = []
     for (name, baseline), interval in intervals.items():
         if name.startswith("random weights"):
             means = _of_random_weights(shown)
         elif baseline is None:
-            means = _of_other_class(interval, blank)
+            means = _of_other_class(interval, without)
         else:
             means = _of_faithfulness(name, [each for key, each in intervals.items() if key[0] == name])
         checks.append(Check(name, baseline, *interval, means, values[name, baseline]))
@@ -183,21 +185,31 @@ def _of_random_weights(shown: Sanity) -> str:
     return f"{says} (mean {shown.mean_similarity:.2f}; 1 is the same map, at most 0.5 passes)."
 
 
-def _of_other_class(interval: Interval, blank: np.ndarray) -> str:
-    """Return the sentence, given where the map of the other class alone is blank; NaN if there is none."""
-    if np.isnan(blank).any():
+def _of_other_class(interval: Interval, without: np.ndarray) -> str:
+    """Return the sentence, given for each image why it has no number; see `_other_class`."""
+    count = len(without)
+    blank, mirrored = (without == _BLANK).sum(), (without == _MIRRORED).sum()
+    if count and (without == _NO_OTHER).all():
         return "there is no other class to compare with."
-    where = f"in {blank.sum():.0f} of {len(blank)} images the map of a class drawn at random is blank"
+    why = []
+    if mirrored:
+        where = "" if mirrored == count else f"in {mirrored} of {count} images "
+        why.append(
+            f"{where}there is nothing to compare: the map of the other side or class is minus this one "
+            "whatever the model learned, as always with a single unit"
+        )
+    if blank:
+        why.append(f"in {blank} of {count} images the map of a class drawn at random is blank")
     if not interval.counted:
-        if not blank.any():
-            return "no image has a map to compare."
-        return f"{where}: nothing in the image speaks for that class, so there is no similarity to measure."
+        if blank and not mirrored:
+            why.append("nothing in the image speaks for that class, so there is no similarity to measure")
+        return ": ".join(why) + "." if why else "no image has a map to compare."
     kind = "hardly depend" if interval.value > _ALIKE else "depend"
     says = (
         f"maps {kind} on the class: the similarity to the map of a class drawn at random; 1 is the same map; "
         "classes that look alike may rightly share one"
     )
-    return f"{says}; {where}, and these have no number." if blank.any() else f"{says}."
+    return f"{says}; {'; '.join(why)}, and these have no number." if why else f"{says}."
 
 
 def _faithfulness(batch: ExplainedBatch, baseline, seed, batch_size) -> dict[str, np.ndarray]:
@@ -212,11 +224,13 @@ def _faithfulness(batch: ExplainedBatch, baseline, seed, batch_size) -> dict[str
 
 
 def _other_class(batch, start, seed) -> tuple[np.ndarray, np.ndarray]:
-    """Return the similarity to the map of another class, and where that map alone is 0, `(N,)` each."""
+    """Return the similarity to the map of another class, and why it has none or `_COMPARED`, `(N,)` each."""
     try:
         classes = other_classes(batch, start, seed)
     except ValueError:  # There is no other class.
-        return np.full(len(batch.images), np.nan), np.full(len(batch.images), np.nan)
+        return np.full(len(batch.images), np.nan), np.full(len(batch.images), _NO_OTHER)
     maps, other = batch.grid_maps(), maps_of_other(batch, classes)
     axes = tuple(range(1, maps.ndim))
-    return spearman(maps, other), maps.any(axes) & ~other.any(axes)
+    mirrored, is_blank = is_mirrored(batch, maps, other), maps.any(axes) & ~other.any(axes)
+    reasons = np.where(mirrored, _MIRRORED, np.where(is_blank, _BLANK, _COMPARED))
+    return np.where(mirrored, np.nan, spearman(maps, other)), reasons
