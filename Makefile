@@ -5,9 +5,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 LINT   := $(VENV)-lint/bin
 DOCS   := $(VENV)-docs/bin
-# Two at a time, as to trace takes one core. A worker that is done steals from the other, but keeps most of a
-# file's tests to itself, and with them what they share.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# One worker for each core, as to trace takes one; four at most, as each takes 3 GB. A worker that is done steals
+# from another, but keeps most of a file's tests to itself, and with them what they share.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help demo test test-all test-fast test-minimum test-hub test-ray fuzz lint format docs notebooks notebooks-write bench \
 	bench-check bench-dataset bench-methods bench-ray bench-serving bench-training bench-trust peers gallery parity applications formats truth clean
@@ -99,6 +99,8 @@ parity:  ## compare every method and metric with PyTorch's libraries, for docs/p
 		--requirement benchmarks/parity/requirements.txt
 	test -d $(VENV)-parity/ReciproCAM || \
 		git clone --quiet https://github.com/sybyun/ReciproCAM $(VENV)-parity/ReciproCAM
+	test -d $(VENV)-parity/OptiCAM || \
+		git clone --quiet https://github.com/hanwei0912/OptiCAM $(VENV)-parity/OptiCAM
 	$(VENV)-parity/bin/python benchmarks/parity/compare.py
 
 applications: $(VENV)/test.stamp  ## explain every model of keras.applications, for docs/applications.md

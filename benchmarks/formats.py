@@ -60,7 +60,8 @@ available: their numbers are valid, but their heatmaps mean nothing.
   quantized to int8 go in. A model that computes in float16 is refused where a file's results are others, as
   with the policy `mixed_float16`: build it in float32, and write it with `precision="float16"`.
 
-* OpenVINO computes in bfloat16 by itself on a processor with AMX, which moved heatmaps by up to .058. For
+* OpenVINO computes in bfloat16 by itself on a processor with AVX512_BF16 or AMX; that moved heatmaps by up
+  to .058. For
   float32, compile with `core.compile_model(path, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})`, or for any
   device with `"EXECUTION_MODE_HINT": "ACCURACY"`.
 

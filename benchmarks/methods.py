@@ -17,6 +17,7 @@ from overhead import compare, seconds
 import tf_gradcam
 from tf_gradcam import methods, pretrained
 
+OTHER_MODELS = ["legrad"]  # It needs a vision transformer.
 BY_CHANNEL = ["scorecam", "sscam", "iscam", "rise"]  # the network once for each channel or mask, or more
 BATCH = 32
 
@@ -48,7 +49,8 @@ def header(text, base):
 
 def in_forward_passes(name, model, runs):
     header(f"{name}, batch 1, {runs} interleaved runs", "forward pass")
-    named = {name: about.method for name, about in methods.METHODS.items() if name not in BY_CHANNEL}
+    left_out = BY_CHANNEL + OTHER_MODELS
+    named = {name: about.method for name, about in methods.METHODS.items() if name not in left_out}
     named["smooth('gradcam', samples=8)"] = methods.smooth("gradcam", samples=8)
     named["augment('gradcam')"] = methods.augment("gradcam")
     forward = compiled(model, photographs(1))

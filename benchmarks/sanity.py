@@ -33,18 +33,20 @@ PHOTOGRAPHS = [
 ]
 BUDGETS = {  # what would take minutes
     "ablationcam": methods.ablationcam(channels=256),
+    "opticam": methods.opticam(steps=10),
     "scorecam": methods.scorecam(channels=32),
     "smoothgrad": methods.smooth("gradient", samples=8),
     "integrated_gradients": methods.integrated_gradients(steps=16),
 }
 TOO_SLOW = ["sscam", "iscam", "rise"]
 NOT_ON_THIS_LAYER = ["smooth_gradcam_plus_plus"]  # There it is Grad-CAM++.
+NOT_ON_THIS_MODEL = ["legrad"]  # It needs a vision transformer.
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--method", action="append", help="which methods (default nearly all)")
-    left_out = {*TOO_SLOW, *NOT_ON_THIS_LAYER}
+    left_out = {*TOO_SLOW, *NOT_ON_THIS_LAYER, *NOT_ON_THIS_MODEL}
     names = parser.parse_args().method or [name for name in methods.METHODS if name not in left_out]
     photographs = np.stack([cv2.resize(make(), (SIDE, SIDE)) for make in PHOTOGRAPHS])
     images = np.asarray(pretrained.preprocess(photographs.astype("float32")))

@@ -11,6 +11,7 @@ import reference
 import skimage
 import torch
 import torchcam.methods
+import transformers
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from reference import View
 
@@ -29,6 +30,7 @@ def notes(pairs):
         classes_of_augmented(lite0.net),
         modules_left(hidden),
         terms_of_full_gradient(lite0),
+        transformers.note(),
     ]
 
 

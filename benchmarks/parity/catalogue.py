@@ -15,6 +15,7 @@ from tf_gradcam import methods
 GRAD_CAM, TORCH_CAM, CAPTUM = "pytorch-grad-cam", "torch-cam", "captum"
 AUTHORS = "its authors' code"
 SAMPLES, NOISE = 2, 0.15
+STEPS = 10
 
 
 class Peer(NamedTuple):
@@ -258,6 +259,19 @@ METHODS = (
                 TORCH_CAM,
                 peers.torch_cam("ISCAM", num_samples=SAMPLES),
                 functools.partial(instead.torch_cam_iscam, steps=SAMPLES),
+            ),
+        ),
+        layers="few",
+    ),
+    Method(
+        f"opticam, {STEPS} steps",
+        methods.opticam(STEPS),
+        functools.partial(reference.opticam, steps=STEPS),
+        (
+            Peer(
+                AUTHORS,
+                peers.authors_opticam(STEPS),
+                functools.partial(instead.authors_opticam, steps=STEPS),
             ),
         ),
         layers="few",

@@ -32,7 +32,7 @@ from tf_gradcam import targets
 AGREES = 1e-4  # of the largest value of the map
 OURS = "tf_gradcam"
 DATE = "22 November 2026"
-PACKAGES = "grad-cam", "torchcam", "captum", "torch", "tensorflow", "keras", "numpy"
+PACKAGES = "grad-cam", "torchcam", "captum", "legrad-torch", "torch", "tensorflow", "keras", "numpy"
 OUR_HEADER = ["method", "formula of", "float64: small", "Lite0", "float32: small", "Lite0"]
 THEIR_HEADER = ["method", "library", "from the formula: small", "Lite0", "from tf_gradcam", "verdict"]
 TEXT = """\
@@ -48,8 +48,8 @@ paper's formula, which is implemented a second time in float64 with PyTorch's gr
 * *Networks*: *small* stands for two networks of two convolutions with random weights, one with a linear
   head and one with a hidden layer, explained at layers after and before a ReLU. *Lite0* is
   EfficientNet-Lite0 with its ImageNet weights, explained at its last map and at `block5c_add`, in the
-  middle, whose activations have both signs. Methods that run the whole network for each channel are
-  compared only at `block5c_add`, one that runs the rest of it for each place only at the last map.
+  middle, whose activations have both signs. Methods that run the whole network for each channel or
+  step are compared only at `block5c_add`, one that runs the rest of it for each place only at the last map.
 * *Maps* are signed, on the layer's own grid: before any ReLU, resizing and scaling. The score is the
   logit of the predicted class, for ShapleyCAM and ReciproCAM its probability. All libraries get the same
   parameters, even where their defaults differ (in Finer-CAM, torch-cam subtracts 0.6 times the other

@@ -74,6 +74,12 @@ def authors_reciprocam(view):
     return reference.alone(view)
 
 
+def authors_opticam(view, steps):
+    """It keeps the weights in float32, also of a network in float64. Each step enlarges the rounding where a
+    ReLU6 is about to close or to saturate, as in tf_gradcam in float32."""
+    return reference.opticam(view, steps, start=0.5, dtype=torch.float32)
+
+
 def grad_cam_score(view):
     """It resizes the masks with `align_corners=True`, which shifts them towards the border; the authors' code
     has `align_corners=False`."""

@@ -18,6 +18,7 @@ import torchcam.methods
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
 
 SEED = 3
+OPTICAM = pathlib.Path(sys.prefix) / "OptiCAM"  # a clone, as it is no package
 RECIPROCAM = pathlib.Path(sys.prefix) / "ReciproCAM" / "src"  # a clone, as it is no package
 
 
@@ -79,6 +80,30 @@ def authors_reciprocam(net, layer, images, index):
 
     found, _ = OfLayer(net, "cpu")(images, index)
     return found.numpy()
+
+
+def authors_opticam(steps):
+    """Opti-CAM of its authors: the last mask, on the layer's grid."""
+
+    def explain(net, layer, images, index):
+        sys.path.insert(0, str(OPTICAM))
+        sys.modules["activations_and_gradients"] = pytorch_grad_cam.activations_and_gradients
+        from util import Basic_OptCAM
+
+        kept = []
+
+        class Kept(Basic_OptCAM):
+            def combine_activations(self, feature, w, images):
+                kept.append((torch.softmax(w, 1) * feature).sum(1)[0])
+                return super().combine_activations(feature, w, images)
+
+        search = Kept(net, "cpu", steps, 0.1, [net.get_submodule(layer)], name_loss="plain", name_mode="")
+        with contextlib.redirect_stdout(io.StringIO()):
+            search(images, torch.tensor([index]))
+        last = kept[-1].detach().numpy()
+        return (last - last.min()) / np.ptp(last)
+
+    return explain
 
 
 def captum_layer(name, **call):

@@ -336,6 +336,23 @@ def _softmax(values):
     return powers / powers.sum()
 
 
+def opticam(view, steps, start=0.0, dtype=torch.float64):
+    """Zhang 2024, by the Adam of PyTorch"""
+    activations, image = (torch.tensor(each) for each in (np.maximum(view.activations, 0), view.image))
+    u = torch.full(activations.shape[-1:], start, dtype=dtype, requires_grad=True)
+    adam = torch.optim.Adam([u], 0.1, maximize=True)
+    for _ in range(steps):
+        combined = (activations * torch.softmax(u, 0)).sum(-1)
+        mask = torch.nn.functional.interpolate(combined[None, None], image.shape[:2], mode="bilinear")[0, 0]
+        mask = (mask - mask.min()) / (mask.max() - mask.min())
+        score = view.target(view.net((mask[..., None] * image).movedim(-1, 0)[None]))[0]
+        adam.zero_grad()
+        score.backward()
+        adam.step()
+    combined = (activations * torch.softmax(u, 0)).sum(-1)
+    return min_max(combined.detach().numpy())
+
+
 # At the image
 
 
