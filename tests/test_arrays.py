@@ -180,6 +180,11 @@ def test_paths_are_told_from_arrays(given):
         check_no_paths("images", given)
 
 
-@pytest.mark.parametrize("given", [np.zeros((2, 3)), [], [[1, 2]], None, np.float32(1), tf.zeros((2, 3))])
+UNEQUAL = [np.zeros((4, 4, 3)), np.zeros((5, 4, 3))]  # Another check says what is wrong with it.
+
+
+@pytest.mark.parametrize(
+    "given", [np.zeros((2, 3)), [], [[1, 2]], None, np.float32(1), tf.zeros((2, 3)), UNEQUAL]
+)
 def test_arrays_are_no_paths(given):
     check_no_paths("images", given)

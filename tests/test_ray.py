@@ -253,7 +253,8 @@ def test_a_worker_explains_with_an_exported_file_and_without_tensorflow(modules,
         options += ["--preprocess", "without_tensorflow:unit"]
         local = run(*options, "--out", f"local{number}")
         assert local.returncode == 0, local.stderr
-        options += ["--engine", "ray", "--address", cluster.address, "--workers", "2", "--batch-size", "8"]
+        options += ["--engine", "ray", "--address", cluster.address, "--batch-size", "8"]
+        options += ["--workers", "1", "--threads", "2"] if suffix == ".onnx" else ["--workers", "2"]
         done = run(*options, "--out", f"rows{number}")
         assert done.returncode == 0, done.stderr
         assert "40 images explained, 0 skipped" in done.stdout

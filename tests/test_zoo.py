@@ -30,6 +30,11 @@ def expected(kind):
     return zoo.expected_maps(kind, zoo.logits(kind).argmax(-1))
 
 
+def test_each_kind_that_stands_for_others_is_one_that_no_other_stands_for():
+    assert set(zoo.ALIKE) <= set(zoo.KINDS)
+    assert set(zoo.ALIKE.values()) <= set(zoo.KINDS) - set(zoo.ALIKE)
+
+
 def test_what_is_worked_out_by_hand_is_what_the_model_does(kind):
     zoo.assert_near(zoo.answer(kind), tf.nn.softmax(zoo.logits(kind)), kind.tolerance)
 

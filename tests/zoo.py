@@ -834,8 +834,8 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "ViT with flattened patches": vit_with_flattened_patches,
     "Swin": swin,
 }
-# Kinds that a part of the library behind the forward pass sees as it sees another one, by that one: the tests
-# of such a part leave them to `make test-all`. That each has the right map is tested in test_zoo.py.
+# Kinds that differ only inside the forward pass, beside the kind that stands for them: tests of what comes
+# after it leave them to `make test-all`. test_zoo.py tests the map of every kind.
 ALIKE = {
     "Sequential around functional": "nested, 3 deep",
     "nested, 1 deep": "nested, 3 deep",

@@ -1,8 +1,9 @@
 """Turn what a user gives into a NumPy array of real numbers, or say what is wrong with it: `real_array`.
 
 Called wherever images, heatmaps, masks, references or volumes come in; `is_channels_first` where these have
-axes, `check_whole_numbers` before a cast, `rank_error` and `shape_error` for shapes that don't
-fit a model, `check_no_data_set` for what holds images beside labels. It never imports TensorFlow.
+axes, `check_whole_numbers` before a cast, `rank_error`, `shape_error` and `prepared_shape_error` for shapes
+that don't fit a model, `check_no_data_set` and `check_no_paths` for what is no array. It never imports
+TensorFlow.
 """
 
 import os
@@ -221,7 +222,9 @@ def check_no_data_set(name: str, value: Any) -> None:
 def check_no_paths(name: str, value: Any) -> None:
     """Raise a `TypeError` if `value` is a path, bytes or a PIL image, or a list or array of these."""
     first = value
-    if isinstance(value, list | tuple | np.ndarray) and len(np.shape(value)[:1]) and len(value):
+    if isinstance(value, np.ndarray):
+        first = value.flat[0] if value.size else value
+    elif isinstance(value, list | tuple) and value:
         first = value[0]
     if isinstance(first, str | bytes | os.PathLike) or hasattr(first, "getexif"):
         received = f"{value!r:.80} (of type {type(value).__name__})"

@@ -8,6 +8,7 @@ import errno
 import math
 import numbers
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,9 +55,18 @@ def check_seed(method: Any) -> None:
         raise ValueError(f"`seed` must be a whole number of 32 bits. Received: seed={method.seed!r}")
 
 
+def check_path(name: str, path: Any) -> None:
+    """Raise a `TypeError` if a value is no path."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"`{name}` must be a path, and comes first. Received: an object of type {type(path).__name__}."
+        )
+
+
 def check_no_address(name: str, path: str | os.PathLike) -> None:
     """Raise a `ValueError` if a path is the address of something in a network."""
-    if "://" in os.fsdecode(path):
+    # Of two slashes pathlib leaves one. A drive of Windows has one letter.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fsdecode(path)):
         raise ValueError(
             f"`{name}` must be a path. Received: {path!r:.200}, an address, and these aren't read. "
             'Download it first, as by keras.utils.get_file("cat.jpg", address).'

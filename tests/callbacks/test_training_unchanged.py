@@ -109,7 +109,7 @@ def train(kind, *, policy="float32", every="epoch", with_it=True, metrics=(), **
             [4, 6, 10, 12, 16, 18],  # the first even numbers from each multiple of 3
         ),
         ("subclassed", {"policy": "mixed_bfloat16", "every": "2 epochs"}, [1, 2]),
-        pytest.param("jit_compile", {"jit_compile": True}, [0, 1, 2], marks=pytest.mark.full),
+        pytest.param("jit_compile", {"jit_compile": True}, [0, 1, 2], marks=pytest.mark.slow),
         ("two inputs", {"run_eagerly": True}, [0, 1, 2]),
     ],
     ids=["float32", "float16", "subclassed", "jit_compile", "two inputs"],

@@ -128,6 +128,17 @@ def test_a_single_file_is_refused_before_tensorflow_is_imported():
     assert "tf-gradcam explain PHOTO --model small.onnx" in of_check
 
 
+def test_threads_are_for_exported_files():
+    with pytest.raises(ValueError, match=r"`threads` is for an exported file.*Received: 2, and small\.keras"):
+        load_classifier("small.keras", threads=2)
+
+
+def test_what_an_exported_file_is_called_stays_in_the_error():
+    pathlib.Path("path=1.onnx").touch()
+    with pytest.raises(ValueError, match=r"`--model` must .*Received: 'path=1\.onnx'"):
+        load_classifier("path=1.onnx", exported=True)
+
+
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match="`--model` must be .*Did you mean 'ResNet50"):
         load_classifier("resnet_50")

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import zlib
 
 import cv2
@@ -141,24 +140,35 @@ def test_an_export_replaces_only_an_earlier_one(folder, monkeypatch):
         tf_gradcam.export_rows(folder / "photos", "csv")
 
 
-def test_what_a_killed_export_left_is_removed_and_nothing_else(folder):
-    other, living, foreign = f"rows.zarr-{'0' * 32}", f"rows-pictures-{'1' * 32}", "rows-pictures-mine"
-    left = {name: folder / f".tf_gradcam-{name}.unfinished" for name in (other, living, foreign)}
-    left["killed"] = folder / f".tf_gradcam-rows-pictures-{'2' * 32}.unfinished"
-    for path in left.values():
-        path.mkdir()
-        (path / "map").write_text("half of it")
-    (left["killed"] / ".tf_gradcam-lock").touch()  # A killed process leaves the file, but no lock on it.
-    try:
-        with lock_folder(left[living]):
+def test_what_a_killed_export_left_is_removed_or_put_back(folder, monkeypatch):
+    path = tf_gradcam.export_rows(folder / "rows", "pictures")
+    whole = files(path)
+    workplace = folder / ".tf_gradcam-rows-pictures.unfinished"
+    (workplace / "new").mkdir(parents=True)
+    (workplace / "new" / "half.jpg").touch()
+    (workplace / ".tf_gradcam-lock").touch()  # A killed process leaves the file, but no lock on it.
+    path.rename(workplace / "earlier")  # It was killed before the new folder took this one's place.
+    with monkeypatch.context() as broken:
+        broken.setattr("tf_gradcam._dataset.exports._write_overlay", lambda *arguments, vmax: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
             tf_gradcam.export_rows(folder / "rows", "pictures")
-        assert [name for name, path in left.items() if not path.exists()] == ["killed"]
-        assert (left[living] / "map").exists()
+    assert files(path) == whole
+    tf_gradcam.export_rows(folder / "rows", "pictures")
+    assert files(path) == whole
+    assert not workplace.exists()
+
+
+def test_two_processes_do_not_write_one_export(folder):
+    path = tf_gradcam.export_rows(folder / "rows", "pictures")
+    whole = files(path)
+    with (
+        lock_folder(folder / ".tf_gradcam-rows-pictures.unfinished"),
+        pytest.raises(ValueError, match="no other run writes to"),
+    ):
         tf_gradcam.export_rows(folder / "rows", "pictures")
-        assert [name for name, path in left.items() if path.exists()] == [other, foreign]
-    finally:
-        for path in left.values():
-            shutil.rmtree(path, ignore_errors=True)
+    assert files(path) == whole
+    tf_gradcam.export_rows(folder / "rows", "pictures")
+    assert not (folder / ".tf_gradcam-rows-pictures.unfinished").exists()
 
 
 @pytest.mark.parametrize(

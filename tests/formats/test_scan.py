@@ -66,6 +66,8 @@ def test_what_is_written_must_be_a_scan_a_finite_heatmap_and_texts(scan, tmp_pat
             write(tmp_path / "heatmap.dcm", heatmap, heatmap)
         with pytest.raises(TypeError, match="`path` must be a path, and comes first. Received: .* ndarray"):
             write(heatmap, path, scan)
+    with pytest.raises(TypeError, match="`path` must be a path, and comes first. Received: .* ndarray"):
+        formats.read(heatmap)
     with pytest.raises(TypeError, match="`heatmap` must be an array.*Give its heatmap: explanation.heatmap"):
         formats.write(path, scan, types.SimpleNamespace(heatmap=heatmap))
     with pytest.raises(ValueError, match="`heatmap` must hold finite values that fit float32"):

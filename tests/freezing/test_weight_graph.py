@@ -189,6 +189,26 @@ def test_every_activation_after_a_convolution_gives_the_same_at_every_size(activ
             np.testing.assert_allclose(run(x)[0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("slope", [0.05, 0.3])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_leaky_relu_after_a_sum_keeps_its_slope(slope, scaled):
+    kernel, scale, shift = (
+        tf.Variable(random(3, 3, 4, 4)),
+        tf.Variable(random(4)),
+        tf.Variable(random(4, seed=1)),
+    )
+
+    def call(x):
+        y = tf.nn.conv2d(x, kernel, 1, "SAME")
+        y = y * scale + shift if scaled else tf.nn.bias_add(y, shift)
+        return tf.nn.leaky_relu(y + x, slope)
+
+    x = tf.constant(random(2, SIDE, SIDE, 4, seed=4))
+    run = graph_function(frozen_graph(concrete(call, IMAGE), None))
+    # Eager steps, as TensorFlow 2.21 takes a slope of 0.2 in a compiled function.
+    np.testing.assert_allclose(run(x)[0], call(x), rtol=0, atol=1e-5 * np.abs(call(x)).max())
+
+
 def test_without_onednn_the_weights_are_constants(monkeypatch):
     monkeypatch.setattr(graph_module, "_keeps_filters", lambda graph: False)
     function = network(tf.nn.relu, 0)

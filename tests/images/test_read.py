@@ -386,7 +386,10 @@ def test_flipped_bytes_give_a_picture_or_a_value_error_and_nothing_else(monkeypa
             assert answer.startswith("`source`")
 
 
-@pytest.mark.parametrize("address", ["https://example.org/cat.png", "s3://bucket/scan.dcm"])
+@pytest.mark.parametrize(
+    "address",
+    ["https://example.org/cat.png", "s3://bucket/scan.dcm", pathlib.Path("https://example.org/a.png")],
+)
 def test_an_address_is_not_read(address):
     with pytest.raises(ValueError, match="`source` must be a path.*these aren't read. Download it first"):
         load_image(address)

@@ -95,7 +95,9 @@ def _load_exported(
         with without_log():
             model = load(path, threads)
     except (FileNotFoundError, ValueError) as error:
-        raise type(error)(str(error).replace("`path`", "`--model`").replace("path=", "")) from error
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        text = str(error).replace("`path`", "`--model`").replace("Received: path=", "Received: ", 1)
+        raise kind(text) from error
     if preprocess:
         check_preprocess(model, preprocess)
     return Classifier(

@@ -14,6 +14,7 @@ from tf_gradcam._checks import one_line, printable
 
 SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal
 NOT_WRITTEN = 3  # the exit code where a result couldn't be written, as on a full disk
+_IS_LOG_WANTED = "TF_CPP_MIN_LOG_LEVEL" in os.environ
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -147,7 +148,7 @@ def import_tensorflow() -> None:
 @contextlib.contextmanager
 def without_log() -> Iterator[None]:
     """Hide what TensorFlow or LiteRT log while they load, unless the user asked for their log."""
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if _IS_LOG_WANTED:
         yield
         return
     # While they load, they ignore that setting and write to the file descriptor, not to sys.stderr.

@@ -8,15 +8,12 @@ import concurrent.futures
 import contextlib
 import csv
 import functools
-import glob
 import hashlib
 import itertools
 import json
 import os
 import pathlib
-import re
 import shutil
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -266,34 +263,37 @@ def _write_fiftyone(rows: _Rows, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _unfinished_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield a new folder that becomes `path` at the end, in place of one that an earlier call wrote."""
+    """Yield a new folder that becomes `path` at the end, in place of one that an earlier call wrote.
+
+    It is made in a folder beside `path`, which one process at a time works in. What a killed one left there
+    is removed, and an export that it had moved away is put back.
+    """
     _check_own(path)
-    _remove_left(path)
-    temporary = path.with_name(f".tf_gradcam-{path.name}-{uuid.uuid4().hex}.unfinished")
-    earlier = temporary.with_suffix(".earlier")
+    workplace = path.with_name(f".tf_gradcam-{path.name}.unfinished")
+    new, earlier = workplace / "new", workplace / "earlier"
 
     def clean_up() -> None:
         if earlier.exists() and not path.exists():
             os.replace(earlier, path)
-        for left in (temporary, earlier):
+        for left in (new, earlier):
             shutil.rmtree(left, ignore_errors=True)
 
+    def leave() -> None:
+        with contextlib.suppress(OSError):  # Another process may be at work there already.
+            workplace.rmdir()
+
     try:
-        with at_sudden_end(clean_up):
-            with lock_folder(temporary):  # So that a later call knows whether this process lives.
-                yield temporary
-            (temporary / _MARK).touch()
-            if path.exists():
-                os.replace(path, earlier)
-            os.replace(temporary, path)
+        with at_sudden_end(leave), lock_folder(workplace):
+            clean_up()
+            try:
+                with at_sudden_end(clean_up):
+                    new.mkdir()
+                    yield new
+                    (new / _MARK).touch()
+                    if path.exists():
+                        os.replace(path, earlier)
+                    os.replace(new, path)
+            finally:
+                clean_up()
     finally:
-        clean_up()
-
-
-def _remove_left(path: pathlib.Path) -> None:
-    """Remove what killed processes left of this folder; what a living one writes is locked by it."""
-    for left in path.parent.glob(f".tf_gradcam-{glob.escape(path.name)}-*.unfinished"):
-        is_own = re.fullmatch(r"[0-9a-f]{32}", left.stem.rpartition("-")[2])
-        if is_own and left.is_dir() and not left.is_symlink():
-            with contextlib.suppress(OSError, ValueError), lock_folder(left):
-                shutil.rmtree(left)
+        leave()

@@ -99,9 +99,13 @@ def _fused(graph):
     for number, node in enumerate(graph.definition.node):
         if node.name in graph.weights:  # Only what looks constant is fused.
             make_constant(node, _stand_in(number, graph.weights[node.name]))
+    slopes = {node.name: node.attr["alpha"].f for node in graph.definition.node if node.op == "LeakyRelu"}
     definition = fused_graph(graph.definition, graph.kept_nodes())
     for node in definition.node:
         node.device = ""
+        if "leakyrelu_alpha" in node.attr and node.name in slopes:
+            # TensorFlow 2.21 forgets the slope of a LeakyReLU after a sum, and takes 0.2.
+            node.attr["leakyrelu_alpha"].f = slopes[node.name]
         if node.name in graph.weights:
             make_placeholder(node, graph.weights[node.name])
     graph = with_more_fused(graph._replace(definition=definition))

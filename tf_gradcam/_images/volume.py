@@ -40,9 +40,9 @@ def check_no_volume(argument: str, image: Any, explanation: Any) -> None:
     shape = getattr(image, "shape", None)
     if not is_of_volume(explanation):
         heatmap_shape: Any = () if hasattr(explanation, "heatmap") else getattr(explanation, "shape", ())
-        # (1, d, h, w) with an array that is not one photograph.
+        # (1, d, h, w) with an array that is not one photograph; (1, M, h, w) with one is that of M classes.
         is_one = len(heatmap_shape) == 4 and heatmap_shape[0] == 1
-        if not is_one or shape is None or len(shape) < 3 or (shape[-1] in (1, 3, 4) and len(shape) == 3):
+        if not is_one or shape is None or len(shape) < 3 or _is_one_photograph(shape):
             return
     received = f"an array of shape {tuple(shape)}" if shape is not None else f"a {type(image).__name__}"
     raise ValueError(
@@ -50,6 +50,11 @@ def check_no_volume(argument: str, image: Any, explanation: Any) -> None:
         f"(d, h, w). Received: {received}. Give what tf_gradcam.formats.read(path) returned; or one slice "
         "and its heatmap: volume[index] and explanation.heatmap[0][index]."
     )
+
+
+def _is_one_photograph(shape) -> bool:
+    """Return whether arrays of a shape are a photograph `(H, W, C)`, or a batch of one."""
+    return shape[-1] in (1, 3, 4) and (len(shape) == 3 or (len(shape) == 4 and shape[0] == 1))
 
 
 def fit_slices(argument: str, heatmap: Any, count: int) -> np.ndarray:

@@ -8,7 +8,6 @@ from tf_gradcam._run.chosen_methods import choose_methods
 from tf_gradcam._run.class_scores import class_probability, class_scores, target_text
 from tf_gradcam._run.file_models import (
     FileCam,
-    check_file_request,
     check_preprocess,
     file_labels,
     input_spec,
@@ -51,7 +50,6 @@ __all__ = [
     "PhotographExplainer",
     "ReadResult",
     "Request",
-    "check_file_request",
     "check_fits_dtype",
     "check_manifest",
     "check_preprocess",

@@ -50,8 +50,9 @@ class FileCam:
             ValueError: with `signed`, if the file doesn't say where its map lies on the image.
         """
         explanation = self.model(images, target)
-        if size is None:
+        if size is None and not signed:
             return explanation
+        size = explanation.heatmap.shape[1:] if size is None else size
         grids = coarse_heatmaps(explanation)
         if signed:
             return explanation._replace(heatmap=_signed_heatmaps(explanation, grids, size))

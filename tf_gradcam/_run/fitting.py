@@ -73,6 +73,12 @@ def check_fits_dtype(values: Any, image: np.ndarray, spec: Any) -> None:
     is_whole = values.dtype.kind in "iub" or not np.any(values % 1)  # The remainder of NaN is NaN, and true.
     if is_whole and limits.min <= values.min() and values.max() <= limits.max:
         return
+    if image.dtype == dtype:
+        raise ValueError(
+            f"`preprocess` must return what the model takes, {dtype}: whole numbers from {limits.min} to "
+            f"{limits.max}. Received: values from {values.min():g} to {values.max():g}. Leave it out, as the "
+            "model takes the pixels as they are."
+        )
     raise ValueError(
         f"`model` must take what the photograph holds: it takes {dtype}, whole numbers from {limits.min} to "
         f"{limits.max}. Received: a photograph of {image.dtype} with values from {image.min():g} to "

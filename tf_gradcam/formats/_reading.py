@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from tf_gradcam._checks import check_no_address, did_you_mean
+from tf_gradcam._checks import check_no_address, check_path, did_you_mean
 from tf_gradcam.formats._catalogue import endings, format_of
 from tf_gradcam.formats._scan import Scan
 
@@ -37,6 +37,7 @@ def read(path: str | os.PathLike, **options: Any) -> Scan:
     tf_gradcam.formats.write("ct-heatmap.dcm", scan, heatmap, label="pneumonia")
     ```
     """
+    check_path("path", path)
     check_no_address("path", path)
     path = pathlib.Path(path)
     if not path.exists():

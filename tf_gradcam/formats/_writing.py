@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_gradcam._arrays import real_array
-from tf_gradcam._checks import did_you_mean
+from tf_gradcam._checks import check_path, did_you_mean
 from tf_gradcam.formats._catalogue import endings, format_of
 from tf_gradcam.formats._scan import Scan
 
@@ -61,7 +61,8 @@ def write(
         ValueError: if the ending is unknown, if the heatmap has other axes than the scan or values that are
             not finite, or if the scan lacks what the format needs, such as the patient of a DICOM file.
     """
-    path = _as_path(path)
+    check_path("path", path)
+    path = pathlib.Path(path)
     function = _function(path, "write")
     _check_scan(scan)
     about = About(method, label, model)
@@ -102,18 +103,11 @@ def write_pictures(path: str | os.PathLike, scan: Scan, pictures: Iterable[np.nd
     Raises:
         ImportError, OSError, TypeError, ValueError: as `write` does.
     """
-    path = _as_path(path)
+    check_path("path", path)
+    path = pathlib.Path(path)
     function = _function(path, "write_pictures")
     _check_scan(scan)
     function(path, scan, pictures)
-
-
-def _as_path(path) -> pathlib.Path:
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(
-            f"`path` must be a path, and comes first. Received: an object of type {type(path).__name__}."
-        )
-    return pathlib.Path(path)
 
 
 def _check_scan(scan) -> None:
