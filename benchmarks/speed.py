@@ -53,12 +53,13 @@ takes 0.06 ms in each call. [On a GPU](gpu.md).
 `GradCAM.freeze(precision="bfloat16")` runs convolutions and matrix products in half precision where that
 takes less time. The last product before the scores, softmax, maps and heatmaps stay in float32, and
 results are float32. It needs a processor with AVX512_BF16 or AMX, or a GPU, and is refused where a
-convolution is not faster. The ratios are of time of the processor, which hardly depends on what else the
+convolution is not faster: an Intel Xeon with AVX512_BF16 and without AMX took as long as in float32, or up to
+twice that. These are ratios on an AMD EPYC, of time of the processor, which hardly depends on what else the
 machine does.
 
 {half}
 
-With AVX512_BF16 a product takes half the time. ResNet50 then spends 96 % of its time in convolutions,
+With AVX512_BF16 a product takes half the time there. ResNet50 then spends 96 % of its time in convolutions,
 which TensorFlow runs as one with bias, sum and ReLU, without a cast between them: a processor without AMX
 gives no more. TensorFlow's sigmoid takes three times as long in bfloat16 as in float32, so swish, gates
 and the depthwise convolutions between them stay in float32, and EfficientNetB0 gains least. Networks too
@@ -70,7 +71,7 @@ which the peak moves for any rounding. A peak also counts as moved to the pixel 
 
 {checked}
 
-In EfficientNet-Lite0 all layers contribute. On 24 of the crops and at a load of 15, batch 1: the last
+In EfficientNet-Lite0 all layers contribute. On 24 of the crops, one by one: the last
 layers in float32 change nothing (0.041), the first seven give 0.027 in 10 % more time, all but twenty in
 the middle 0.023 in 18 % more, more than half of what half precision saves there.
 
@@ -89,7 +90,7 @@ TensorFlow and Keras.
 
 {first}
 
-In MobileNetV2 the model itself, called eagerly, takes 0.24 of the 0.33 s of the processor, or 0.53 of the
+In processor time, the model itself, called eagerly, takes 0.24 of the 0.33 s in MobileNetV2, or 0.53 of the
 textbook's time. Drawing the heatmap takes a tenth: it uses 33 operations for the first time, at about a
 millisecond each.
 
