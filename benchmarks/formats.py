@@ -61,8 +61,9 @@ available: their numbers are valid, but their heatmaps mean nothing.
   with the policy `mixed_float16`: build it in float32, and write it with `precision="float16"`.
 
 * OpenVINO computes in bfloat16 by itself on a processor with AVX512_BF16 or AMX; that moved heatmaps by up
-  to .058. For float32, compile with `core.compile_model(path, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})`, or for any
-  device with `"EXECUTION_MODE_HINT": "ACCURACY"`.
+  to .058. For float32, compile with
+  `core.compile_model(path, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})`, or for any device with
+  `"EXECUTION_MODE_HINT": "ACCURACY"`.
 
 * *Heatmap*, *scores*: the largest difference from `GradCAM`, in batches of 1 and of 3; every file takes
   one image or more. The class was always the same. At an early layer, rounding may decide which of two

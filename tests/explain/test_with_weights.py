@@ -70,6 +70,8 @@ def test_weights_of_another_model_are_refused():
         cam.with_weights([weights[0][..., :1], *weights[1:]])
     with pytest.raises(ValueError, match="not frozen"):
         cam.freeze().with_weights(weights)
+    with pytest.raises(ValueError, match="`freeze` needs an explainer of the model's own weights"):
+        cam.with_weights(weights).freeze()
     unbuilt = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D()])
     with pytest.raises(ValueError, match="built"):
         GradCAM(unbuilt).with_weights(weights)

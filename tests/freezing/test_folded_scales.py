@@ -69,6 +69,9 @@ def test_scales_and_shifts_go_into_the_weights(name):
         lambda x: tf.nn.conv2d(x, KERNEL, 1, "SAME") * x[..., :1],  # Not a constant.
         lambda x: 1.0 / tf.nn.conv2d(x, KERNEL, 1, "SAME"),
         lambda x: tf.matmul(x[:, 0, 0], MATRIX) + numbers(1, 1, 6),  # It adds an axis.
+        lambda x: tf.nn.conv2d_transpose(  # It repeats a channel.
+            x[..., :1] * SIX, KERNEL, tf.concat([tf.shape(x)[:3], [4]], 0), 1
+        ),
     ],
 )
 def test_anything_else_stays_as_it_is(function):

@@ -129,6 +129,25 @@ def test_convolutions_with_leaky_relu_or_a_filter_that_is_no_weight_run_in_half_
     assert_near(plain.freeze(precision="bfloat16")(images, 1), plain(images, 1), 0.1)
 
 
+class Branches(L.Layer):
+    def call(self, x):
+        return tf.cond(tf.reduce_mean(x) > 0, lambda: x * 1.5, lambda: x - 0.5)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_branches_in_the_loop_of_a_method_are_answered_or_refused_in_a_sentence(free_casts):
+    """Grappler gives the functions of such a loop other names."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = L.Conv2D(8, 3, activation="relu")(Branches()(L.Conv2D(8, 3, activation="relu")(inputs)))
+    model = keras.Model(inputs, L.Dense(3)(L.Dense(7, activation="relu")(L.GlobalAveragePooling2D()(x))))
+    cam = GradCAM(model, method=methods.integrated_gradients(3))
+    with pytest.raises(ValueError, match="in which no convolution or matrix product takes less time"):
+        cam.freeze(precision="bfloat16")(np.ones((2, 12, 12, 3), np.float32), 1)
+
+
 def test_float16_is_nearer_than_bfloat16(functional, images, free_casts):
     plain = GradCAM(functional)
     expected = plain(images, 1).map

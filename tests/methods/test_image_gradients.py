@@ -578,6 +578,25 @@ def test_other_inputs_count_as_constants(images):
     np.testing.assert_allclose(of_image + sum(of_biases), score, rtol=1e-5)
 
 
+def test_rounding_errors_of_a_normalization_are_no_term_of_fullgrad():
+    """Keras stops the gradient of a mean, where it is 0."""
+
+    def network(dtype):
+        with_dtype = {"dtype": dtype}
+        inputs = keras.Input((SIDE, SIDE, 3), **with_dtype)
+        x = layers.LayerNormalization(**with_dtype)(layers.Conv2D(8, 3, **with_dtype)(inputs))
+        x = layers.GlobalAveragePooling2D(**with_dtype)(layers.Activation("relu", **with_dtype)(x))
+        return keras.Model(inputs, layers.Dense(3, **with_dtype)(x))
+
+    keras.utils.set_random_seed(0)
+    model, exact = network("float32"), network("float64")
+    exact.set_weights(model.get_weights())
+    images = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3))
+    found = explain(model, images.astype("float32"), "fullgrad", 1)
+    expected = explain(exact, images, "fullgrad", 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * expected.max())
+
+
 def fullgrad_of(*steps, weights=None, shape=(SIDE, SIDE, 3)):
     model = keras.Sequential([keras.Input(shape), *steps, POOL(), layers.Dense(2)])
     seasoned(model)

@@ -176,9 +176,10 @@ class GradCAM:
 
         Raises:
             TypeError: if `precision` is not a name.
-            ValueError: if the model was never called, or has 2 GiB of weights or more; if `precision` is
-                unknown, or one in which this machine is not faster. At the first call, if it contains a table
-                or a random generator, or has nothing that is faster in `precision`.
+            ValueError: if the model was never called, or has 2 GiB of weights or more; if this explainer is
+                one of `with_weights`; if `precision` is unknown, or one in which this machine is not faster.
+                At the first call, if it contains a table or a random generator, or has nothing that is faster
+                in `precision`.
 
         Example:
 

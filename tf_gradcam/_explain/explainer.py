@@ -139,6 +139,11 @@ class Explainer:
         """Return a copy of this explainer whose traces contain the model's current weights."""
         if self._structure is None:
             raise ValueError("`model` must be built to be frozen. Explain an image first, or call it on one.")
+        if self._weights:
+            raise ValueError(
+                "`freeze` needs an explainer of the model's own weights. Received: one of `with_weights`. "
+                "Give them to a copy of the model, by `set_weights`, and freeze a GradCAM of that."
+            )
         if self._structure != structure_version(self._model()):
             self._prepare()
         frozen = copy.copy(self)
@@ -162,7 +167,10 @@ class Explainer:
         if self._structure is None or self._structure != structure_version(self._model()):
             self._prepare()
         if self._snapshot is not None:
-            raise ValueError("`with_weights` needs an explainer that is not frozen. Call it before `freeze`.")
+            raise ValueError(
+                "`with_weights` needs an explainer that is not frozen. Call it on the one that `freeze` was "
+                "called on."
+            )
         changed = copy.copy(self)
         changed._traces = self._traces_of_weights
         changed._weights = as_weights(self._model(), weights)

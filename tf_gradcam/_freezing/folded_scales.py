@@ -76,11 +76,12 @@ def _fold_before(graph, node) -> None:
     channels = _channel_shape(node, weights)
     for position in (0, 1):
         factor = _per_channel(graph, scaling, position, int(np.prod(channels)))
-        if factor is not None:
+        gradients = scaling.input[1 - position]  # Of one channel, they would be repeated by the product.
+        if factor is not None and graph.shape(gradients)[-1] == factor.size:
             scaled = (weights * factor.reshape(channels)).astype("float32")
             name = graph.add_weight(f"{node.name}/scaled_weights", scaled, tf.float32)
             graph.connect(node, 1, name)
-            graph.connect(node, 2, scaling.input[1 - position])
+            graph.connect(node, 2, gradients)
             return
 
 

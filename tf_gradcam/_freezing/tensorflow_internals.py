@@ -80,12 +80,19 @@ def fused_graph(definition: GraphDef, kept: Sequence[str]) -> GraphDef:
 
 
 def cleaned_graph(definition: GraphDef, kept: Sequence[str]) -> GraphDef:
-    """Return a graph without what is not needed, its constant expressions computed, nothing fused."""
+    """Return a graph without what is not needed, its constant expressions computed, nothing fused.
+
+    A graph whose functions Grappler would replace, as it does with those of loops, stays as it is.
+    """
     config = config_pb2.ConfigProto()
     options = config.graph_options.rewrite_options
     options.meta_optimizer_iterations = options.ONE
     options.optimizers.extend(["pruning", "constfold", "dependency"])
     cleaned = _optimized(definition, kept, config)
+    attributes = [attribute for node in cleaned.node for attribute in node.attr.values()]
+    called = {each.name for attribute in attributes for each in (attribute.func, *attribute.list.func)}
+    if not called <= {"", *(each.signature.name for each in definition.library.function)}:
+        return definition
     cleaned.library.CopyFrom(definition.library)  # As they are registered: others would be refused.
     return cleaned
 

@@ -15,6 +15,8 @@ from tf_gradcam._methods.image_gradients import (
 )
 from tf_gradcam._methods.scene import Scene
 
+_ROUNDING = 1e-4  # of the largest term
+
 
 @dataclasses.dataclass(frozen=True)
 class fullgrad:
@@ -42,11 +44,12 @@ class fullgrad:
         steps = _operation_steps(scene.model_input, scene.score)
         channel_axes = _channel_axes_on_grids(image, scene.model_input, steps)
         steps = [step for step in steps if any(output.ref() in channel_axes for output in step.outputs)]
-        image_map = tf.reduce_sum(_rescaled(image * scene.image_gradients(scene.score)), axis=-1)
+        image_term = image * scene.image_gradients(scene.score)
+        image_map = tf.reduce_sum(_rescaled(image_term), axis=-1)
         places = scene.places(scene.score)
         maps_by_grid = collections.defaultdict(list)
         enlarged = []
-        for output, term in _bias_terms(scene.score, steps):
+        for output, term in _without_rounding(_bias_terms(scene.score, steps), image_term):
             # Resizing is linear: summing over the channels first means one map to resize instead of hundreds.
             bias_map = tf.reduce_sum(_rescaled(term), axis=channel_axes[output.ref()])
             first = 1 if channel_axes[output.ref()] == -1 else 2
@@ -59,6 +62,24 @@ class fullgrad:
             maps_by_grid[grid].append(bias_map)
         enlarged += [enlarge_to_image(tf.add_n(maps), scene, None) for maps in maps_by_grid.values()]
         return tf.add_n([image_map, *enlarged])
+
+
+def _without_rounding(bias_terms, image_term):
+    """Return the terms without those of a `StopGradient` that are nothing but rounding errors.
+
+    Keras stops the gradient of the mean in a variance, where it is 0; what rounding leaves of it would be
+    scaled to [0, 1].
+    """
+
+    def highest(term):
+        return tf.reduce_max(tf.abs(term), list(range(1, term.shape.rank)))
+
+    largest = tf.reduce_max([highest(term) for term in (image_term, *(term for _, term in bias_terms))], 0)
+    for output, term in bias_terms:
+        if output.op.type == "StopGradient":
+            counts = tf.reshape(highest(term) > _ROUNDING * largest, [-1] + [1] * (term.shape.rank - 1))
+            term = tf.where(counts, term, tf.zeros_like(term))
+        yield output, term
 
 
 def _rescaled(term):
