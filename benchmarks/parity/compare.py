@@ -31,7 +31,7 @@ from tf_gradcam import targets
 
 AGREES = 1e-4  # of the largest value of the map
 OURS = "tf_gradcam"
-DATE = "1 December 2026"
+DATE = "22 November 2026, with ReciproCAM, Opti-CAM and LeGrad added on 30 November"
 PACKAGES = "grad-cam", "torchcam", "captum", "legrad-torch", "torch", "tensorflow", "keras", "numpy"
 OUR_HEADER = ["method", "formula of", "float64: small", "Lite0", "float32: small", "Lite0"]
 THEIR_HEADER = ["method", "library", "from the formula: small", "Lite0", "from tf_gradcam", "verdict"]
