@@ -124,7 +124,13 @@ def test_arguments_that_do_not_fit_are_refused(cam, tmp_path, options, match):
         (IMAGES[0], ValueError, r"\(N, 16, 16, 3\).*shape \(16, 16, 3\)"),
         (IMAGES[:0], ValueError, "one image or more"),
         (IMAGES[:, :8], ValueError, r"shape \(12, 8, 16, 3\)"),
-        (np.full((1, 16, 16, 3), "a"), TypeError, "must be float32"),
+        (np.full((1, 16, 16, 3), "a"), TypeError, "`calibration` must be an array of images"),
+        (["a.jpg", "b.jpg"], TypeError, "`calibration` must be an array of images.*Read them first"),
+        ([IMAGES[0], IMAGES[0, :8]], TypeError, "`calibration` must be an array.*Its parts differ in shape"),
+        (np.ma.masked_less(IMAGES, 0.5), ValueError, "`calibration` must have a number everywhere"),
+        (tf.data.Dataset.from_tensors(IMAGES), TypeError, "`calibration` must be .*Received: a data set"),
+        ([IMAGES, np.ones(12)], TypeError, "`calibration` must be .*of images and labels"),
+        ({"images": "a.jpg"}, TypeError, "`calibration` must be an array of images"),
         (IMAGES * np.nan, ValueError, "must be finite"),
         ({"pictures": IMAGES}, ValueError, r"\['images'\]"),
     ],
@@ -132,6 +138,15 @@ def test_arguments_that_do_not_fit_are_refused(cam, tmp_path, options, match):
 def test_images_that_the_file_does_not_take_are_refused(calibration, error, match):
     with pytest.raises(error, match=match):
         calibration_batches(calibration, ["images"], [tf.TensorSpec([None, 16, 16, 3], tf.float32)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smaller.xml", "smaller-smaller.xml", "a.b.xml"])
+def test_a_smaller_file_may_have_any_name(cam, name, tmp_path):
+    path = convert(cam, tmp_path / name, "openvino", precision="float16")
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([name, f"{path.stem}.bin"])
+    new = RANDOM.uniform(size=(2, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(runner(path)({"images": new})["heatmap"], cam(new).heatmap, atol=2e-2)
 
 
 def test_several_inputs_are_calibrated_by_their_names():

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from conftest import CLASSES, KINDS, SIDE, build, chain, head
 
-from tf_gradcam import GradCAM, targets
+from tf_gradcam import GradCAM, export_gradcam, targets
 from tf_gradcam._export import SUFFIXES, convert, runner
 from tf_gradcam._export.disk import disk_error
 from tf_gradcam._export.runtimes import _WRITERS
@@ -626,6 +626,28 @@ def test_a_model_of_several_outputs_is_refused(tmp_path):
     model = keras.Model(images, [L.Dense(3)(x), L.Dense(2)(x)])
     with pytest.raises(ValueError, match="`model` must have one output"):
         convert(GradCAM(model), tmp_path / "m.onnx", "onnx", target=targets.Output(0))
+
+
+@pytest.mark.parametrize("format", ["onnx", "tensorflow"])
+@pytest.mark.parametrize("name", ["a b", "scores", "class", "_x"])
+def test_inputs_with_names_that_can_not_be_are_refused(name, format, tmp_path):
+    if (name, format) == ("scores", "tensorflow"):
+        return  # A SavedModel may have an input and an output of one name.
+    image, table = keras.Input((8, 8, 3), name=name), keras.Input((2,), name="table")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(image))
+    scores = keras.layers.Dense(3)(keras.layers.Concatenate()([pooled, table]))
+    path = tmp_path / ("model.onnx" if format == "onnx" else "model")
+    words = f"`model` must have inputs with names of their own.*Received: an input '{name}'.*Rename it: keras"
+    with pytest.raises(ValueError, match=words):
+        export_gradcam(keras.Model([image, table], scores), path, format=format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_notes_that_are_too_long_are_refused_before_anything_is_converted(functional, tmp_path, monkeypatch):
+    monkeypatch.setattr("tf_gradcam._export.single_file.rewrite", None)
+    labels = ["a" * 2**18] * 5
+    with pytest.raises(ValueError, match="`labels` must leave a file's notes below"):
+        export_gradcam(functional, tmp_path / "long.onnx", format="onnx", labels=labels)
 
 
 def test_a_model_that_takes_any_size_is_refused_with_what_to_do(tmp_path):

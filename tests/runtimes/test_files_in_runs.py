@@ -199,7 +199,7 @@ def test_a_file_names_the_classes_that_it_was_exported_with(cam, photos):
     assert main(["explain", *photos, "--model", str(path), "--labels", "others.txt", "--out", "out"]) == 2
     with pytest.raises(ValueError, match="`labels` must have a name for each class. Received: 4 for a model"):
         tf_gradcam.export_gradcam(cam, "named.onnx", format="onnx", labels=labels[:4])
-    with pytest.raises(ValueError, match="its notes, with the labels, take .* bytes"):
+    with pytest.raises(ValueError, match="`labels` must leave a file's notes below .* Received: notes of 13"):
         tf_gradcam.export_gradcam(cam, "named.onnx", format="onnx", labels=["a" * 2**18] * 5)
     assert tf_gradcam.load(path).notes["labels"] == labels
 

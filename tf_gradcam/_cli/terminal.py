@@ -41,12 +41,14 @@ def print_problem(problem: Any, arguments: argparse.Namespace, kind: str = "erro
 def with_option_names(text: str, arguments: argparse.Namespace) -> str:
     """Return text with the option's name for each argument in backticks that is an option of the command.
 
-    The library says `` `top_k` `` where the command line says `` `--top-k` ``.
+    The library says `` `top_k` `` where the command line says `` `--top-k` ``, and `` `cam` `` for what
+    explains `` `--model` ``.
     """
     options = set(re.findall(r"--[\w-]+", arguments.command.format_usage()))
 
     def rename(match: re.Match) -> str:
-        option = f"--{match[1].replace('_', '-')}"
+        name = "model" if match[1] == "cam" else match[1]
+        option = f"--{name.replace('_', '-')}"
         return f"`{option}`" if option in options else match[0]
 
     return re.sub(r"`(\w+)`", rename, text)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tf_gradcam._checks import one_line
 from tf_gradcam._dataset.items import array_items, find_items
 from tf_gradcam._dataset.parts import Parts
 from tf_gradcam._dataset.reading import Fit
@@ -98,6 +99,7 @@ def explain_dataset(
 
     Raises:
         ImportError: if pyarrow is not installed: `pip install "tf_gradcam[scale]"`.
+        TypeError: if `cam` is no explainer.
         ValueError: if `out` holds a run of another model or other options, and what differs; if another run
             writes to it; if the model takes no single image; if `labels` names more or fewer classes than
             the model has; if a table has no column `path`.
@@ -117,6 +119,11 @@ def explain_dataset(
     options = DatasetOptions(target, labels, dtype, batch_size, restart, draft=draft)
     if isinstance(cam, str | os.PathLike):
         cam = load(cam)
+    if not isinstance(cam, LoadedExplainer) and not hasattr(cam, "method"):
+        raise TypeError(
+            "`cam` must be a GradCAM, or an exported file, by its path or loaded. Received: "
+            f"{one_line(repr(cam)):.80} (of type {type(cam).__name__}). Make one: tf_gradcam.GradCAM(model)."
+        )
     explainer = FileCam(cam) if isinstance(cam, LoadedExplainer) else cam
     fit = fit_pixels(explainer.model, getattr(explainer, "preprocess", None))
     return run_dataset(explainer, items, pathlib.Path(out), options, fit)

@@ -21,6 +21,8 @@ def make_manifest(cam: "GradCAM | FileCam", about: RowsAbout, options: Any) -> d
         "preprocess": options.preprocess,
     }
     if isinstance(cam, FileCam):  # The rest is in the file, whose checksum is above.
+        if not cam.model.takes_classes:  # Its own is explained, whether it was asked for or not.
+            asked["target"] = cam.model.notes.get("target")
         return asked
     if cam.preprocess is not None:
         asked["preprocess"] = _name_of(cam.preprocess)

@@ -74,7 +74,12 @@ class RowMaker:
         self._cam = freeze_if_possible(self._cam)
 
     def with_classes(self, items: list[Item]) -> list[Item]:
-        """Return items with class numbers for the labels of a table; a class that isn't there is refused."""
+        """Return items with class numbers for the labels of a table; a class that isn't there is refused.
+
+        So are files for a model that takes no photographs.
+        """
+        if any(item.path for item in items):
+            _check_takes_photographs(self._cam)
         examples = {item.target: item for item in items if item.target is not None}
         target, labels = self._options.target, self._options.labels
         if examples and not _takes_classes(target):
@@ -240,6 +245,16 @@ def _grid(cam, options) -> tuple[int, ...]:
     if len(maps) != 1 or len(explanation.score.shape) != 1:
         raise ValueError("`cam` must give one map for each image. Received: several, or one for a batch.")
     return tuple(maps.shape[1:])
+
+
+def _check_takes_photographs(cam) -> None:
+    shape = tuple(input_spec(cam.model).shape)
+    if len(shape) != 4:
+        raise ValueError(
+            "`cam` must be of a model that takes photographs, (N, H, W, C), where the data set is of files. "
+            f"Received: one that takes {shape}. Give a tf.data.Dataset of arrays; files of volumes are for "
+            "`tf-gradcam explain`."
+        )
 
 
 def _at_least(cam, draft) -> tuple[int, int]:

@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from tf_gradcam import __version__
 from tf_gradcam._explain import GradCAM
+from tf_gradcam._methods import is_classless, method_name
 from tf_gradcam._model import layer_path
+from tf_gradcam._runtimes import describe_target
 
 
 def describe_question(cam: GradCAM, target: Any, size: Any, interpolation: Any) -> dict[str, Any]:
@@ -20,8 +22,10 @@ def describe_question(cam: GradCAM, target: Any, size: Any, interpolation: Any) 
         "call": cam.call,
         "fuse": cam.fuse,
         "method": _describe(cam.method),
+        "method_name": method_name(cam.method),
+        "classless": is_classless(cam.method),
         "preprocess": _describe(cam.preprocess),
-        "target": _describe(target),
+        "target": None if target is None else describe_target(target),
         "size": size if size is None or isinstance(size, str) else np.ravel(size).tolist(),
         "interpolation": interpolation or cam.interpolation,
     }

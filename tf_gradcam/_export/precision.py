@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_gradcam._arrays import check_no_data_set, check_no_paths, real_array
 from tf_gradcam._checks import did_you_mean
 from tf_gradcam._export.rounded_weights import SMALL
 
@@ -83,7 +84,9 @@ def calibration_batches(
 
 
 def _checked(name: str, values: Any, spec: tf.TensorSpec) -> np.ndarray:
-    array, dtype = np.asarray(values), np.dtype(spec.dtype.as_numpy_dtype)
+    check_no_data_set("calibration", values)
+    check_no_paths("calibration", values)
+    array, dtype = real_array("calibration", values), np.dtype(spec.dtype.as_numpy_dtype)
     shape = tuple(spec.shape[1:])
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or len(array) == 0:
         expected = ", ".join(map(str, ("N", *shape)))
@@ -91,7 +94,7 @@ def _checked(name: str, values: Any, spec: tf.TensorSpec) -> np.ndarray:
             f"`calibration` must be one image or more, ({expected}), as the file takes {name!r}. "
             f"Received: shape {array.shape}"
         )
-    if array.dtype.kind not in "biuf" or (dtype.kind in "iu" and array.dtype != dtype):
+    if dtype.kind in "iu" and array.dtype != dtype:
         raise TypeError(
             f"`calibration` must be {dtype.name}, as the file takes {name!r}. Received: {array.dtype}"
         )
@@ -170,7 +173,7 @@ def _shrink_openvino(path: pathlib.Path, precision: str) -> None:
             product = opset13.multiply(whole, opset13.constant(steps.reshape(shape)))
             for port in list(node.output(0).get_target_inputs()):
                 port.replace_source_output(product.output(0))
-    smaller = path.with_name(f"smaller{path.suffix}")
+    smaller = path.with_name(f"smaller-{path.name}")  # Never the file itself, which is still read.
     openvino.save_model(model, smaller, compress_to_fp16=precision == "float16")
     del model  # It reads the old file.
     for suffix in (".bin", ".xml"):

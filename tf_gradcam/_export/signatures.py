@@ -4,7 +4,9 @@ All of it is TensorFlow operations: a server has no Python.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -27,6 +29,8 @@ from tf_gradcam._model import is_channels_first, require_specs, with_open_sides
 CALLS_PYTHON = (
     "`preprocess`, `target` and `method` must be TensorFlow's operations: a server can't call Python."
 )
+OUTPUTS = "class", "heatmap", "map", "score", "scores"  # the names of what is returned
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*")  # of an operation of TensorFlow
 _PYTHON_OPERATIONS = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 
 
@@ -73,6 +77,7 @@ def explaining_signatures(
             not its heatmaps.
     """
     specs = _image_specs(cam)
+    check_input_names(spec.name for spec in keras.tree.flatten(require_specs(cam.model)) if spec.name)
 
     def explain(images, target):
         explanation = cam(images, target, **map_options)
@@ -248,6 +253,19 @@ def _check_operations(traced: tf.types.experimental.ConcreteFunction) -> None:
         raise ValueError(
             f"{CALLS_PYTHON} Received one that calls Python, by tf.numpy_function or tf.py_function."
         )
+
+
+def check_input_names(names: Iterable[str], taken: Iterable[str] = ()) -> None:
+    """Raise a `ValueError` if an input has a name that no exported model can have, or one of `taken`."""
+    taken = list(taken)
+    for name in names:
+        if name in taken or keyword.iskeyword(name) or not _NAME.fullmatch(name):
+            others = f" The outputs are called {', '.join(taken)}." if taken else ""
+            raise ValueError(
+                "`model` must have inputs with names of their own, of letters, digits, dots, hyphens and "
+                "underscores after a letter or digit, and no words of Python. Received: an input "
+                f"{name!r}.{others} Rename it: keras.Input(shape, name=...)."
+            )
 
 
 def count_classes(outputs: Any) -> int | None:

@@ -21,13 +21,19 @@ from tf_gradcam._export.plain_windows import UnsupportedOperation
 from tf_gradcam._export.precision import calibration_batches, check_precision
 from tf_gradcam._export.rounded_weights import round_weights
 from tf_gradcam._export.runtimes import Graph, require_packages, write_graph
-from tf_gradcam._export.signatures import check_label_count, count_classes, named_outputs
+from tf_gradcam._export.signatures import (
+    OUTPUTS,
+    check_input_names,
+    check_label_count,
+    count_classes,
+    named_outputs,
+)
 from tf_gradcam._freezing import fold_variables, loops_with_variables
 from tf_gradcam._heatmap import Interpolation
 from tf_gradcam._layers import default_layer
 from tf_gradcam._methods import is_formula, reciprocam
 from tf_gradcam._model import layer_path, require_specs, walk_layers
-from tf_gradcam._runtimes import SUFFIXES, Arrays, runner, write_notes
+from tf_gradcam._runtimes import SUFFIXES, Arrays, check_notes, runner, write_notes
 
 # Above what rounding does: at an early layer it may move the maximum of a pooling to another place.
 _MAX_DIFFERENCES = {"float32": 1e-3, "float16": 0.05, "int8": 0.25}
@@ -93,6 +99,10 @@ def convert(
     input_names, concrete = _trace(cam, target, size, interpolation)
     output_names = sorted(concrete.structured_outputs)
     check_label_count(labels, count_classes(concrete.structured_outputs))
+    about = {"model": cam.model.name, "inputs": list(input_names), "labels": labels}
+    question = describe_question(cam, target, size, interpolation)
+    notes = {**question, **about, "versions": library_versions()}
+    check_notes(notes)
     if loops := loops_with_variables(concrete):
         raise _missing_operation_error(cam, format, "While", loops[0])
     try:
@@ -104,9 +114,6 @@ def convert(
     if precision == "int8":
         definition = round_weights(definition, "scores", batches)
     graph = Graph(definition, input_names, output_names)
-    question = describe_question(cam, target, size, interpolation)
-    about = {"model": cam.model.name, "inputs": list(input_names), "labels": labels}
-    notes = {**question, **about, "versions": library_versions()}
     with (
         tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder,
         at_sudden_end(lambda: shutil.rmtree(folder, ignore_errors=True)),
@@ -147,6 +154,7 @@ def _trace(cam, target, size, interpolation) -> tuple[Sequence[str], tf.types.ex
     if len(specs) == 1:
         specs = [tf.TensorSpec(specs[0].shape, specs[0].dtype, "images")]
     names = [spec.name or f"images_{position}" for position, spec in enumerate(specs)]
+    check_input_names(names, OUTPUTS)
     if any(None in spec.shape[1:] for spec in specs):
         shapes = [tuple(spec.shape) for spec in specs]
         raise ValueError(

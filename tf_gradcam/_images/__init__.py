@@ -14,6 +14,7 @@ from tf_gradcam._images.read import (
     check_size,
     load_image,
     read_values,
+    resize_bilinear,
     resize_pixels,
     size_within,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "overlay_named",
     "overlay_video",
     "read_values",
+    "resize_bilinear",
     "resize_pixels",
     "same_for_all_slices",
     "save",

@@ -201,6 +201,16 @@ def resize_pixels(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=-1)
 
 
+def resize_bilinear(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Resize `(H, W)` float32 to `(height, width)` as an explainer does: bilinear, even where it shrinks.
+
+    The centres of pixels are at half of them, and the outer cells go on beyond their centres.
+    """
+    cv2 = require("cv2", "opencv-python")
+    height, width = map(int, size)
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def _resize_few(pixels, size) -> np.ndarray:
     cv2 = require("cv2", "opencv-python")
     height, width = map(int, size)

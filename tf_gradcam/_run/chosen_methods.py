@@ -3,7 +3,13 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from tf_gradcam._run.file_models import FileCam, check_file_request, layer_name, name_of_method
+from tf_gradcam._run.file_models import (
+    FileCam,
+    check_file_request,
+    is_file_classless,
+    layer_name,
+    name_of_method,
+)
 from tf_gradcam._run.request import Request
 from tf_gradcam._runtimes import LoadedExplainer
 
@@ -71,7 +77,9 @@ def make_explainers(model: Any, request: Request) -> list[MethodExplainer]:
     if isinstance(model, LoadedExplainer):
         check_file_request(model, request)
         file = FileCam(model)
-        return [MethodExplainer(name_of_method(file), file, layer_name(file), False, False)]
+        return [
+            MethodExplainer(name_of_method(file), file, layer_name(file), is_file_classless(model), False)
+        ]
     from tf_gradcam._explain import GradCAM
     from tf_gradcam._methods import is_at_image, is_classless, is_slow
 

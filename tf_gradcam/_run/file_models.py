@@ -6,7 +6,6 @@ layer and method.
 """
 
 import hashlib
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from tf_gradcam import __version__
 from tf_gradcam._explanation import Explanation
-from tf_gradcam._images import coarse_heatmaps, resize_pixels
+from tf_gradcam._images import coarse_heatmaps, resize_bilinear
 from tf_gradcam._run.request import Request
 from tf_gradcam._runtimes import LoadedExplainer
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     import keras
 
     from tf_gradcam._explain import GradCAM
-
-_CHUNK = 2**20
 
 
 class FileCam:
@@ -58,7 +55,7 @@ class FileCam:
             return explanation._replace(heatmap=_signed_heatmaps(explanation, grids, size))
         pairs = zip(explanation.heatmap, grids, strict=True)
         sources = [heatmap if grid is None else grid for heatmap, grid in pairs]
-        heatmaps = np.stack([resize_pixels(source.astype(np.float32), size) for source in sources])
+        heatmaps = np.stack([resize_bilinear(source.astype(np.float32), size) for source in sources])
         if explanation.map is not None:  # Those of several layers are not divided once more.
             highest = heatmaps.max(axis=(1, 2), keepdims=True)
             heatmaps = np.divide(heatmaps, highest, out=heatmaps, where=highest > 0)
@@ -77,7 +74,7 @@ def _signed_heatmaps(explanation: Explanation, grids: Sequence[Any], size: Any) 
             "`signed` needs a file whose heatmap is its map enlarged. Received: one of several layers, of a "
             "model that crops, or exported with another interpolation. Explain with the Keras model."
         )
-    heatmaps = np.stack([resize_pixels(each.astype(np.float32), size) for each in maps])
+    heatmaps = np.stack([resize_bilinear(each.astype(np.float32), size) for each in maps])
     highest = np.abs(heatmaps).max(axis=(1, 2), keepdims=True)
     return np.divide(heatmaps, highest, out=heatmaps, where=highest > 0)
 
@@ -108,8 +105,27 @@ def name_of_method(cam: "GradCAM | FileCam") -> str:
         from tf_gradcam._methods import method_name
 
         return method_name(cam.method)
-    method = str(cam.model.notes.get("method", "unknown"))
-    return method.removeprefix("tf_gradcam.methods.")
+    notes = cam.model.notes
+    if "method_name" in notes:
+        return str(notes["method_name"])
+    # An older file says `tf_gradcam.methods.layercam`, or `finercam(gamma=1.0, classes=3)`.
+    method = str(notes.get("method", "unknown")).removeprefix("tf_gradcam.methods.")
+    return method.partition("(")[0] or method
+
+
+def is_file_classless(model: LoadedExplainer) -> bool:
+    """Return whether a file's method makes the same map for every class."""
+    return model.notes.get("classless") is True
+
+
+def check_slices_have_class(model: LoadedExplainer) -> None:
+    """Raise a `ValueError` if a file would explain another class in each slice of a volume or video."""
+    if model.chooses_class and not is_file_classless(model):
+        raise ValueError(
+            "`model` must explain one class in all slices of a volume or video. Received: "
+            f"{model.path}, which {model.explains}. Export it with a class: target=...; or explain with the "
+            "Keras model, or with a SavedModel of any class."
+        )
 
 
 def file_labels(model: LoadedExplainer) -> tuple[str, ...] | None:
@@ -126,6 +142,11 @@ def check_file_request(model: LoadedExplainer, request: Request) -> None:
     for name, value in asked.items():
         if value is not None:
             raise refusal(name, value)
+    if is_file_classless(model) and (request.target is not None or request.top > 1):
+        raise ValueError(
+            "`target` and `top` need a method that explains a class. Received: "
+            f"{model.path}, whose method makes the same map for every class. Leave them out."
+        )
     if request.top > 1 and model.format != "tensorflow":
         raise refusal("top", request.top)
     if len(request.methods) > 1:
@@ -155,23 +176,10 @@ def file_manifest(model: LoadedExplainer, labels: Sequence[str] | None) -> dict[
     return {
         "tf_gradcam": __version__,
         "model": model.name,
-        "model_sha256": _hash_of_files(model),
+        "model_sha256": model.sha256,
         "engine": model.format,
         "labels_sha256": hashlib.sha256("\n".join(labels or ()).encode()).hexdigest(),
     }
-
-
-def _hash_of_files(model: LoadedExplainer) -> str:
-    """Return a SHA-256 of all that the model is loaded from."""
-    path, digest = pathlib.Path(model.path), hashlib.sha256()
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    if model.format == "openvino":
-        files.append(path.with_suffix(".bin"))
-    for file in files:
-        with file.open("rb") as opened:
-            while chunk := opened.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _notes_list(cam, name) -> list:

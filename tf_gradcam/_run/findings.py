@@ -16,7 +16,7 @@ from tf_gradcam._files import take_bands
 from tf_gradcam._images import coarse_heatmaps
 from tf_gradcam._run.chosen_methods import MethodExplainer, make_explainers
 from tf_gradcam._run.class_scores import class_probability, class_scores, target_text
-from tf_gradcam._run.file_models import input_spec
+from tf_gradcam._run.file_models import FileCam, input_spec
 from tf_gradcam._run.fitting import (
     channels_of,
     check_fits_dtype,
@@ -107,7 +107,8 @@ class PhotographExplainer:
             # 64 voxels a side, as a model of any size may shrink them by 32.
             volume = make_up_picture(4 * self.channels).reshape(64, 64, 64, -1)
             for method in self.methods:
-                self._explain_class(compile_only, method, self.volume_to_input(volume), None, self.target)
+                run = explain_and_time if isinstance(method.cam, FileCam) else compile_only
+                self._explain_class(run, method, self.volume_to_input(volume), None, self.target)
             return []
         picture = make_up_picture()
         image = make_up_picture(self.channels)

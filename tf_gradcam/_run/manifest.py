@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_gradcam import __version__
 from tf_gradcam._run.file_models import file_manifest
-from tf_gradcam._run.request import Classifier, Request
+from tf_gradcam._run.request import Classifier, Request, class_index
 from tf_gradcam._runtimes import LoadedExplainer
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ def request_manifest(request: Request, classifier: Classifier, preprocess: str |
     """
     asked = dataclasses.asdict(request)
     del asked["out"]
+    model = classifier.model
+    if isinstance(model, LoadedExplainer) and not model.takes_classes:
+        # Its own target is explained, whether it was asked for or not; any other is refused.
+        asked["target"] = model.notes.get("target")
+        if request.target is not None:
+            asked["target"] = str(class_index(request.target, classifier.labels))
     manifest = {**model_manifest(classifier.model, classifier.labels), **asked, "preprocess": preprocess}
     return json.loads(json.dumps(manifest))  # as it comes back from a file
 

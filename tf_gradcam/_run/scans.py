@@ -12,6 +12,7 @@ import numpy as np
 
 from tf_gradcam import formats
 from tf_gradcam._run.chosen_methods import MethodExplainer
+from tf_gradcam._run.file_models import FileCam, check_slices_have_class
 from tf_gradcam._run.findings import (
     Finding,
     ImageExplanation,
@@ -170,12 +171,18 @@ class _PreprocessedValues:
 def _class_of_slices(scan, explainer: PhotographExplainer) -> int | None:
     """Return the requested class, or the one with the highest mean output of some slices.
 
-    `None` if no method explains a class, or if the model has none.
+    `None` if no method explains a class, if the model has none, or if that of an exported file is fixed.
+
+    Raises:
+        ValueError: if an exported file explains each slice's predicted class, and no other.
     """
     methods = sorted((each for each in explainer.methods if not each.classless), key=lambda each: each.slow)
     if explainer.target is not None or not methods:
         return explainer.target
     method, count = methods[0], scan.shape[0]
+    if isinstance(method.cam, FileCam) and not method.cam.model.takes_classes:
+        check_slices_have_class(method.cam.model)
+        return None
     asked = np.unique(np.linspace(0, count - 1, min(count, _SLICES_ASKED)).round().astype(int))
     answers: list[ImageExplanation] = []
     for inputs in _inputs_of_slices(scan, explainer, asked):

@@ -10,6 +10,8 @@ import numpy as np
 
 from tf_gradcam._checks import is_whole, one_line
 from tf_gradcam._explanation import Explanation
+from tf_gradcam._runtimes.described import describe_target, has_function, is_described
+from tf_gradcam._runtimes.fingerprint import Fingerprint
 from tf_gradcam._runtimes.inputs import as_arrays
 from tf_gradcam._runtimes.single_files import SUFFIXES, InputSpec, Runner, require_runtime, runner
 from tf_gradcam._runtimes.verify import verify
@@ -18,12 +20,7 @@ _MOST_THREADS = 1024
 _OUTPUTS = {"heatmap", "score", "scores"}  # of every file, besides others
 _FIXED = ("size", "interpolation", "signed")  # arguments of `GradCAM` that a file holds
 _OTHERWISE = ", or write another file: tf_gradcam.export_gradcam(..., {name}=...)"
-# In the text of a target: a number of NumPy or TensorFlow, and a class.
-_NUMBER = re.compile(
-    r"(?:np\.u?int\d+\(|array\(|<tf\.Tensor: shape=\(\), dtype=u?int\d+, numpy=)"
-    r"(-?\d+)(?:, dtype=u?int\d+)?[)>]"
-)
-_CLASS = re.compile(r"Class\(index=(-?\d+|None)\)")
+_OWN_CHOICE = re.compile(r"\b(?:index|target)=None\b")  # of a class, in the text of a target
 _SIGNED = ": the signed map is `explanation.map`, which show(..., signed=True) draws"
 
 
@@ -44,10 +41,15 @@ class LoadedExplainer:
     """
 
     def __init__(
-        self, path: pathlib.Path, format: str, threads: int | None, runners: dict[str, Runner]
+        self,
+        path: pathlib.Path,
+        format: str,
+        threads: int | None,
+        runners: dict[str, Runner],
+        fingerprint: Fingerprint,
     ) -> None:
         self.path, self.format, self.threads = path, format, threads
-        self._whole_path = os.path.abspath(path)  # Now: the process may go to another folder.
+        self._fingerprint = fingerprint
         self._runners = runners
         self._runner = runners["gradcam"]
         self.notes = self._runner.notes
@@ -62,8 +64,30 @@ class LoadedExplainer:
         return f"LoadedExplainer({', '.join(one_line(part) for part in [*parts, self.explains])})"
 
     def __reduce__(self) -> tuple:
-        """Be pickled as a call of `load`, with the whole path."""
-        return load, (self._whole_path, self.threads)
+        """Be pickled as the whole path, and the SHA-256 by which another file there is refused."""
+        return _load_same, (self._fingerprint.path, self.threads, self.sha256)
+
+    @property
+    def sha256(self) -> str:
+        """A SHA-256 of all that it was loaded from, read when it is first asked for.
+
+        Raises:
+            ValueError: if the file was changed between the two.
+        """
+        return self._fingerprint.sha256()
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether it explains any class that is asked for, as a SavedModel may."""
+        return "gradcam_class" in self._runners
+
+    @property
+    def chooses_class(self) -> bool:
+        """Whether it explains a class of its own choice in each image, such as the predicted one."""
+        target = self.notes.get("target")
+        return "class" in self._runner.outputs and (
+            target is None or _OWN_CHOICE.search(str(target)) is not None
+        )
 
     @property
     def explains(self) -> str:
@@ -121,17 +145,10 @@ class LoadedExplainer:
         arrays = as_arrays(images, self.inputs)
         if target is None:
             return _as_explanation(self._runner(arrays))
-        given, target = target, _plain_classes(target, len(next(iter(arrays.values()))))
-        if self._is_its_own(given, target):
+        plain = _plain_classes(target, len(next(iter(arrays.values()))))
+        if "target" in self.notes and is_described(str(self.notes["target"]), target, plain):
             return _as_explanation(self._runner(arrays))
-        return _as_explanation(self._run_target(arrays, target))
-
-    def _is_its_own(self, target: Any, plain: Any) -> bool:
-        """Return whether a target, which is `plain` with plain classes, is the one of the file."""
-        if "target" not in self.notes:
-            return False
-        own = str(self.notes["target"])
-        return own == repr(target) or _CLASS.sub(r"\1", _NUMBER.sub(r"\1", own)) == repr(plain)
+        return _as_explanation(self._run_target(arrays, plain))
 
     def _run_target(self, arrays: dict[str, np.ndarray], target: Any) -> dict[str, np.ndarray]:
         """Return the answers of the signature that explains a given target."""
@@ -149,9 +166,10 @@ class LoadedExplainer:
             if "gradcam_class" in self._runners and not hasattr(target, "_fields"):
                 count = len(next(iter(arrays.values())))
                 return self._runners["gradcam_class"]({**arrays, "class_index": _classes(target, count)})
+        never = " A function is never compared with the file's." if has_function(target) else ""
         raise ValueError(
             f"`target` was fixed when the file was exported: it {self.explains}. Received: "
-            f"target={target!r:.80}. Leave it out, or write another file: "
+            f"target={describe_target(target):.80}.{never} Leave it out, or write another file: "
             "tf_gradcam.export_gradcam(..., target=...)."
         )
 
@@ -198,7 +216,7 @@ def load(path: str | os.PathLike, threads: int | None = None) -> LoadedExplainer
     path = pathlib.Path(text)
     by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
     format = "tensorflow" if path.is_dir() else by_suffix.get(path.suffix.lower())
-    _check_threads(threads, format)
+    threads = _checked_threads(threads, format)
     if format is None or not path.exists():
         kind = ValueError if path.exists() else FileNotFoundError
         received = "which is none of these" if path.exists() else "which doesn't exist"
@@ -211,9 +229,21 @@ def load(path: str | os.PathLike, threads: int | None = None) -> LoadedExplainer
         )
     if format != "tensorflow":
         require_runtime(format)
+        fingerprint = Fingerprint(os.path.abspath(path), format)  # before it is read
         runners = _loaded_or_error(path, lambda: _load_file(path, format, threads))
-        return LoadedExplainer(path, format, threads, runners)
+        return LoadedExplainer(path, format, threads, runners, fingerprint)
     return _load_savedmodel(path)
+
+
+def _load_same(path: str, threads: int | None, sha256: str) -> LoadedExplainer:
+    """Load what an explainer was pickled from; any other file is refused."""
+    loaded = load(path, threads)
+    if loaded.sha256 != sha256:
+        raise ValueError(
+            f"`path` must lead to the file that the explainer was pickled with. Received: path={path!r}, "
+            "which holds another one now. Load that: tf_gradcam.load(path)."
+        )
+    return loaded
 
 
 def is_exported(path: str | os.PathLike) -> bool:
@@ -235,8 +265,9 @@ def _load_savedmodel(path: pathlib.Path) -> LoadedExplainer:
     from tf_gradcam._runtimes.savedmodel import newest_version, savedmodel_runners
 
     version = _loaded_or_error(path, lambda: newest_version(path), check=False)
+    fingerprint = Fingerprint(os.path.abspath(version), "tensorflow")
     runners = _loaded_or_error(path, lambda: savedmodel_runners(version))
-    return LoadedExplainer(version, "tensorflow", None, runners)
+    return LoadedExplainer(version, "tensorflow", None, runners, fingerprint)
 
 
 def _loaded_or_error(path: pathlib.Path, load: Callable[[], Any], check: bool = True) -> Any:
@@ -259,9 +290,10 @@ def _loaded_or_error(path: pathlib.Path, load: Callable[[], Any], check: bool = 
     return loaded
 
 
-def _check_threads(threads: Any, format: str | None) -> None:
+def _checked_threads(threads: Any, format: str | None) -> int | None:
+    """Return the number of threads as Python's own integer, which all runtimes take."""
     if threads is None:
-        return
+        return None
     if not is_whole(threads) or not 1 <= threads <= _MOST_THREADS:
         raise ValueError(
             f"`threads` must be None or a whole number from 1 to {_MOST_THREADS}. Received: "
@@ -273,6 +305,7 @@ def _check_threads(threads: Any, format: str | None) -> None:
             "number for the process: tf.config.threading.set_intra_op_parallelism_threads, before its first "
             "operation."
         )
+    return int(threads)
 
 
 def _in_order(specs: tuple[InputSpec, ...], names: Any) -> tuple[tuple[InputSpec, ...], bool]:

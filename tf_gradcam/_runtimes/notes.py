@@ -11,9 +11,12 @@ import zipfile
 from typing import Any
 from xml.etree import ElementTree
 
+from tf_gradcam._runtimes.fingerprint import hash_files
+
 NOTES_NAME = "gradcam"
 _LITERT_NAME = f"{NOTES_NAME}.json"
 _MOST_BYTES = 2**20  # of notes: a file may say anything
+_SPARE_BYTES = 1000  # for what `write_notes` adds
 
 
 def write_notes(path: pathlib.Path, format: str, notes: dict[str, Any]) -> None:
@@ -24,9 +27,9 @@ def write_notes(path: pathlib.Path, format: str, notes: dict[str, Any]) -> None:
         format: `"litert"`, `"onnx"` or `"openvino"`.
         notes: what JSON can hold.
     """
+    if format == "openvino":  # It has its numbers in another file.
+        notes = {**notes, "bin_sha256": hash_files([path.with_suffix(".bin")])}
     text = json.dumps(notes)
-    if len(text) > _MOST_BYTES:
-        raise ValueError(f"its notes, with the labels, take {len(text)} bytes, and {_MOST_BYTES} are allowed")
     if format == "litert":
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(_LITERT_NAME, text)
@@ -45,6 +48,17 @@ def write_notes(path: pathlib.Path, format: str, notes: dict[str, Any]) -> None:
         info = ElementTree.SubElement(root, "rt_info") if info is None else info
         ElementTree.SubElement(info, NOTES_NAME, value=text)
         tree.write(path, encoding="utf-8", xml_declaration=True)
+
+
+def check_notes(notes: dict[str, Any]) -> None:
+    """Raise a `ValueError` if notes are too long for a file."""
+    size = len(json.dumps(notes))
+    if size > _MOST_BYTES - _SPARE_BYTES:
+        name = "labels" if notes.get("labels") else "target"
+        raise ValueError(
+            f"`{name}` must leave a file's notes below {_MOST_BYTES} bytes. Received: notes of {size} bytes. "
+            "Shorten them, or leave them out; labels may also be given where the file is used."
+        )
 
 
 def notes_of_litert(path: pathlib.Path) -> dict[str, Any]:

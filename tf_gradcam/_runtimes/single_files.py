@@ -117,7 +117,8 @@ def _run_onnx(path: pathlib.Path, threads: int | None) -> Runner:
     options.log_severity_level = 4  # fatal errors only
     if threads is not None:
         options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    # With the fallback it says on stdout that it tries a damaged file again.
+    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"], enable_fallback=0)
     names = [output.name for output in session.get_outputs()]
 
     def run(arrays: Arrays) -> dict[str, np.ndarray]:

@@ -6,8 +6,11 @@ offset is an error and no crash. Anything wrong is a `ValueError` that says what
 
 import importlib
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
+
+from tf_gradcam._runtimes.fingerprint import hash_files
 
 _ONE_FILE = "tf_gradcam.export_gradcam writes one file that holds all of its numbers"
 # Which fields of ONNX's messages hold which messages, by their numbers in onnx.proto.
@@ -22,6 +25,7 @@ _ONNX_MESSAGES: dict[str, dict[int, str]] = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor whose numbers are in another file
 _MOST_NESTED = 100
+_BIN_SHA256 = re.compile(rb"bin_sha256&quot;: &quot;([0-9a-f]{64})&quot;")  # as `write_notes` writes it
 
 
 def verify(path: pathlib.Path, format: str) -> None:
@@ -140,7 +144,10 @@ def _verify_openvino(path: pathlib.Path) -> None:
             f"`path` must have its numbers beside it, in {weights.name!r}. Received: path={str(path)!r} "
             "alone. OpenVINO needs both files that tf_gradcam.export_gradcam writes."
         )
-    with path.open("rb") as file:
-        beginning = file.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip()
+    content = path.read_bytes()
+    beginning = content[:1000].removeprefix(b"\xef\xbb\xbf").lstrip()
     if not beginning.startswith(b"<") or b"<net" not in beginning:
         raise ValueError("it is no OpenVINO file")
+    noted = _BIN_SHA256.findall(content)  # In the notes, which come last.
+    if noted and noted[-1].decode() != hash_files([weights]):
+        raise ValueError(f"its numbers in {weights.name!r} are those of another file, or damaged")
