@@ -67,5 +67,6 @@ class legrad:
         for block, gradient in zip(blocks, tf.split(gradients, len(blocks)), strict=True):
             along = tf.reduce_sum(at_least_float32(block.tokens) * tf.stop_gradient(gradient))
             by_attention = graph_gradient(along, block.attention)
-            columns.append(tf.reduce_mean(tf.nn.relu(by_attention), axis=[1, 2]))
+            heads_and_queries = list(range(1, block.attention.shape.rank - 1))  # One head may have no axis.
+            columns.append(tf.reduce_mean(tf.nn.relu(by_attention), axis=heads_and_queries))
         return scene.map_of_tokens(tf.add_n(columns) / len(blocks))
