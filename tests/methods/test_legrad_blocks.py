@@ -148,18 +148,16 @@ def test_a_head_that_adds_to_the_tokens_needs_the_last_block_as_layer():
     close(explained(model.keras, "block1"), model.by_tape(IMAGES))
 
 
-def test_a_head_that_adds_to_one_token_is_the_head():
-    norm, probe, mlp = (
-        layers.LayerNormalization(),
-        layers.Dense(WIDTH),
-        layers.Dense(WIDTH, activation="gelu"),
-    )
+@pytest.mark.parametrize("reads_itself", [False, True], ids=["SigLIP", "CaiT"])
+def test_a_head_that_adds_to_one_token_is_the_head(reads_itself):
+    norm, probe, mlp = layers.LayerNormalization(), layers.Dense(WIDTH), layers.Dense(WIDTH)
     attention = layers.MultiHeadAttention(2, 4)
 
     def pooled(tokens):
         normed = norm(tokens)
         query = probe(normed[:, :1])
-        found = query + attention(query, normed)
+        read = ops.concatenate([query, normed], axis=1) if reads_itself else normed
+        found = query + attention(query, read)
         return (found + mlp(found))[:, 0]
 
     model = Model([Block(), Block()], pooled)
@@ -246,6 +244,7 @@ class Nine(layers.Layer):
 UNKNOWN = {
     "open size": ((None, None, 3), [layers.Conv2D(WIDTH, 4, 4), layers.Reshape((-1, WIDTH))]),
     "nine further tokens": ((16, 16, 3), [layers.Conv2D(WIDTH, 4, 4), layers.Reshape((16, WIDTH)), Nine()]),
+    "two images": ((16, 16, 3), [layers.Conv2D(WIDTH, 4, 4), layers.Reshape((16, WIDTH))]),
     "video": ((4, 8, 8, 3), [layers.Conv3D(WIDTH, (2, 4, 4), (2, 4, 4)), layers.Reshape((8, WIDTH))]),
 }
 
@@ -254,10 +253,13 @@ UNKNOWN = {
 def test_tokens_of_an_unknown_grid_are_refused_before_a_layer_is_asked_for(name):
     shape, patches = UNKNOWN[name]
     start = keras.Input(shape)
-    tokens = chain(start, patches)
+    starts, tokens = [start], chain(start, patches)
+    if name == "two images":
+        starts.append(keras.Input(shape))
+        tokens = layers.Concatenate(axis=1)([tokens, chain(starts[1], patches)])
     for _ in range(2):
         tokens = layers.Add()([tokens, layers.MultiHeadAttention(2, 4)(tokens, tokens)])
-    model = keras.Model(start, layers.Dense(3)(layers.GlobalAveragePooling1D()(tokens)))
+    model = keras.Model(starts, layers.Dense(3)(layers.GlobalAveragePooling1D()(tokens)))
     with pytest.raises(ValueError, match="needs to know the grid.*Choose another method") as error:
         GradCAM(model, method="legrad")
     assert "layer=None" not in str(error.value)
