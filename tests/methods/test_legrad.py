@@ -120,7 +120,7 @@ def image():
 
 @pytest.mark.parametrize(
     ("extra", "options"),
-    [(EXTRA, {}), (0, {"last": 1}), pytest.param(EXTRA, {"mean_token": True, "blocks": 1}, marks=FULL)],
+    [(EXTRA, {}), (0, {"last": 1}), (EXTRA, {"mean_token": True, "blocks": 1})],
 )
 def test_it_is_the_mean_positive_slope_of_each_blocks_score_by_its_attention(extra, options, image):
     model = transformer(extra=extra)

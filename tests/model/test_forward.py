@@ -225,8 +225,7 @@ def test_ancestors_are_found_from_the_nearest_on_and_not_past_a_stop():
         ((2, 3, 5, 8), (2, 15, 8), [(3, 5)]),
         ((None, 3, 5, 8), (-1, 15, 8), [(3, 5)]),
         ((2, 3, 5, 4, 4, 8), (2, 15, 128), [(3, 5)]),  # patches of 4 x 4 pixels
-        ((2, 8, 3, 5), (2, 8, 15), [(3, 5)]),  # channels first
-        ((2, 20, 3, 16), (2, 20, 48), [(3, 16)]),  # columns: taken up only where there are 48 tokens
+        ((2, 8, 3, 5), (2, 8, 15), []),  # the heads of 8 tokens, unless it is then transposed
         ((2, 15, 8), (2, 3, 5, 8), []),
         ((2, 3, 5, 8), (2, 120), []),
         ((None, None, 5, 8), (-1, 15, 8), []),
@@ -238,11 +237,13 @@ def test_flattened_grids_are_told_by_the_reshapes(before, after, expected):
         assert flattened_grids([tf.reshape(x, after).op]) == expected
 
 
-def test_heads_that_attention_joins_come_after_grids():
+def test_grids_with_channels_first_are_transposed_and_joined_heads_are_not():
     with tf.Graph().as_default():
         heads = tf.reshape(tf.compat.v1.placeholder(tf.float32, (2, 17, 2, 8)), (2, 17, 16))
+        first = tf.reshape(tf.compat.v1.placeholder(tf.float32, (2, 8, 3, 5)), (2, 8, 15))
+        tf.transpose(first, (0, 2, 1))
         patches = tf.reshape(tf.compat.v1.placeholder(tf.float32, (2, 4, 4, 8)), (2, 16, 8))
-        assert flattened_grids([heads.op, patches.op]) == [(4, 4), (2, 8)]
+        assert flattened_grids([heads.op, first.op, patches.op]) == [(4, 4), (3, 5)]
 
 
 def test_an_output_is_taken_apart_into_the_levels_it_was_joined_from():

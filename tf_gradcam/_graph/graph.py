@@ -169,18 +169,21 @@ def find_token_start(operations: Iterable[tf.Operation], tokens: int, patches: i
 def flattened_grids(operations: Iterable[tf.Operation]) -> list[tuple[int, int]]:
     """Return each `(h, w)` that one of `operations` reshapes to `h * w` tokens, the most likely first.
 
-    `(N, h, w, ...)` becomes `(N, h * w, ...)`. With channels first, `(N, C, h, w)` becomes `(N, C, h * w)`;
-    these come last, because attention merges its heads by the same reshape.
+    `(N, h, w, ...)` becomes `(N, h * w, ...)`. With channels first, `(N, C, h, w)` becomes `(N, C, h * w)`,
+    and is then transposed; attention merges its heads by the same reshape, but transposes nothing after it.
     """
-    shapes = [(one.inputs[0].shape, one.outputs[0].shape) for one in operations if one.type == "Reshape"]
-    shapes = [(tuple(before), tuple(after)) for before, after in shapes if before.rank and after.rank]
+    reshapes = [one for one in operations if one.type == "Reshape"]
     found, channels_first = [], []
-    for before, after in shapes:
-        grid = before[1:3]
-        if len(before) > 3 and None not in grid and after[1:2] in [(None,), (grid[0] * grid[1],)]:
+    for one in reshapes:
+        before, after = one.inputs[0].shape, one.outputs[0].shape
+        if not before.rank or not after.rank:
+            continue
+        grid = tuple(before[1:3])
+        if before.rank > 3 and None not in grid and after[1:2] in [[None], [grid[0] * grid[1]]]:
             found.append(grid)
-        elif len(before) == 4 and len(after) == 3 and None not in before[2:] and before[1] == after[1]:
-            channels_first.append(before[2:])
+        elif before.rank == 4 and after.rank == 3 and None not in before[2:] and before[1] == after[1]:
+            readers = [each.type for each in one.outputs[0].consumers()]
+            channels_first += [tuple(before[2:])] if "Transpose" in readers else []
     return found + channels_first
 
 

@@ -199,7 +199,7 @@ def kept_axes(operation: tf.Operation, index: int, axes: Sequence[int | None]) -
     if operation.type == "Transpose":
         order = tf.get_static_value(operation.inputs[1])
         return None if order is None else tuple(axes[axis] for axis in order)
-    sources = _source_axes(operation, values, output)
+    sources = source_axes(operation, values, output)
     if sources is None:
         return None
     found = tuple(None if source is None else axes[source] for source in sources)
@@ -207,8 +207,8 @@ def kept_axes(operation: tf.Operation, index: int, axes: Sequence[int | None]) -
     return found if is_complete else None
 
 
-def _source_axes(operation, values, output) -> list | None:
-    """Return for each axis of the output the axis of the input that it is, or `None` for a new one."""
+def source_axes(operation: tf.Operation, values: tf.Tensor, output: tf.Tensor) -> list | None:
+    """Return for each axis of an output the axis of its input `values` that it is, or `None`."""
     before, after = values.shape.rank, output.shape.rank
     if operation.type == "ExpandDims":
         axis = tf.get_static_value(operation.inputs[1])

@@ -3,6 +3,7 @@
 Called by `legrad`, which reads every block, and where its layer is found.
 """
 
+import bisect
 import collections
 import itertools
 from collections.abc import Iterator, Sequence
@@ -11,13 +12,17 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tf_gradcam._graph.graph import ancestors, operations_reached
+from tf_gradcam._graph.token_axes import softmaxes, token_attention
+
+_MAX_SUMS = 2  # A block adds its attention, and what a perceptron makes of it.
 
 
 class TokenBlock(NamedTuple):
     """A block of a vision transformer.
 
     Attributes:
-        attention: its attention, after the softmax, `(N, heads, T, T)`: a row for each query.
+        attention: its attention, after the softmax, `(N, heads, T, T)`, or `(N, T, T)` for one head without
+            an axis: a row for each query.
         tokens: the tokens after the block, `(N, T, D)`.
     """
 
@@ -42,8 +47,25 @@ def token_blocks(
 
     Raises:
         ValueError: if there are no such blocks, some whose attention is not between all tokens, or a last
-            block that ends otherwise than the block before.
+            block that ends otherwise than the blocks before, or with more sums.
     """
+    try:
+        return _blocks(_read(starts, ends, last), last)
+    except ValueError:
+        if last is not None:  # Without any block another `layer` is of no help, and this error says so.
+            _read(starts, ends, None)
+        raise
+
+
+class _Found(NamedTuple):
+    steps: list[tf.Operation]  # All that depends on the images, in order.
+    number: dict[tf.Operation, int]  # Their positions.
+    alike: list[tf.Tensor]  # Tokens on which everything depends that follows.
+    sums: list[tf.Tensor]  # Those that are residual sums.
+    attentions: list[tf.Tensor]  # Before the last sum.
+
+
+def _read(starts, ends, last) -> _Found:
     steps = operations_reached(starts, ends[0].graph, ancestors(ends))
     number = {step: index for index, step in enumerate(steps)}
     narrow = _bottlenecks(starts, ends, steps)
@@ -52,14 +74,21 @@ def token_blocks(
     sums = _residual_sums(narrow, starts, steps)
     if not sums:
         raise _error("no tokens, a sum, on which everything depends that follows", last)
-    attentions = _attentions(steps, sums[-1])
+    alike = [tensor for tensor in narrow if tensor.shape.is_compatible_with(sums[-1].shape)]
+    attentions = _attentions(steps, number, alike, sums[-1])
     path = ancestors([sums[-1]])
     if last is None and attentions[-1].op not in path:
         raise _error(f"no tokens after {attentions[-1].op.name!r} on which everything depends that follows")
     attentions = [weights for weights in attentions if weights.op in path]
     if not attentions:
         raise _error("no attention between all tokens")
-    alike = [tensor for tensor in narrow if tensor.shape.is_compatible_with(sums[-1].shape)]
+    return _Found(steps, number, alike, sums, attentions)
+
+
+def _blocks(read: _Found, last) -> list[TokenBlock]:
+    steps, number, alike, sums, attentions = read
+    if last is None:
+        _check_sums(attentions, sums, number)
     found = []
     for attention, following in itertools.pairwise(attentions):
         path = ancestors([following])
@@ -74,12 +103,19 @@ def token_blocks(
         if not found or _end(one, sums, steps, number) == _end(found[-1], sums, steps, number)
     ]  # With one block there is none to compare with, but any tensor after its sum leads to the same map.
     if not ends_of_last:
-        raise _error(
-            "a last block that ends otherwise than the block before it; if the head adds to the tokens, give "
-            "the last block as `layer`",
-            last,
+        raise (
+            _last_block_error("ends otherwise than the block before it") if last is None else _error("", last)
         )
     return [TokenBlock(*pair) for pair in zip(attentions, [*found, ends_of_last[0]], strict=True)]
+
+
+def _check_sums(attentions, sums, number) -> None:
+    """Raise an error if more sums follow the last of `attentions` than any before: the head may add some."""
+    starts = [number[weights.op] for weights in attentions]
+    counts = collections.Counter(bisect.bisect(starts, number[one.op]) for one in sums)
+    before = [counts[index] for index in range(1, len(starts))]
+    if counts[len(starts)] > max(before, default=_MAX_SUMS):
+        raise _last_block_error("has more sums than the blocks before it")
 
 
 def _bottlenecks(starts, ends, steps) -> list[tf.Tensor]:
@@ -103,7 +139,7 @@ def _residual_sums(narrow, starts, steps) -> list[tf.Tensor]:
     return [
         tensor
         for tensor in narrow
-        if tensor.shape.rank == 3
+        if tensor.shape.rank == 3 and tensor.shape[1] != 1  # A head may add to what it pools, one token.
         if tensor.shape[:1].is_compatible_with(starts[0].shape[:1])  # Windows are folded into this axis.
         if _is_residual_sum(tensor, known, depending)
     ]
@@ -118,8 +154,8 @@ def _end(tensor, sums, steps, number) -> tuple[tf.DType, list[str]]:
 
 def _is_residual_sum(tensor, narrow, depending) -> bool:
     """Return whether `tensor` is a sum of one of `narrow` and of something else that depends on the image."""
-    summands = {summand.ref() for summand in _summands(tensor)} & depending
-    return len(summands) > 1 and bool(summands & narrow)
+    found = {_without_factors(summand, depending).ref() for summand in _summands(tensor)} & depending
+    return len(found) > 1 and bool(found & narrow)
 
 
 def _summands(tensor) -> Iterator[tf.Tensor]:
@@ -129,6 +165,17 @@ def _summands(tensor) -> Iterator[tf.Tensor]:
         yield from _summands(summand)
 
 
+def _without_factors(tensor, depending) -> tf.Tensor:
+    """Return what `tensor` is a copy of, also times factors that do not depend on the image."""
+    tensor = without_copies(tensor)
+    while tensor.op.type == "Mul":
+        factors = [one for one in tensor.op.inputs if one.ref() in depending]
+        if len(factors) != 1 or factors[0].shape.rank != tensor.shape.rank:
+            break
+        tensor = without_copies(factors[0])
+    return tensor
+
+
 def without_copies(tensor: tf.Tensor) -> tf.Tensor:
     """Return the tensor of which `tensor` is a copy, or `tensor`."""
     while tensor.op.type == "Identity":
@@ -136,19 +183,28 @@ def without_copies(tensor: tf.Tensor) -> tf.Tensor:
     return tensor
 
 
-def _attentions(steps, tokens) -> list[tf.Tensor]:
+def _attentions(steps, number, alike, tokens) -> list[tf.Tensor]:
     """Return the attention between all tokens `(N, T, D)` in `steps`, before `tokens` and after them."""
-    found, count, path = [], tokens.shape[1], ancestors([tokens])
-    outputs = [step.outputs[0] for step in steps if step.type == "Softmax"]
-    for weights in [one for one in outputs if one.shape.rank is None or one.shape.rank > 2]:
-        lengths = [None, None] if weights.shape.rank is None else list(weights.shape[-2:])
-        if weights.shape.rank == 4 and {*lengths} <= {count, None}:
-            found.append(weights)
-        elif weights.op in path and 1 not in lengths:
-            raise _error(f"attention {weights.shape}, which is not between all {count} tokens")
+    path, count = ancestors([tokens]), tokens.shape[1]
+    before = [[one for one in alike if number[one.op] < number[each.op]] for each in softmaxes(steps)]
+    start = next((tensors[-1] for tensors in before if tensors), tokens)
+    found, others = token_attention(start, steps, count)
+    for weights in others:
+        is_pooling = weights.shape.rank is not None and 1 in weights.shape[-2:]
+        if weights.op in path and not is_pooling:
+            shape = weights.shape if weights.shape.rank is None else (None, *weights.shape[1:])
+            raise _error(f"attention {shape}, which is not between all {count} tokens")
     if not found:
         raise _error("no attention between all tokens")
     return found
+
+
+def _last_block_error(received: str) -> ValueError:
+    return ValueError(
+        "`layer` must be the last block for `method` 'legrad' if the head adds to the tokens, or if the "
+        f"blocks differ. Received: layer=None, and a model whose last block {received}. Give the last block "
+        "as `layer`, or choose another method, such as 'gradcam'."
+    )
 
 
 def _error(received: str, last: tf.Tensor | None = None) -> ValueError:
@@ -157,10 +213,10 @@ def _error(received: str, last: tf.Tensor | None = None) -> ValueError:
             "`layer` must return the tokens after a block of a vision transformer, for `method` 'legrad': a "
             "sum, or its normalization if the blocks before end in one. "
             f"Received: a layer that returns {last.shape}, but not such tokens, or not all that the score "
-            "depends on. Give layer=None for the last block."
+            "depends on. Give the last block that it depends on, or layer=None for the last of the model."
         )
     return ValueError(
         "`method` must not be 'legrad' unless the model is a vision transformer: blocks with attention "
-        "(N, heads, T, T) between all T tokens, added to the tokens, and a head on the last block. "
-        f"Received: a model with {received}. Choose another method, such as 'gradcam'."
+        "(N, heads, T, T) or (N, T, T) between all T tokens, added to the tokens, and a head on the last "
+        f"block. Received: a model with {received}. Choose another method, such as 'gradcam'."
     )

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gradcam._graph import ancestors, find_token_start, flattened_grids
+from tf_gradcam._graph import ancestors, find_token_start, flattened_grids, has_channel_axis
 from tf_gradcam._model import (
     Grid,
     LayerCall,
@@ -142,12 +142,27 @@ def activation_grid(
     if len(shape) != 3:
         return find_grid(shape, [image.shape for image in images], channels_first)
     path = ancestors([activations])
-    shapes = [image.shape for image in images if image.op in path]
-    grid = find_grid(shape, shapes, channels_first, flattened_grids(path))
+    on_path = [image for image in images if image.op in path]
+    grid = _grid_of_grey_image(activations, on_path, path)
+    if grid is None:
+        shapes = [image.shape for image in on_path]
+        grid = find_grid(shape, shapes, channels_first, flattened_grids(path))
     if grid is None or not grid.extra:
         return grid
     start = find_token_start(path, shape[1], position_count(grid.shape))
     return None if start is None else grid._replace(start=start)
+
+
+def _grid_of_grey_image(tokens, images, path) -> Grid | None:
+    """Return the grid of `tokens` of an image `(N, h, w)` to which the model appends a channel axis.
+
+    An axis of length 1 shows a signal, whose electrodes or frequencies were convolved to one.
+    """
+    if max((image.shape.rank for image in images), default=0) != 3:
+        return None
+    grey = [(*image.shape, 1) for image in images if not has_channel_axis(image, tokens)]
+    flattened = [grid for grid in flattened_grids(path) if 1 not in grid]
+    return find_grid(tuple(tokens.shape), grey, False, flattened) if grey and flattened else None
 
 
 def _has_keras_graph(layer: keras.Operation) -> bool:
@@ -174,7 +189,9 @@ def maps_from_keras_graph(model: keras.Model) -> list[LayerMap] | None:
     if runs is None or len(model.inputs) > 1:
         return None
     image = model.inputs[0].shape
-    if len(image) > 3 and any(len(getattr(run.output, "shape", ())) == 3 for run in runs):
+    inner = [run for run in runs if not isinstance(run.layer, keras.layers.InputLayer)]
+    ranks = {len(getattr(run.output, "shape", ())) for run in inner}
+    if 3 in ranks and max(len(image), *ranks) > 3:
         return None  # The origin of tokens is only in TensorFlow's graph.
     return _layers_with_map(model, runs, lambda output, first: find_grid(output.shape, [image], first))
 

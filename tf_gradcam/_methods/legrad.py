@@ -19,9 +19,11 @@ class legrad:
     head of the model, with its final normalization, gives to the tokens after block l. Each gradient leads
     through one block only. The map is that of the tokens j that are patches.
 
-    By default the layer is that with the tokens after the last block. With a block before as `layer`, the
-    blocks up to it are read, and what follows is the head. The normalization of a block's sum belongs to the
-    block if the blocks before the last end in one (post-norm), and else to the head (pre-norm).
+    By default the layer is that with the tokens after the last block. With a block before as `layer`, or the
+    sum after the attention inside one, the blocks up to it are read, and what follows is the head. What lies
+    between two blocks, such as a position that is added, counts to the block before. The normalization of a
+    block's sum belongs to the block if the blocks before the last end in one (post-norm), and else to the
+    head (pre-norm).
 
     Source: Bousselham, Boggust, Chaybouti, Strobelt & Kuehne, "LeGrad", ICCV 2025 (arXiv 2404.03214). They
     then scale the map to [0, 1] by its minimum and maximum. For a head that pools tokens by attention they
@@ -67,5 +69,6 @@ class legrad:
         for block, gradient in zip(blocks, tf.split(gradients, len(blocks)), strict=True):
             along = tf.reduce_sum(at_least_float32(block.tokens) * tf.stop_gradient(gradient))
             by_attention = graph_gradient(along, block.attention)
-            columns.append(tf.reduce_mean(tf.nn.relu(by_attention), axis=[1, 2]))
+            heads_and_queries = list(range(1, block.attention.shape.rank - 1))  # One head may have no axis.
+            columns.append(tf.reduce_mean(tf.nn.relu(by_attention), axis=heads_and_queries))
         return scene.map_of_tokens(tf.add_n(columns) / len(blocks))

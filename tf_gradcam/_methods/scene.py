@@ -262,14 +262,18 @@ class Scene:
     def map_of_tokens(self, values: tf.Tensor) -> tf.Tensor:
         """Return one value for each token of the layer, `(N, T)`, as the map `(N, *grid)` of its patches.
 
+        Of a signal, whose tokens are its grid, the values are the map.
+
         Raises:
-            ValueError: if the layer does not return the tokens of an image's patches.
+            ValueError: if the layer does not return the tokens of the patches of an image or signal.
         """
         grid = self._context.grid
+        if grid is not None and grid.extra is None and not grid.channels_first and len(grid.shape) == 1:
+            return values
         if grid is None or grid.extra is None:
             raise ValueError(
-                "`method` needs a layer that returns the tokens of an image's patches. Received: a layer "
-                f"that returns {self.layer_output.shape}. Choose another layer or method."
+                "`method` needs a layer that returns the tokens of the patches of an image or signal. "
+                f"Received: a layer that returns {self.layer_output.shape}. Choose another layer or method."
             )
         return to_grid(values[..., None], grid)[..., 0]
 
