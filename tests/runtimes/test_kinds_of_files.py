@@ -29,15 +29,16 @@ def photos(plain):
 def fine():
     """An explainer whose layer has a cell for each pixel of the input, 32 x 32, and a file of it."""
     keras.utils.set_random_seed(0)
-    layers = [L.Conv2D(8, 3, padding="same", activation="relu"), L.GlobalAveragePooling2D(), L.Dense(3)]
-    return GradCAM(keras.Sequential([keras.Input((32, 32, 3)), *layers]), "conv2d")
+    conv = L.Conv2D(8, 3, padding="same", activation="relu", name="conv")
+    layers = [keras.Input((32, 32, 3)), conv, L.GlobalAveragePooling2D(), L.Dense(3)]
+    return GradCAM(keras.Sequential(layers), "conv")
 
 
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory):
     """A file of a model of volumes, 12 voxels a side."""
     keras.utils.set_random_seed(0)
-    layers = [L.Conv3D(4, 3, activation="relu"), L.GlobalAveragePooling3D(), L.Dense(3)]
+    layers = [L.Conv3D(4, 3, activation="relu", name="conv3d"), L.GlobalAveragePooling3D(), L.Dense(3)]
     model = keras.Sequential([keras.Input((12, 12, 12, 1)), *layers])
     return export_gradcam(model, tmp_path_factory.mktemp("volumes") / "volumes.onnx", format="onnx")
 
