@@ -48,6 +48,9 @@ takes oneDNN about 50 microseconds, so the two convolutions of each squeeze-and-
 place, are matrix products. That is why EfficientNetB0 gains most. To tell whether weights have changed
 takes 0.06 ms in each call. [On a GPU](gpu.md).
 
+On two cores of an Intel Xeon, on 1 December 2026 at a load of 1.8, freezing gained more: batch 1 and 8 took
+0.67 and 0.78 for ResNet50, 0.68 and 0.57 for EfficientNet-Lite0; the others, 1.01 to 1.10, were alike.
+
 ## In half precision
 
 `GradCAM.freeze(precision="bfloat16")` runs convolutions and matrix products in half precision where that
