@@ -76,7 +76,7 @@ available: their numbers are valid, but their heatmaps mean nothing.
 * *Heatmap, ms*: for one image, the shortest of {runs} runs, beside TensorFlow's compiled forward pass
   alone, in the same process, each with its default number of threads: LiteRT uses one. {machine}
   Beside other work these times say little: threads that wait for each other wait for the processor, too.
-  [Speed](#speed) is in CPU time.
+  [Speed](#speed) has what they cost on a quiet machine.
 
 """
 WRITTEN_BY_HAND = "\n## Speed\n"  # From here on the page is kept as it is.

@@ -93,6 +93,7 @@ TensorFlow and Keras.
 
 {first}
 
+On two quiet cores of an Intel Xeon, 1 December 2026, medians of 3 processes, they were 0.57, 0.62 and 0.55.
 In processor time, the model itself, called eagerly, takes 0.24 of the 0.33 s in MobileNetV2, or 0.53 of the
 textbook's time. Drawing the heatmap takes a tenth: it uses 33 operations for the first time, at about a
 millisecond each.
