@@ -5,7 +5,6 @@ is the spec of its input; of an explainer a call with `images`, `target` and `si
 layer and method.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,19 +50,20 @@ class FileCam:
             return explanation
         size = explanation.heatmap.shape[1:] if size is None else size
         grids = coarse_heatmaps(explanation)
-        if signed:
-            return explanation._replace(heatmap=_signed_heatmaps(explanation, grids, size))
         pairs = zip(explanation.heatmap, grids, strict=True)
         sources = [heatmap if grid is None else grid for heatmap, grid in pairs]
+        if signed:
+            _check_placed(explanation, grids)
+            sources = explanation.map
         heatmaps = np.stack([resize_bilinear(source.astype(np.float32), size) for source in sources])
         if explanation.map is not None:  # Those of several layers are not divided once more.
-            highest = heatmaps.max(axis=(1, 2), keepdims=True)
+            highest = np.abs(heatmaps).max(axis=(1, 2), keepdims=True)
             heatmaps = np.divide(heatmaps, highest, out=heatmaps, where=highest > 0)
         return explanation._replace(heatmap=heatmaps)
 
 
-def _signed_heatmaps(explanation: Explanation, grids: Sequence[Any], size: Any) -> np.ndarray:
-    """Return the signed maps of a file's explanation at a size, divided by their largest absolute value."""
+def _check_placed(explanation: Explanation, grids: Sequence[Any]) -> None:
+    """Raise a `ValueError` unless the heatmaps of a file's explanation are its maps enlarged."""
     maps = explanation.map
     is_placed = maps is not None and all(
         grid is not None or heatmap.shape == signed_map.shape or not heatmap.any()
@@ -74,9 +74,6 @@ def _signed_heatmaps(explanation: Explanation, grids: Sequence[Any], size: Any) 
             "`signed` needs a file whose heatmap is its map enlarged. Received: one of several layers, of a "
             "model that crops, or exported with another interpolation. Explain with the Keras model."
         )
-    heatmaps = np.stack([resize_bilinear(each.astype(np.float32), size) for each in maps])
-    highest = np.abs(heatmaps).max(axis=(1, 2), keepdims=True)
-    return np.divide(heatmaps, highest, out=heatmaps, where=highest > 0)
 
 
 def input_spec(model: "keras.Model | LoadedExplainer") -> Any:
@@ -171,14 +168,13 @@ def refusal(name: str, value: Any) -> ValueError:
     )
 
 
-def file_manifest(model: LoadedExplainer, labels: Sequence[str] | None) -> dict[str, Any]:
-    """Return what tells a file from others, as `model_manifest` does for a model."""
+def file_manifest(model: LoadedExplainer) -> dict[str, Any]:
+    """Return what tells a file from others; `model_manifest` adds the labels."""
     return {
         "tf_gradcam": __version__,
         "model": model.name,
         "model_sha256": model.sha256,
         "engine": model.format,
-        "labels_sha256": hashlib.sha256("\n".join(labels or ()).encode()).hexdigest(),
     }
 
 

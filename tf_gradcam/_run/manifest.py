@@ -26,8 +26,11 @@ _NOTED = ("model", "keras", "tensorflow")
 
 def model_manifest(model: "keras.Model | LoadedExplainer", labels: Sequence[str] | None) -> dict[str, Any]:
     """Return what tells a model from others, and the versions that run it."""
-    if isinstance(model, LoadedExplainer):
-        return file_manifest(model, labels)
+    about = file_manifest(model) if isinstance(model, LoadedExplainer) else _keras_manifest(model)
+    return {**about, "labels_sha256": hashlib.sha256("\n".join(labels or ()).encode()).hexdigest()}
+
+
+def _keras_manifest(model) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
@@ -40,7 +43,6 @@ def model_manifest(model: "keras.Model | LoadedExplainer", labels: Sequence[str]
         "model": model.name,
         "model_sha256": hash_weights(model),
         "layers_sha256": hash_layers(model),
-        "labels_sha256": hashlib.sha256("\n".join(labels or ()).encode()).hexdigest(),
     }
 
 
